@@ -1,0 +1,42 @@
+# make demo   install into .venv, run the quickstart, print the leakage per round and the report's path
+# make test   install and run the whole suite
+# make check  what a developer runs all day: linters, types, import rules, fast tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo test check install browser clean
+
+demo: install
+	$(BIN)/fl-sim run --config experiments/configs/quickstart.toml
+
+test: install browser
+	$(BIN)/pytest -q
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not slow"
+
+install: .venv/installed
+
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+# The report is tested in a real browser. Where it cannot be installed that test says so and is skipped.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+		echo "no chromium here and no way to install it: the report's browser test will be skipped"
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

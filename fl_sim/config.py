@@ -1,0 +1,210 @@
+"""The configuration of a run: typed, documented, and closed to unknown keys.
+
+`load(path, overrides)` reads TOML and applies `key=value` overrides such as `dataset.users=16`. Every
+mistake ends in one `ConfigError` sentence that names the key, what was given and what is allowed.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated_dataclass
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A mistake in the configuration, told in one sentence."""
+
+
+LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+"""A path, made absolute where it is read, so that a run can be taken up again from another folder."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Dataset(Section):
+    name: str = "synthetic"
+    """`synthetic`, `folder`, `celeba`, `lfw`, or `package.module:factory`."""
+    root: LocalPath | None = None
+    """Folder of the images; needed by all but `synthetic`."""
+    csv: str = "faces.csv"
+    """`folder`: the table of images below `root` (columns path, identity, optional split, attributes)."""
+    image_size: Literal[32, 64, 128] = 64
+    """Pixels, height and width."""
+    users: Annotated[int, Field(ge=1)] = 8
+    """Number of users; each is one person."""
+    photos: Annotated[int, Field(ge=1)] = 30
+    """Private photos a user trains on (fewer where a person has fewer)."""
+    task: str = "smile"
+    """What the model learns: `smile`, another binary attribute of the dataset, or `identity`."""
+    users_split: str = "users"
+    """`folder`: value of the split column whose people are users."""
+    public_split: str = "public"
+    """`folder`: value of the split column whose people anybody may know (prior, mean face, distractors)."""
+    align: bool = False
+    """`celeba`, `lfw`: cut faces out with facenet-pytorch's MTCNN first."""
+
+
+class Model(Section):
+    name: str = "convnet"
+    """`convnet`, `lenet`, `mlp`, `resnet18`, or `package.module:factory`."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Normalise with fixed statistics, or with those of the batch at hand."""
+    small_stem: bool = True
+    """`resnet18`: 3x3 stride-1 stem without max-pool, for small images."""
+    weights: LocalPath | None = None
+    """Safetensors file to start from instead of a fresh initialisation (a trained victim model)."""
+
+
+class Federation(Section):
+    engine: Literal["simulation", "inprocess"] = "simulation"
+    """Flower's Ray simulation, or all clients in this process. The results are the same."""
+    rounds: Annotated[int, Field(ge=1)] = 3
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Of the server's step on the mean gradient."""
+    update: Literal["gradient", "weights"] = "gradient"
+    """What a user replies: the gradient g, or the weights w - learning_rate * g."""
+    max_norm: Annotated[float, Field(gt=0)] = 1e6
+    """L2 norm above which a reply is rejected as absurd."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for the replies of one round."""
+
+
+class ThreatModel(Section):
+    labels: Literal["recovered", "known"] = "recovered"
+    """Whether the attacker must read the label proportions off the update or is told them."""
+
+
+class Workers(Section):
+    backend: Literal["ray", "local", "none"] = "ray"
+    """Attack workers: Ray actors, a process pool, or no attack in this run."""
+    count: Annotated[int, Field(ge=0)] = 0
+    """Worker processes; 0 means one a core, or one a GPU. Does not change results."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+    """Share of a GPU that a worker takes where there is one; without GPUs nothing is asked for."""
+    victims_per_job: Annotated[int, Field(ge=1)] = 4
+    """Users attacked together in one job. Part of the experiment: batching rounds floats differently."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a job is tried again after its worker died."""
+
+
+class Leakage(Section):
+    embedder: str = "synthetic"
+    """`synthetic` (shipped), `facenet`, or `onnx`."""
+    embedder_path: LocalPath | None = None
+    """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
+    facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
+    attributes: str = "synthetic"
+    """Attribute classifier: `synthetic` (shipped), `onnx`, or `none`."""
+    attributes_path: LocalPath | None = None
+    """`onnx`: the model file."""
+    gallery_size: Annotated[int, Field(ge=2)] = 100
+    """People among whom the user is looked for."""
+    lpips_weights: LocalPath | None = None
+    """Folder of torch hub checkpoints with LPIPS' AlexNet; null columns where absent."""
+
+
+class Config(Section):
+    name: str = "quickstart"
+    """Name of the run; its folder is `runs/NAME`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Everything random in the run follows from it."""
+    dataset: Dataset = Dataset()
+    model: Model = Model()
+    federation: Federation = Federation()
+    defenses: list[dict[str, Any]] = []
+    """Applied to each update in this order, on the client: `{name = "clip", max_norm = 1.0}`."""
+    threat_model: ThreatModel = ThreatModel()
+    attacks: dict[str, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
+    """One table an attack. The key labels it in the results; `name` is the attack (default: the key)."""
+    workers: Workers = Workers()
+    leakage: Leakage = Leakage()
+
+
+def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The config in `path` (None: the defaults), with `a.b=value` overrides applied; values are TOML.
+
+    Raises ConfigError for an unreadable file, an unknown key, an ill-typed value.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            reason = f"config file {path} cannot be read ({error.strerror}); give the path of a TOML file"
+            raise ConfigError(reason) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return parse(Config, table)
+
+
+def dump(config: Config) -> str:
+    """The config as TOML that `load` reads back to an equal one."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """`table` as a `cls` (a Section, or a plain dataclass of settings), else ConfigError.
+
+    `where` is put before the key names in the message, for tables that are part of a larger config.
+    """
+    kind: Any = cls
+    if not issubclass(cls, BaseModel):
+        kind = validated_dataclass(cls, config=ConfigDict(extra="forbid"))
+    try:
+        value = TypeAdapter(kind).validate_python(dict(table))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, cls, where)) from error
+    if kind is cls:
+        return value  # type: ignore[no-any-return]
+    return cls(**{name: getattr(value, name) for name in cls.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value, such as dataset.users=16")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word or path: a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    table[last] = value
+
+
+def _sentence(error: ValidationError, cls: type, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join([where, *location] if where else location)
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        allowed = _keys(cls, location[:-1])
+        near = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+        return f"unknown config key {key!r}; {hint}"
+    more = f" (and {error.error_count() - 1} more mistakes)" if error.error_count() > 1 else ""
+    return f"config key {key!r}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{more}"
+
+
+def _keys(cls: type, location: list[str]) -> list[str]:
+    for part in location:
+        fields = getattr(cls, "model_fields", {})
+        if part not in fields:
+            return []
+        annotation = fields[part].annotation
+        cls = annotation if isinstance(annotation, type) else cls
+    if hasattr(cls, "model_fields"):
+        return list(cls.model_fields)
+    return list(getattr(cls, "__dataclass_fields__", {}))

@@ -1,0 +1,120 @@
+"""The models under attack: one registry, any image size, any number of classes.
+
+`build("convnet", num_classes=2, image_size=64, generator=g)`; a user's own model is named as
+`package.module:factory`, a callable `(num_classes, image_size) -> nn.Module` that returns logits.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BatchNorm = Literal["eval", "train"]
+
+
+def convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+    """Four 5x5 convolutions (strides 2, 2, 2, 1), GELU, no normalisation; the default victim.
+
+    A smooth activation gives the attacker (and second-order autograd) a useful curvature; without
+    normalisation the gradient of a batch is the mean of the gradients of its images.
+    """
+    width, layers, channels = 32, [], 3
+    for index, stride in enumerate((2, 2, 2, 1)):
+        out = width * min(index + 1, 2)
+        layers += [nn.Conv2d(channels, out, 5, stride=stride, padding=2), nn.GELU()]
+        channels = out
+    side = -(-image_size // 8)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, num_classes))
+
+
+def lenet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+    """The sigmoid LeNet of Deep Leakage from Gradients (Zhu et al. 2019), for any image size."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for stride in (2, 2, 1, 1):
+        layers += [nn.Conv2d(channels, 12, 5, stride=stride, padding=2), nn.Sigmoid()]
+        channels = 12
+    side = -(-image_size // 4)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, num_classes))
+
+
+def mlp(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+    """Two hidden layers of 256 GELU units on raw pixels."""
+    pixels = 3 * image_size * image_size
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, num_classes)
+    )
+
+
+def resnet18_small(
+    num_classes: int, image_size: int, batch_norm: BatchNorm = "eval", small_stem: bool = True
+) -> nn.Module:
+    """torchvision's ResNet-18; with `small_stem` a 3x3 stride-1 stem and no max-pool (images below 128 px).
+
+    `batch_norm="train"` normalises with the statistics of the batch at hand and keeps no running ones,
+    so nothing but gradients leaves the user. `"eval"` normalises with fixed statistics (0 and 1, or
+    those of a weights file), which makes the batch gradient the mean of the images' gradients.
+    """
+
+    # Here, not above: it takes seconds to import, in every client and attack worker of a run.
+    from torchvision.models import resnet18
+
+    def norm(features: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(features, track_running_stats=batch_norm == "eval")
+
+    network: nn.Module = resnet18(num_classes=num_classes, norm_layer=norm)
+    if small_stem:
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    return network
+
+
+Factory = Callable[..., nn.Module]
+MODELS: dict[str, Factory] = {"convnet": convnet, "lenet": lenet, "mlp": mlp, "resnet18": resnet18_small}
+
+
+def build(
+    name: str,
+    num_classes: int,
+    image_size: int,
+    generator: torch.Generator,
+    batch_norm: BatchNorm = "eval",
+    small_stem: bool = True,
+) -> nn.Module:
+    """The model `name` on the CPU, in eval mode, initialised from `generator` alone.
+
+    Raises ValueError for a name that is neither in the registry nor an importable `package.module:factory`.
+    """
+    # PyTorch's initialisers draw from the global generator; fork it so that ours decides and nobody notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        if name == "resnet18":
+            model = resnet18_small(num_classes, image_size, batch_norm, small_stem)
+        elif name in MODELS:
+            model = MODELS[name](num_classes, image_size, batch_norm)
+        else:
+            model = _third_party(name)(num_classes, image_size)
+    return model.eval()
+
+
+def _third_party(name: str) -> Factory:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)} or package.module:factory")
+    try:
+        factory: Factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {name!r} cannot be imported ({error}); is its package installed?") from error
+    return factory
+
+
+def normalise(photos: Tensor) -> Tensor:
+    """Photos (n, 3, H, W) in [0, 1] to the range [-1, 1] that every model here (and every prior) takes."""
+    return photos * 2 - 1
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that a gradient is taken of, by name, detached; buffers are not among them."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}

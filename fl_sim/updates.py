@@ -1,0 +1,66 @@
+"""Arithmetic on updates: named tensors as they travel between user and server.
+
+An update is `dict[str, Tensor]`, one entry per model parameter, in the model's own order. It is a
+gradient g of the mean loss, or the weights w - lr * g after one step; `to_gradient` undoes the latter.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Update = dict[str, Tensor]
+
+
+def flatten(update: Mapping[str, Tensor]) -> Tensor:
+    """One vector (p,) of all entries, in the order of the mapping."""
+    return torch.cat([value.reshape(-1) for value in update.values()])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Update:
+    """The inverse of `flatten`: split (p,) into the names and shapes of `like`."""
+    sizes = [value.numel() for value in like.values()]
+    if vector.numel() != sum(sizes):
+        raise ValueError(f"a vector of {vector.numel()} entries does not fill {sum(sizes)} parameters")
+    parts = torch.split(vector, sizes)
+    return {name: part.view_as(value) for (name, value), part in zip(like.items(), parts, strict=True)}
+
+
+def norm(update: Mapping[str, Tensor]) -> float:
+    """L2 norm of the whole update, computed in double precision so that it cannot overflow."""
+    return float(sum(value.double().square().sum() for value in update.values())) ** 0.5
+
+
+def apply_gradient(parameters: Mapping[str, Tensor], gradient: Mapping[str, Tensor], lr: float) -> Update:
+    """w - lr * g, for every name in `gradient`."""
+    return {name: parameters[name] - lr * grad for name, grad in gradient.items()}
+
+
+def to_gradient(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor], lr: float) -> Update:
+    """g = (w - w') / lr: the gradient that one local step of rate `lr` must have used."""
+    if lr <= 0:
+        raise ValueError(f"learning rate {lr} given; a gradient can be read off weights only for a rate above 0")
+    return {name: (parameters[name] - value) / lr for name, value in weights.items()}
+
+
+def problem(update: Mapping[str, Tensor], expected: Mapping[str, Tensor], max_norm: float) -> str | None:
+    """Why `update` cannot be a reply to a model with parameters `expected`, or None if it can.
+
+    `expected` holds tensors of the right names, shapes and dtypes. `max_norm` is an L2 bound that no
+    honest update reaches.
+    """
+    missing, extra = expected.keys() - update.keys(), update.keys() - expected.keys()
+    if missing:
+        return f"missing key {sorted(missing)[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    if extra:
+        return f"unexpected key {sorted(extra)[0]!r}" + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+    for name, value in expected.items():
+        got = update[name]
+        if got.shape != value.shape:
+            return f"{name!r} has shape {tuple(got.shape)}, expected {tuple(value.shape)}"
+        if got.dtype != value.dtype:
+            return f"{name!r} has dtype {got.dtype}, expected {value.dtype}"
+        if not bool(torch.isfinite(got).all()):
+            return f"{name!r} holds NaN or Inf"
+    size = norm(update)
+    return f"norm {size:.3g} exceeds the limit {max_norm:.3g}" if size > max_norm else None
