@@ -1,0 +1,60 @@
+"""A folder of photos with a CSV: a row an image, columns `path`, `identity`, optional `split`, attributes.
+
+Paths are relative to the folder. Attribute columns hold +1 and -1, or 1 and 0; other columns are ignored.
+Without a `split` column half of the people are users (see `people.stable_split`).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clients.datasets.images import centre_square
+from clients.datasets.people import PeopleDataset, stable_split
+from fl_sim.config import ConfigError, Dataset
+
+
+def open_folder(dataset: Dataset, seed: int) -> PeopleDataset:
+    """The factory of `open_dataset`. Raises ConfigError for a table that is missing or not of this form."""
+    assert dataset.root is not None
+    csv = dataset.root / dataset.csv
+    table = read_table(csv, dataset.root, dataset.users_split, dataset.public_split)
+    return PeopleDataset(table, centre_square(), dataset, seed, str(csv))
+
+
+def read_table(csv: Path, root: Path, users_split: str, public_split: str) -> pd.DataFrame:
+    """The table of `PeopleDataset` from a CSV."""
+    if not csv.is_file():
+        raise ConfigError(f"dataset.csv = {csv} does not exist; name the table of the images below dataset.root")
+    try:
+        raw = pd.read_csv(csv, dtype={"path": str, "identity": str, "split": str}, skipinitialspace=True)
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise ConfigError(f"dataset.csv = {csv} cannot be read as CSV ({str(error).strip()})") from error
+    for column in ("path", "identity"):
+        if column not in raw:
+            raise ConfigError(f"{csv} has no column {column!r}; it needs path and identity, and has {_names(raw)}")
+        if raw[column].isna().any():
+            line = int(raw[column].isna().to_numpy().argmax()) + 2
+            raise ConfigError(f"{csv} has no {column} in line {line}; give one or remove the line")
+    table = pd.DataFrame({"path": [str(root / path) for path in raw["path"]], "identity": raw["identity"]})
+    table["split"] = _splits(raw, users_split, public_split, csv)
+    for name in raw.columns.difference(["path", "identity", "split"], sort=False):
+        values, attribute = set(raw[name].unique()), str(name).lower()
+        if attribute not in table and (values <= {0, 1} or values <= {-1, 1}):
+            table[attribute] = (raw[name] > 0).astype("int8")
+    return table
+
+
+def _splits(raw: pd.DataFrame, users_split: str, public_split: str, csv: Path) -> pd.Series:
+    if "split" not in raw:
+        return stable_split(raw["identity"])
+    if users_split == public_split:
+        raise ConfigError(f"dataset.users_split and public_split are both {users_split!r}; users cannot be public")
+    for key, value in (("users_split", users_split), ("public_split", public_split)):
+        if value not in set(raw["split"]):
+            found = ", ".join(map(repr, sorted(raw["split"].dropna().unique())[:10]))
+            raise ConfigError(f"dataset.{key} = {value!r}, but column split of {csv} has only {found}")
+    return raw["split"].map({users_split: "users", public_split: "public"}).fillna("")
+
+
+def _names(raw: pd.DataFrame) -> str:
+    return ", ".join(map(str, raw.columns[:8]))

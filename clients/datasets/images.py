@@ -1,0 +1,49 @@
+"""Reading one photo: upright, RGB, cropped to a square, resized with antialiasing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+Crop = Callable[[Image.Image], Image.Image]
+
+
+class UnreadableImage(ValueError):
+    """A file that gives no photo; the message is the reason, without the path."""
+
+
+def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
+    """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size).
+
+    Grey images get three equal channels; 16-bit grey keeps its upper 8 bits. Resizing is Pillow's bicubic,
+    which widens its kernel when it shrinks (antialiasing). Raises UnreadableImage.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            picture = ImageOps.exif_transpose(image)
+            if picture.mode.startswith("I"):
+                picture = picture.convert("I").point(lambda value: value / 256).convert("L")
+            picture = crop(picture.convert("RGB")).resize((image_size, image_size), Image.Resampling.BICUBIC)
+    except FileNotFoundError as error:
+        raise UnreadableImage("no such file") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image") from error
+    except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(str(error)) from error
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, s, s)
+
+
+def centre_square(side: int | None = None) -> Crop:
+    """A crop to the central square of `side` pixels, at most as large as the image (None: as large as it)."""
+
+    def crop(image: Image.Image) -> Image.Image:
+        width, height = image.size
+        length = min(width, height) if side is None else min(width, height, side)
+        left, top = (width - length) // 2, (height - length) // 2
+        return image.crop((left, top, left + length, top + length))
+
+    return crop

@@ -1,0 +1,174 @@
+"""Synthetic people: every person, by index, has an identity and photos that nobody else has.
+
+Person `i` of a stream is drawn from `seeds.generator(seed, stream, i)` alone, so any one of them can be
+rendered without the others. The streams `user`, `public` and `training/NAME` draw different people.
+Pictures are stored with 8 bits, as a camera does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clients.datasets.renderer import NUISANCE_PARAMETERS, attributes, render, sample_identity, sample_nuisance
+from clients.user import Faces, User
+from fl_sim.seeds import generator
+
+if TYPE_CHECKING:
+    from fl_sim.config import Dataset
+
+BINARY_ATTRIBUTES = ("glasses", "beard", "long_hair")
+HELD_OUT_PHOTOS = 10
+PUBLIC_PHOTOS = 10
+PUBLIC_PEOPLE = 10_000
+_CACHE_BYTES = 128 * 2**20  # of rendered users; a user of 40 photos at 64 px takes half a megabyte
+_SMILE = [parameter.name for parameter in NUISANCE_PARAMETERS].index("smile")
+
+
+class SyntheticFaces:
+    """A `FaceDataset` of rendered people; labels are smiles, the partition, or a binary attribute."""
+
+    def __init__(self, users: int, photos: int, image_size: int, task: str, seed: int) -> None:
+        self.num_users = users
+        self.num_classes = users if task == "identity" else 2
+        self.num_public = PUBLIC_PEOPLE
+        self.image_size = image_size
+        self.photos = photos
+        self.task = task
+        self.seed = seed
+        size = (photos + HELD_OUT_PHOTOS) * 3 * image_size * image_size  # bytes a user
+        self._user_pictures = lru_cache(maxsize=max(1, _CACHE_BYTES // size))(self._render_user)
+
+    def user(self, partition: int) -> User:
+        """The user of a partition in [0, num_users); the same every time. ValueError outside."""
+        if not 0 <= partition < self.num_users:
+            raise ValueError(f"user {partition} does not exist; partitions are 0 to {self.num_users - 1}")
+        person, private, held_out = self._user_pictures(partition)
+        return User(
+            partition,
+            f"synthetic-{self.seed}-{partition}",
+            self._faces(person, *private, partition),
+            self._faces(person, *held_out, partition),
+        )
+
+    def public(self, index: int) -> Faces:
+        """Ten photos of the public person `index` in [0, num_public). ValueError outside.
+
+        With `task = "identity"` their labels are -1: a public person is no class of the model.
+        """
+        if not 0 <= index < self.num_public:
+            raise ValueError(f"public person {index} does not exist; they are 0 to {self.num_public - 1}")
+        person = draw_person(self.seed, "public", index)
+        pictures = take_photos(person, PUBLIC_PHOTOS, self.image_size, self.seed, "public", index)
+        return self._faces(person, *pictures, -1)
+
+    def _render_user(self, partition: int) -> tuple[Person, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        person = draw_person(self.seed, "user", partition)
+        private = take_photos(person, self.photos, self.image_size, self.seed, "user", partition, "private")
+        held_out = take_photos(person, HELD_OUT_PHOTOS, self.image_size, self.seed, "user", partition, "held-out")
+        return person, private, held_out
+
+    def _faces(self, person: Person, photos: Tensor, smiles: Tensor, partition: int) -> Faces:
+        facts = person.attributes()
+        if self.task == "smile":
+            labels = smiles
+        else:
+            labels = torch.full_like(smiles, partition if self.task == "identity" else facts[self.task])
+        return Faces(photos.float() / 255, labels.clone(), facts)
+
+
+def open_synthetic(dataset: Dataset, seed: int) -> SyntheticFaces:
+    """The factory of `open_dataset`. Raises ConfigError for a task that synthetic faces do not have."""
+    from fl_sim.config import ConfigError  # needs pydantic, which a machine that only trains may lack
+
+    tasks = ("smile", "identity", *BINARY_ATTRIBUTES)
+    if dataset.task not in tasks:
+        raise ConfigError(f"dataset.task = {dataset.task!r} is no task of synthetic faces; choose {', '.join(tasks)}")
+    return SyntheticFaces(dataset.users, dataset.photos, dataset.image_size, dataset.task, seed)
+
+
+class Person(NamedTuple):
+    """What is lasting about a synthetic person."""
+
+    identity: Tensor  # (1, P) codes of the renderer
+    smile_rate: float  # share of photos with a smile, between 0.2 and 0.8
+
+    def attributes(self) -> dict[str, int]:
+        """The labels of the renderer for this person."""
+        return {name: int(value) for name, value in attributes(self.identity).items()}
+
+
+def draw_person(seed: int, *names: int | str) -> Person:
+    """The person of the stream `names`. Some people smile more than others, as in life."""
+    draws = generator(seed, *names, "identity")
+    identity = sample_identity(draws, 1)
+    return Person(identity, 0.2 + 0.6 * float(torch.rand((), generator=draws)))
+
+
+def take_photos(person: Person, count: int, image_size: int, seed: int, *names: int | str) -> tuple[Tensor, Tensor]:
+    """`count` photos of a person from the stream `names`: uint8 (count, 3, s, s), and smiles (count,) int64."""
+    nuisance, noise = _situations(person, count, image_size, seed, *names)
+    return _develop(person.identity.expand(count, -1), nuisance, noise), _smiling(nuisance)
+
+
+class TrainingPhotos(NamedTuple):
+    """Photos of people who are neither users nor public."""
+
+    photos: Tensor  # (count, 3, s, s) uint8
+    identity: Tensor  # (count,) int64, from 0
+    attributes: Mapping[str, Tensor]  # of the person of each photo, (count,) int64
+
+
+def training_photos(
+    split: str,
+    count: int,
+    image_size: int,
+    photos_per_person: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> TrainingPhotos:
+    """`count` photos to train on: of ceil(count / photos_per_person) people, in order, shared by no other stream.
+
+    `split` names the stream, such as "prior" or "identity": two streams have no person in common, and none
+    of them meets a user or a public person of any run, whatever the seeds. Memory is that of the result
+    (12 kB a photo at 64 px) and a small chunk. On a GPU the same people are drawn; pixels may differ by rounding.
+    """
+    photos = torch.empty(count, 3, image_size, image_size, dtype=torch.uint8)
+    people = [draw_person(seed, "training", split, index) for index in range(-(-count // photos_per_person))]
+    codes = torch.cat([person.identity for person in people]) if people else torch.empty(0, 1)
+    identity = torch.arange(count) // photos_per_person  # (count,)
+    per_chunk = max(1, 256 // photos_per_person)  # people
+    for first in range(0, len(people), per_chunk):
+        chunk = range(first, min(first + per_chunk, len(people)))
+        drawn = [
+            _situations(people[index], photos_per_person, image_size, seed, "training", split, index) for index in chunk
+        ]
+        start, stop = first * photos_per_person, min((chunk[-1] + 1) * photos_per_person, count)
+        nuisance = torch.cat([situation for situation, _ in drawn])[: stop - start].to(device)
+        noise = torch.cat([grain for _, grain in drawn])[: stop - start].to(device)
+        photos[start:stop] = _develop(codes[identity[start:stop]].to(device), nuisance, noise).cpu()
+    if not people:
+        return TrainingPhotos(photos, identity, {})
+    return TrainingPhotos(photos, identity, {name: values[identity] for name, values in attributes(codes).items()})
+
+
+def _situations(person: Person, count: int, size: int, seed: int, *names: int | str) -> tuple[Tensor, Tensor]:
+    """Nuisance codes (count, Q), smiles at the person's rate, and the camera's noise (count, 3, s, s)."""
+    draws = generator(seed, *names, "photos")
+    nuisance = sample_nuisance(draws, count)
+    wanted = torch.rand(count, generator=draws) < person.smile_rate
+    smile = nuisance[:, _SMILE]  # the renderer draws it symmetrically about one half, so its mirror is as likely
+    nuisance[:, _SMILE] = torch.where(wanted == (smile > 0.5), smile, 1 - smile)
+    return nuisance, torch.randn(count, 3, size, size, generator=draws)
+
+
+def _smiling(nuisance: Tensor) -> Tensor:
+    return (nuisance[:, _SMILE] > 0.5).long()
+
+
+def _develop(identity: Tensor, nuisance: Tensor, noise: Tensor) -> Tensor:
+    return (render(identity, nuisance, noise.shape[-1], noise) * 255).round().to(torch.uint8)
