@@ -67,6 +67,7 @@ class Federation(Section):
     engine: Literal["simulation", "inprocess"] = "simulation"
     """Flower's Ray simulation, or all clients in this process. The results are the same."""
     rounds: Annotated[int, Field(ge=1)] = 3
+    """Each user sends one update a round."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     """Of the server's step on the mean gradient."""
     update: Literal["gradient", "weights"] = "gradient"
@@ -101,6 +102,7 @@ class Leakage(Section):
     embedder_path: LocalPath | None = None
     """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
+    """`facenet`: which of its weights to download where `embedder_path` is not given."""
     attributes: str = "synthetic"
     """Attribute classifier: `synthetic` (shipped), `onnx`, or `none`."""
     attributes_path: LocalPath | None = None
@@ -159,7 +161,8 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """
     kind: Any = cls
     if not issubclass(cls, BaseModel):
-        kind = validated_dataclass(cls, config=ConfigDict(extra="forbid"))
+        frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        kind = validated_dataclass(cls, frozen=frozen, config=ConfigDict(extra="forbid"))
     try:
         value = TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
@@ -186,10 +189,12 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 
 def _sentence(error: ValidationError, cls: type, where: str) -> str:
-    first = error.errors(include_url=False)[0]
+    unknown = {"extra_forbidden", "unexpected_keyword_argument"}
+    # A mistyped key may also be missing under its right name: say the former.
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] not in unknown)
     location = [str(part) for part in first["loc"]]
     key = ".".join([where, *location] if where else location)
-    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+    if first["type"] in unknown:
         allowed = _keys(cls, location[:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"

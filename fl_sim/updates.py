@@ -4,6 +4,7 @@ An update is `dict[str, Tensor]`, one entry per model parameter, in the model's 
 gradient g of the mean loss, or the weights w - lr * g after one step; `to_gradient` undoes the latter.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,7 +29,7 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Update:
 
 def norm(update: Mapping[str, Tensor]) -> float:
     """L2 norm of the whole update, computed in double precision so that it cannot overflow."""
-    return float(sum(value.double().square().sum() for value in update.values())) ** 0.5
+    return math.sqrt(math.fsum(float(value.double().square().sum()) for value in update.values()))
 
 
 def apply_gradient(parameters: Mapping[str, Tensor], gradient: Mapping[str, Tensor], lr: float) -> Update:

@@ -1,0 +1,217 @@
+"""The malicious server: a Flower strategy around any other, which keeps every reply it sees.
+
+It is the outermost layer, so it sees each reply as it came over the wire, before the inner strategy does.
+Training goes on as without it, except that replies which no honest user sends are kept out.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeGuard
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from attacker.store import Capture, CaptureStore
+from fl_sim.updates import Update, norm, problem, to_gradient
+
+
+class MaliciousServer(Strategy):
+    """`inner`, with every reply captured into `store`.
+
+    A user is known by the partition id, which is asked for once per node by a QUERY message; a node that
+    does not answer is believed in what its reply says. Of several replies of a node or user in a round the
+    first counts. Rejected replies never reach `inner`; error replies do, as they would without the plugin.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        store: CaptureStore,
+        parameter_names: Sequence[str],
+        update: Literal["gradient", "weights"],
+        learning_rate: float,
+        max_norm: float,
+        timeout: float,
+    ) -> None:
+        self.inner = inner
+        self.store = store
+        self.parameter_names = list(parameter_names)  # of the model, without buffers, in its order
+        self.update: Literal["gradient", "weights"] = update
+        self.learning_rate = learning_rate  # of the users' local step; used where the replies are weights
+        self.max_norm = max_norm  # L2 norm of a gradient
+        self.timeout = timeout  # seconds to wait for the answers to QUERY
+        self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
+        self._partitions: dict[int, int] = {}  # node id -> partition id
+        self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
+        self._sent = ArrayRecord()
+        self._parameters: Update = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        if arrays is not self._sent or not self._parameters:  # else saved at the end of the round before
+            self._remember(arrays)
+            self.store.save_model(server_round, self._parameters)
+        self._requests = {message.metadata.dst_node_id: message.metadata.created_at for message in messages}
+        self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        passed: list[Message] = []
+        captures: list[Capture] = []
+        nodes: set[int] = set()
+        users: set[int] = set()
+        for reply in replies:
+            capture = self._capture(reply, nodes, users)
+            captures.append(capture)
+            nodes.add(capture.node)
+            if capture.status == "accepted" and capture.user is not None:
+                users.add(capture.user)
+            if capture.status != "rejected":
+                passed.append(reply)
+        for node in self._requests.keys() - nodes:
+            captures.append(self._no_update(node, "error", "no reply in time"))
+        captures.sort(key=lambda c: (math.inf if c.user is None else c.user, c.node))
+        self.accepted = len(users)
+        self.rejected = len(captures) - len(users)
+
+        arrays, metrics = self.inner.aggregate_train(server_round, passed)
+        if arrays is not None:
+            self._remember(arrays)
+        self.store.save_round(server_round, captures, self.update, self.learning_rate, self._parameters)
+        return arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return self.inner.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        self.inner.summary()
+
+    def _remember(self, arrays: ArrayRecord) -> None:
+        self._sent, self._parameters = arrays, dict(arrays.to_torch_state_dict())
+
+    def _ask_partitions(self, grid: Grid, nodes: Sequence[int]) -> None:
+        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
+        for answer in grid.send_and_receive(questions, timeout=self.timeout) if questions else []:
+            user = _claimed_partition(answer)
+            if user is not None:
+                self._partitions[answer.metadata.src_node_id] = user
+
+    def _capture(self, reply: Message, nodes: set[int], users: set[int]) -> Capture:
+        """`reply` as a capture; `nodes` replied already in this round, `users` were accepted already."""
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            return self._no_update(node, "error", reply.error.reason or f"error code {reply.error.code}", reply)
+        user = self._partitions.get(node, _claimed_partition(reply))
+        if node in nodes:
+            return self._no_update(node, "rejected", "the node has already replied in this round", reply)
+        if user is None:
+            return self._no_update(node, "rejected", "the partition id of the node is not known", reply)
+        if user in users:
+            return self._no_update(node, "rejected", f"user {user} has already replied in this round", reply)
+
+        examples = _metric(reply, "num-examples")
+        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+            return self._no_update(
+                node, "rejected", f"num-examples is {examples!r}, expected a whole number above 0", reply
+            )
+        proportions = _metric(reply, "label-proportions")
+        if proportions is not None and not _is_distribution(proportions):
+            return self._no_update(
+                node, "rejected", "label-proportions are not numbers from 0 to 1 that sum to 1", reply
+            )
+        return self._check(reply, node, user, examples, proportions)
+
+    def _check(self, reply: Message, node: int, user: int, examples: int, proportions: list[float] | None) -> Capture:
+        records = list(reply.content.array_records.values())
+        if len(records) != 1:
+            return self._no_update(node, "rejected", f"the reply holds {len(records)} array records, expected 1", reply)
+        try:
+            received: Update = dict(records[0].to_torch_state_dict())
+        except (TypeError, ValueError, OSError, EOFError) as error:
+            return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
+        # A user who sends weights may send the buffers too; they carry no gradient.
+        buffers = received.keys() - set(self.parameter_names) if self.update == "weights" else set()
+        expected = {
+            name: self._parameters[name] for name in self._parameters if name in {*self.parameter_names, *buffers}
+        }
+        reason = problem(received, expected, math.inf)
+        if reason is not None:
+            return self._no_update(node, "rejected", reason, reply, examples)
+        update = {name: received[name] for name in self.parameter_names}
+        gradient = update if self.update == "gradient" else to_gradient(self._parameters, update, self.learning_rate)
+        size = norm(gradient)
+        if not size <= self.max_norm:
+            reason = f"norm {size:.3g} exceeds the limit {self.max_norm:.3g}"
+            return self._no_update(node, "rejected", reason, reply, examples, size)
+        return Capture(
+            user=user,
+            node=node,
+            status="accepted",
+            reason="",
+            num_examples=examples,
+            norm=size,
+            bytes=_bytes(reply),
+            seconds=self._seconds(reply),
+            update=update,
+            label_proportions=proportions,
+        )
+
+    def _no_update(
+        self,
+        node: int,
+        status: Literal["rejected", "error"],
+        reason: str,
+        reply: Message | None = None,
+        examples: int | None = None,
+        size: float | None = None,
+    ) -> Capture:
+        user = self._partitions.get(node)
+        if user is None and reply is not None:
+            user = _claimed_partition(reply)
+        return Capture(
+            user=user,
+            node=node,
+            status=status,
+            reason=reason,
+            num_examples=examples,
+            norm=size if size is not None and math.isfinite(size) else None,
+            bytes=0 if reply is None else _bytes(reply),
+            seconds=None if reply is None else self._seconds(reply),
+        )
+
+    def _seconds(self, reply: Message) -> float | None:
+        requested = self._requests.get(reply.metadata.src_node_id)
+        return None if requested is None else reply.metadata.created_at - requested
+
+
+def _metric(message: Message, key: str) -> object:
+    """The value of `key` in the one metric record of `message`; None if it is not there."""
+    records = list(message.content.metric_records.values()) if message.has_content() else []
+    return records[0].get(key) if len(records) == 1 else None
+
+
+def _claimed_partition(message: Message) -> int | None:
+    value = _metric(message, "partition-id")
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _is_distribution(value: object) -> TypeGuard[list[float]]:
+    if not isinstance(value, list) or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in value):
+        return False
+    return math.isclose(sum(value), 1.0, abs_tol=1e-6)
+
+
+def _bytes(message: Message) -> int:
+    if not message.has_content():
+        return 0
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())

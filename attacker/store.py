@@ -1,0 +1,227 @@
+"""The capture store: everything that the malicious server received, on disk, and what attacks made of it.
+
+A round is written in the background, in this order: the update files, the model of the next round, then
+the index lines of the round and its end mark in one append. So a round with an end mark is whole, on disk,
+and can be attacked while training goes on; a run that dies in between loses only the round at hand.
+Every file is written under a temporary name, fsynced and renamed. Nothing is pickled.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from attacker.observation import Observation, Reconstruction
+from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.updates import Update, to_gradient
+
+Row = dict[str, Any]
+Status = Literal["accepted", "rejected", "error"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One reply as it came in; `row()` is its line in the index."""
+
+    user: int | None  # partition id; None if it could not be learnt
+    node: int  # Flower's node id, an unsigned 64-bit number, different in every run
+    status: Status
+    reason: str  # why it was not accepted; empty if it was
+    num_examples: int | None  # as reported
+    norm: float | None  # L2 norm of the gradient; None if there is none or it is not finite
+    bytes: int  # of the arrays as received
+    seconds: float | None  # from the request to the reply
+    update: Update | None = None  # as received, gradient or weights; only of accepted ones
+    label_proportions: list[float] | None = None
+
+    def row(self, server_round: int) -> Row:
+        return {
+            "round": server_round,
+            "user": self.user,
+            "node": str(self.node),  # beyond what JSON readers take for an integer
+            "status": self.status,
+            "reason": self.reason,
+            "num_examples": self.num_examples,
+            "norm": self.norm,
+            "bytes": self.bytes,
+            "seconds": self.seconds,
+        }
+
+
+class CaptureStore:
+    """The captures of one run. Writing is for one process; reading is for any number at any time."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._index = run.captures / "index.jsonl"
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: list[Future[None]] = []
+
+    # Write side
+
+    def save_model(self, server_round: int, parameters: Mapping[str, Tensor]) -> None:
+        """Queue the model that the server sends in `server_round`."""
+        self._queue(self._write_model, server_round, dict(parameters))
+
+    def save_round(
+        self,
+        server_round: int,
+        captures: Sequence[Capture],
+        update: Literal["gradient", "weights"],
+        learning_rate: float,
+        next_parameters: Mapping[str, Tensor],
+    ) -> None:
+        """Queue a round: its captures, the model of the round after it, its index lines and end mark.
+
+        Waits for what was queued before, so at most one round is held in memory.
+        """
+        self.wait()
+        self._queue(self._write_round, server_round, list(captures), update, learning_rate, dict(next_parameters))
+
+    def wait(self) -> None:
+        """Return when all that was queued is on disk; raises the OSError of a write that failed."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.result()
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
+
+    def forget_from(self, server_round: int) -> None:
+        """Drop the index lines of `server_round` and later ones; they are about to be captured again."""
+        lines = [json.dumps(row) for row in self._rows() if row["round"] < server_round]
+        if self._index.exists():
+            write_atomically(self._index, "".join(line + "\n" for line in lines).encode())
+
+    def _queue(self, call: Any, *arguments: Any) -> None:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="captures")
+        self._pending.append(self._writer.submit(call, *arguments))
+
+    def _write_model(self, server_round: int, parameters: Update) -> None:
+        write_atomically(self.run.global_model(server_round), _encode(parameters))
+
+    def _write_round(
+        self, server_round: int, captures: list[Capture], update: str, learning_rate: float, next_parameters: Update
+    ) -> None:
+        for capture in captures:
+            if capture.update is not None and capture.user is not None:
+                metadata = {
+                    "round": str(server_round),
+                    "user": str(capture.user),
+                    "num_examples": str(capture.num_examples),
+                    "update": update,
+                    "learning_rate": repr(learning_rate),
+                    "label_proportions": json.dumps(capture.label_proportions),
+                }
+                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, metadata))
+        self._write_model(server_round + 1, next_parameters)
+        rows = [capture.row(server_round) for capture in captures]
+        rows.append({"round": server_round, "status": "finished"})
+        with self._index.open("ab") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    # Read side
+
+    def finished_rounds(self) -> list[int]:
+        """Rounds whose replies are all on disk, ascending."""
+        return sorted({row["round"] for row in self._rows() if row["status"] == "finished"})
+
+    def users(self, server_round: int) -> list[int]:
+        """Users whose update of a finished round was accepted, ascending."""
+        return sorted(row["user"] for row in self.replies(server_round) if row["status"] == "accepted")
+
+    def replies(self, server_round: int) -> list[Row]:
+        """The index lines of a round, by user."""
+        return [row for row in self._rows() if row["round"] == server_round and row["status"] != "finished"]
+
+    def rejected(self) -> list[Row]:
+        """The index lines of all replies that were not accepted: rejected ones and errors."""
+        return [row for row in self._rows() if row["status"] in {"rejected", "error"}]
+
+    def parameters(self, server_round: int) -> Update:
+        """The model that the server sent in `server_round`, parameters and buffers.
+
+        After the last round there is one more: the final model. FileNotFoundError if there is none.
+        """
+        return _decode(self.run.global_model(server_round))[0]
+
+    def observation(self, server_round: int, user: int) -> Observation:
+        """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured."""
+        parameters = self.parameters(server_round)
+        update, metadata = _decode(self.run.capture(server_round, user))
+        if metadata["update"] == "weights":
+            update = to_gradient(parameters, update, float(metadata["learning_rate"]))
+        proportions = json.loads(metadata["label_proportions"])
+        return Observation(
+            server_round=server_round,
+            user=user,
+            parameters=parameters,
+            gradient=update,
+            num_examples=int(metadata["num_examples"]),
+            label_proportions=None if proportions is None else torch.tensor(proportions),
+        )
+
+    def _rows(self) -> list[Row]:
+        try:
+            lines = self._index.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a crash
+
+
+def _encode(tensors: Update, metadata: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """A safetensors file; the format forgets the order of the tensors, so their names are written along."""
+    return save(tensors, {**metadata, "names": json.dumps(list(tensors))})
+
+
+def _decode(path: Path) -> tuple[Update, dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+        return {name: file.get_tensor(name) for name in json.loads(metadata["names"])}, metadata
+
+
+def write_reconstruction(
+    run: RunFolder, label: str, server_round: int, user: int, reconstruction: Reconstruction, attack: Mapping[str, Any]
+) -> None:
+    """Save what the attack `label`, configured by the table `attack`, made of one user's update."""
+    metadata = {
+        "matching_loss": repr(reconstruction.matching_loss),
+        "seconds": repr(reconstruction.seconds),
+        "attack": json.dumps(dict(attack), sort_keys=True),
+    }
+    tensors = {"images": reconstruction.images.cpu().contiguous(), "weights": reconstruction.weights.cpu().contiguous()}
+    write_atomically(run.reconstruction(label, server_round, user), save(tensors, metadata))
+
+
+def read_reconstruction(run: RunFolder, label: str, server_round: int, user: int) -> Reconstruction:
+    """The saved reconstruction. FileNotFoundError if that attack was not run on that capture."""
+    with safe_open(run.reconstruction(label, server_round, user), framework="pt") as file:
+        metadata = file.metadata()
+        return Reconstruction(
+            images=file.get_tensor("images"),
+            weights=file.get_tensor("weights"),
+            matching_loss=float(metadata["matching_loss"]),
+            seconds=float(metadata["seconds"]),
+        )
+
+
+def read_attack_table(run: RunFolder, label: str, server_round: int, user: int) -> dict[str, Any] | None:
+    """The table of the attack that made a saved reconstruction; None if there is no such reconstruction."""
+    path = run.reconstruction(label, server_round, user)
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        table: dict[str, Any] = json.loads(file.metadata()["attack"])
+    return table

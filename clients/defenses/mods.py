@@ -1,0 +1,71 @@
+"""Defenses as Flower client mods: each takes the reply to a TRAIN message and defends the update in it.
+
+`client_mods(config)` lists them in the order in which they touch the update. A `package.module:factory`
+that makes a Flower mod, a callable of (message, context, call_next) such as
+`flwr.clientapp.mod:LocalDpMod`, is used as it is; Flower's own take the reply for weights, so they
+need `federation.update = "weights"`.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from flwr.app import ArrayRecord, Context, Message
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from clients.defenses import Defense, load, split, third_party
+from fl_sim import seeds
+from fl_sim.config import Config
+from fl_sim.updates import apply_gradient, to_gradient
+
+
+def client_mods(config: Config) -> list[Mod]:
+    """One mod a defense of the config, the first one to touch the update first. Raises ConfigError."""
+    mods: list[Mod] = []
+    for index, table in enumerate(config.defenses):
+        name, settings = split(table)
+        made = third_party(name, settings) if ":" in name else None
+        if made is not None and len(inspect.signature(made).parameters) == 3:
+            mods.append(made)
+        else:
+            defense = Defense(name, made) if made is not None else load(table)
+            mods.append(_mod(defense, config, index))
+    return mods
+
+
+def wrap(call: ClientAppCallable, mods: Sequence[Mod]) -> ClientAppCallable:
+    """`call` with `mods` around it: the first mod is innermost, so it sees the reply first."""
+    for mod in mods:
+        call = _around(mod, call)
+    return call
+
+
+def _around(mod: Mod, call: ClientAppCallable) -> ClientAppCallable:
+    return lambda message, context: mod(message, context, call)
+
+
+def _mod(defense: Defense, config: Config, index: int) -> Mod:
+    """A mod that applies `defense`, the one at place `index`, to the gradient in the reply.
+
+    Where the reply is weights, the gradient is read off them and put back: a norm bound or a noise
+    level is about what the user adds to the model, never about the model itself.
+    """
+    rate, as_weights = config.federation.learning_rate, config.federation.update == "weights"
+
+    def mod(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+        sent = message.content.array_records["arrays"].to_torch_state_dict() if as_weights else {}
+        server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+        user = int(context.node_config["partition-id"])
+        reply = call_next(message, context)
+        if reply.has_error():
+            return reply
+        update: dict[str, torch.Tensor] = dict(reply.content.array_records["arrays"].to_torch_state_dict())
+        if as_weights:
+            update = to_gradient(sent, update, rate)
+        update = defense.defend(update, seeds.generator(config.seed, "defense", server_round, user, index))
+        if as_weights:
+            update = apply_gradient(sent, update, rate)
+        reply.content["arrays"] = ArrayRecord(update)
+        return reply
+
+    return mod

@@ -1,0 +1,136 @@
+"""The user's side of the federation: a Flower ClientApp that answers TRAIN, EVALUATE and QUERY.
+
+TRAIN     the model in, the (defended) gradient or weights out, with the number of photos
+EVALUATE  the model in, loss and accuracy on the user's held-out photos out
+QUERY     the partition id, which Flower's message metadata does not carry
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from clients import local
+from clients.defenses.mods import client_mods, wrap
+from clients.user import FaceDataset, User
+from fl_sim import models, seeds
+from fl_sim.config import Config, load
+from fl_sim.updates import Update, apply_gradient
+
+ReadConfig = Callable[[Context], Config]
+
+
+def client_app(read_config: ReadConfig) -> ClientApp:
+    """A ClientApp whose config is `read_config(context)`; the same on every engine."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        config = read_config(context)
+        answer = wrap(lambda message, context: _train(config, message, context), client_mods(config))
+        with one_thread():
+            return answer(message, context)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        with one_thread():
+            return _evaluate(read_config(context), message, context)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"metrics": MetricRecord({"partition-id": _partition(context)})}), reply_to=message)
+
+    return app
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread within: sums are split over threads, so their number changes the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def victim_model(config: Config, num_classes: int) -> nn.Module:
+    """The model of the config with its initial parameters; the server sends these in round 1."""
+    section = config.model
+    generator = seeds.generator(config.seed, "model")
+    return models.build(
+        section.name, num_classes, config.dataset.image_size, generator, section.batch_norm, section.small_stem
+    )
+
+
+def _train(config: Config, message: Message, context: Context) -> Message:
+    model, user = _received(config, message), _user(_key(config), _partition(context))
+    gradient = local.local_gradient(model, user.private)
+    update: Update = gradient
+    if config.federation.update == "weights":
+        update = apply_gradient(models.trainable(model), gradient, config.federation.learning_rate)
+    metrics = MetricRecord({"num-examples": len(user.private.photos), "partition-id": user.partition})
+    if config.threat_model.labels == "known":
+        metrics["label-proportions"] = _label_proportions(user, _workplace(_key(config))[0].num_classes)
+    return Message(RecordDict({"arrays": ArrayRecord(update), "metrics": metrics}), reply_to=message)
+
+
+def _evaluate(config: Config, message: Message, context: Context) -> Message:
+    model, user = _received(config, message), _user(_key(config), _partition(context))
+    result = local.evaluate(model, user.held_out)
+    metrics = MetricRecord(
+        {
+            "num-examples": result.examples,
+            "correct": result.correct,
+            "loss": result.loss,
+            "partition-id": user.partition,
+        }
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _partition(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _label_proportions(user: User, num_classes: int) -> list[float]:
+    counts = torch.bincount(user.private.labels, minlength=num_classes).double()
+    return (counts / counts.sum()).tolist()
+
+
+def _received(config: Config, message: Message) -> nn.Module:
+    model = _workplace(_key(config))[1]
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    return model
+
+
+def _key(config: Config) -> str:
+    return config.model_dump_json()
+
+
+# A process serves many users and rounds: the dataset and an empty model are made once, users kept.
+@lru_cache(maxsize=1)
+def _workplace(key: str) -> tuple[FaceDataset, nn.Module]:
+    from clients.datasets import open_dataset
+
+    config = Config.model_validate_json(key)
+    dataset = open_dataset(config.dataset, config.seed)
+    return dataset, victim_model(config, dataset.num_classes)
+
+
+@lru_cache(maxsize=256)  # 40 photos of 64 px are 2 MB
+def _user(key: str, partition: int) -> User:
+    return _workplace(key)[0].user(partition)
+
+
+@lru_cache(maxsize=1)
+def _config_file(path: str) -> Config:
+    return load(Path(path))
+
+
+app = client_app(lambda context: _config_file(str(context.run_config["config"])))

@@ -1,0 +1,133 @@
+"""The server's side of the federation: rounds of FedSGD under the eyes of the malicious server.
+
+`run_federation(config, run, progress)` runs a whole federation on the configured engine. `app` is the
+same ServerApp for `flwr run .`, whose run config names the config file.
+"""
+
+import io
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+from safetensors.torch import load_file
+from torch import nn
+
+from attacker.plugin import MaliciousServer
+from attacker.store import CaptureStore
+from clients.defenses.mods import client_mods
+from fl_sim import engines
+from fl_sim.client import client_app, one_thread, victim_model
+from fl_sim.config import Config, ConfigError, load
+from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.strategy import FedSGD
+
+Progress = Callable[[int, int], None]  # (finished rounds, all rounds)
+
+
+def run_federation(config: Config, run: RunFolder, progress: Progress | None = None) -> None:
+    """Train for the configured rounds, capturing all replies into `run`; continues a run that was stopped.
+
+    Writes captures/ and rounds.parquet. Raises ConfigError for a mistake in the config before anything
+    starts, and whatever stops the server later.
+    """
+    client_mods(config)  # a mistyped defense is an error now, not an error reply of every user
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        federate(grid, config, run, progress)
+
+    engines.run(config.federation.engine, server, client_app(lambda context: config), config.dataset.users)
+
+
+def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
+    """The rounds of the federation over `grid`, from the first that is not yet on disk."""
+    section = config.federation
+    with one_thread():
+        model = initial_model(config)
+        store = CaptureStore(run)
+        table = _finished(store, run)
+        first = len(table) + 1
+        store.forget_from(first)
+        parameters = store.parameters(first) if first > 1 else model.state_dict()
+        arrays = ArrayRecord(parameters)
+        strategy = MaliciousServer(
+            FedSGD(section.learning_rate, section.update),
+            store,
+            parameter_names=[name for name, _ in model.named_parameters()],
+            update=section.update,
+            learning_rate=section.learning_rate,
+            max_norm=section.max_norm,
+            timeout=section.timeout,
+        )
+        try:
+            for server_round in range(first, section.rounds + 1):
+                if progress is not None:
+                    progress(server_round - 1, section.rounds)
+                began = time.perf_counter()
+                messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+                replies = grid.send_and_receive(messages, timeout=section.timeout)
+                arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
+                del replies  # they are as large as all users' updates together
+                messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
+                replies = grid.send_and_receive(messages, timeout=section.timeout)
+                metrics = strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
+                row = {
+                    "round": server_round,
+                    "accuracy": metrics.get("accuracy", math.nan),
+                    "loss": metrics.get("loss", math.nan),
+                    "examples": metrics.get("num-examples", 0),
+                    "accepted": strategy.accepted,
+                    "rejected": strategy.rejected,
+                    "seconds": time.perf_counter() - began,
+                }
+                table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+                _write_table(table, run.rounds)
+        finally:
+            store.wait()
+    if progress is not None:
+        progress(section.rounds, section.rounds)
+
+
+def initial_model(config: Config) -> nn.Module:
+    """The model that round 1 starts from: fresh from the seed, or with the weights of `model.weights`."""
+    from clients.datasets import open_dataset
+
+    model = victim_model(config, open_dataset(config.dataset, config.seed).num_classes)
+    path = config.model.weights
+    if path is not None:
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {error}") from error
+    return model
+
+
+def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
+    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated."""
+    if not run.rounds.exists():
+        return pd.DataFrame()
+    table = pd.read_parquet(run.rounds)
+    captured, done = set(store.finished_rounds()), 0
+    while done < len(table) and done + 1 in captured:
+        done += 1
+    return table.iloc[:done]
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = load(Path(str(context.run_config["config"])))
+    federate(grid, config, RunFolder(Path("runs") / config.name))

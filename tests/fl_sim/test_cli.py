@@ -1,0 +1,71 @@
+import json
+import sys
+
+import pytest
+
+from fl_sim import cli
+
+
+@pytest.fixture
+def fl_sim(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fl-sim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["run", "attack", "report", "train-prior", "train-identity", "faces", "doctor"])
+def test_every_command_explains_itself(fl_sim, command):
+    code, out, _ = fl_sim(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "-o", "dataset.user=3"], "did you mean 'users'?"),
+        (["run", "-o", "dataset.name=sinthetic"], "did you mean 'synthetic'?"),
+        (["run", "-o", "dataset.name=folder"], "dataset.root"),
+        (["run", "-o", "model.name=convnett"], "unknown model 'convnett'"),
+        (["run", "-o", "defenses=[{name='clipp'}]"], "did you mean 'clip'?"),
+        (["run", "-o", "attacks.user_difusion.steps=3"], "user_difusion"),
+        (["run", "-o", "attacks.user_diffusion.step=3"], "did you mean 'steps'?"),
+        (["run", "-o", "attacks.user_diffusion.prior=./nowhere"], "neither a folder nor a hub name"),
+        (["run", "-o", "leakage.embedder=onnx"], "leakage.embedder_path"),
+        (["run", "--engine", "deployment"], "flwr run"),
+        (["run", "--engine", "nonsense"], "federation.engine"),
+        (["run", "--config", "nowhere.toml"], "nowhere.toml cannot be read"),
+        (["attack", "nowhere"], "no run folder"),
+        (["report", "nowhere"], "no run folder"),
+        (["faces", "-o", "dataset.users=0"], "dataset.users"),
+    ],
+)
+def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(fl_sim, arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = fl_sim(*arguments)
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faces_writes_a_sheet(fl_sim, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert fl_sim("faces", "--out", sheet, "--users", 2, "--photos", 2, "-o", "dataset.image_size=32")[0] == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_doctor_names_a_remedy_for_all_that_is_not_well(fl_sim):
+    _, out, _ = fl_sim("doctor", "--json")
+    findings = json.loads(out)
+    assert {"flwr", "ray", "torch", "GPU", "disk", "Ray", "prior synthetic64"} <= {line["subject"] for line in findings}
+    assert all(line["remedy"] for line in findings if line["state"] != "ok")

@@ -1,0 +1,104 @@
+"""A run folder as a finished run leaves it, made up in a second: real synthetic faces, invented numbers."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from attacker.observation import Reconstruction
+from attacker.store import write_reconstruction
+from clients.datasets import open_dataset
+from fl_sim.config import Config, parse
+from fl_sim.runs import RunFolder, write_manifest
+from fl_sim.seeds import generator
+
+ATTRIBUTES = {"glasses": 2, "beard": 2, "hair_color": 5, "age_group": 3, "skin_tone": 3}
+ARMS = {"prior_only": 0.02, "wrong_update": 0.05, "public_mean": 0.08, "own_photo": 0.72, "own_mean": 0.69}
+ATTACKS = {"user_diffusion": 0.55, "inverting_gradients": 0.27}  # facial similarity in round 1
+COLUMNS = ("run", "seed", "round", "user", "attack", "arm")
+
+
+def fake_run(
+    root: Path, users: int = 3, rounds: int = 2, image_size: int = 32, photos: int = 4, leaks: bool = True
+) -> RunFolder:
+    """`leaks` False: every attack scores as its controls do."""
+    run = RunFolder(root)
+    root.mkdir(parents=True)
+    run.config.write_text(
+        f'name = "{root.name}"\n[dataset]\nusers = {users}\nphotos = {photos}\nimage_size = {image_size}\n'
+        f'[federation]\nrounds = {rounds}\n[attacks.user_diffusion]\nprior = "synthetic64"\n'
+        "[attacks.inverting_gradients]\n[attacks.prior_only]\n"
+    )
+    config = parse(Config, {"dataset": {"users": users, "photos": photos, "image_size": image_size}})
+    write_manifest(run, seed=0, threat_model={"local_steps": 1, "aggregated": False, "defense_known": True})
+    accuracy = [0.5 + 0.32 * (1 - 0.6**r) for r in range(1, rounds + 1)]
+    pd.DataFrame(
+        {
+            "round": range(1, rounds + 1),
+            "accuracy": accuracy,
+            "loss": [0.7 - a / 4 for a in accuracy],
+            "examples": users * photos,
+            "accepted": users,
+            "rejected": [1] + [0] * (rounds - 1),
+            "seconds": 1.25,
+        }
+    ).to_parquet(run.rounds)
+    run.captures.mkdir()
+    row = {"round": 1, "user": 1, "node": "123", "status": "rejected", "reason": "'head.weight' holds NaN or Inf"}
+    (run.captures / "index.jsonl").write_text(json.dumps(row) + "\n")
+    draw = generator(0, "fake-run")
+    _leakage(root.name, users, rounds, leaks, draw).to_parquet(run.leakage)
+    dataset = open_dataset(config.dataset, config.seed)
+    for user in range(users):
+        private = dataset.user(user).private.photos
+        for server_round in range(1, rounds + 1):
+            for label, noise in {"user_diffusion": 0.05, "inverting_gradients": 0.25, "prior_only": 0.02}.items():
+                source = dataset.public(user).photos[0] if label == "prior_only" else private.mean(0)
+                image = (source + noise * server_round * torch.randn(source.shape, generator=draw)).clamp(0, 1)
+                made = Reconstruction(torch.stack([image, image.flip(-1)]), torch.tensor([0.6, 0.4]), 0.1, 2.0)
+                write_reconstruction(run, label, server_round, user, made, {"name": label})
+    return run
+
+
+def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Generator) -> pd.DataFrame:
+    rows = []
+    truth = {attribute: torch.randint(classes, (users,), generator=draw) for attribute, classes in ATTRIBUTES.items()}
+    for server_round in range(1, rounds + 1):
+        for user in range(users):
+            for attack, start in ATTACKS.items():
+                level = start * 0.85 ** (server_round - 1) if leaks else 0.04
+                for arm, mean in {"attack": level, **ARMS}.items():
+                    similarity = mean + 0.06 * _normal(draw)
+                    hit = similarity > 0.3
+                    row = dict(zip(COLUMNS, (name, 0, server_round, user, attack, arm), strict=True))
+                    rank = 1 if hit and _uniform(draw) < 0.9 else int(1 + 99 * _uniform(draw) ** (3 if hit else 1.2))
+                    row |= {
+                        "facial_similarity": similarity,
+                        "similarity_min": similarity - 0.1,
+                        "similarity_max": similarity + 0.1,
+                        "rank": rank,
+                        "gallery_size": 100,
+                        "verified_at_far_1e2": hit,
+                        "verified_at_far_1e3": similarity > 0.45,
+                        "psnr": 12 + 8 * similarity,
+                        "ssim": 0.2 + 0.4 * similarity,
+                        "lpips": float("nan"),
+                        "matching_loss": 0.2 if arm == "attack" else float("nan"),
+                        "seconds": (9.0 if attack == "user_diffusion" else 4.0) if arm == "attack" else float("nan"),
+                    }
+                    for attribute, classes in ATTRIBUTES.items():
+                        true = int(truth[attribute][user])
+                        knows = _uniform(draw) < (0.85 if hit else 0.2)
+                        row[f"attr_{attribute}_true"] = true
+                        row[f"attr_{attribute}_inferred"] = true if knows else int(_uniform(draw) * classes)
+                    rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _normal(draw: torch.Generator) -> float:
+    return float(torch.randn((), generator=draw))
+
+
+def _uniform(draw: torch.Generator) -> float:
+    return float(torch.rand((), generator=draw))
