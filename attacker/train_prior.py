@@ -6,6 +6,7 @@ The result is a diffusers folder (`unet/`, `scheduler/`, fp16 safetensors) with 
 and `training.json`. A stopped training goes on from its checkpoint when the command is given again.
 """
 
+import copy
 import json
 import math
 import time
@@ -173,9 +174,8 @@ class _State:
 
     def averaged(self) -> UNet2DModel:
         """The network with the averaged weights."""
-        unet = UNet2DModel.from_config(self.unet.config)
+        unet = copy.deepcopy(self.unet)
         unet.load_state_dict(self.ema)
-        unet.to(next(self.unet.parameters()).device)
         return unet.eval()
 
     def save(self) -> None:

@@ -1,0 +1,182 @@
+"""What attacks on representatives share: the groups that an update shows, the descent, the answer.
+
+A representative is one image that stands for all of a user's photos of one label. In a mean gradient each
+photo enters with the sign of its label, so one image with a mixed label cannot explain a mixed batch; one
+image per label, weighted by its share, can.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacker.attacks import Attacker
+from attacker.labels import recover_proportions
+from attacker.matching import DISTANCES, Group, load_model, match, observed_vector, split
+from attacker.observation import Observation, Reconstruction
+from fl_sim.config import ConfigError
+from fl_sim.seeds import generator
+
+PROBES = 32  # images on which the model's mean softmax is read for label recovery
+
+
+@dataclass(frozen=True)
+class Victims:
+    """The users attacked together: one model, and per victim the fixed part of its representatives."""
+
+    model: nn.Module  # with the parameters that the server sent
+    groups: list[Group]  # one a victim
+    observed: Tensor  # (victims, p), each of norm 1 (or zero)
+
+    @property
+    def images(self) -> int:
+        """Representatives of all victims together."""
+        return sum(len(group.labels) for group in self.groups)
+
+
+def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:
+    """The label proportions (classes,) that the threat model grants, else those recovered from the update."""
+    if observation.label_proportions is not None:
+        return observation.label_proportions.float().to(attacker.device)
+    size = attacker.image_size
+    noise = torch.randn(PROBES, 3, 8, 8, generator=generator(0, "label probes"))
+    probes = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1).to(attacker.device)
+    gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
+    return recover_proportions(gradient, model, probes, observation.num_examples)
+
+
+def group_by_label(shares: Tensor, floor: float) -> Group:
+    """One representative for each class whose share is at least `floor` (the heaviest always), heaviest first."""
+    order = shares.argsort(descending=True, stable=True)
+    kept = order[(shares[order] >= floor) | (order == order[0])]
+    return Group(labels=kept, weights=shares[kept] / shares[kept].sum())
+
+
+def whole_batch(shares: Tensor, count: int) -> Group:
+    """`count` images, as many of each label as its share says, heaviest label first."""
+    photos = (shares * count).round().long()
+    photos[shares.argmax()] += count - int(photos.sum())
+    order = shares.argsort(descending=True, stable=True)
+    labels = order.repeat_interleave(photos[order])
+    return Group(labels=labels, weights=torch.full((count,), 1 / count, device=labels.device))
+
+
+def victims(
+    observations: Sequence[Observation], attacker: Attacker, arrange: Callable[[Tensor, Observation], Group]
+) -> Victims:
+    """Load the model as it was sent and `arrange` each user's label proportions into its representatives.
+
+    Raises ConfigError if the observations are of more than one round.
+    """
+    if len({observation.server_round for observation in observations}) != 1:
+        rounds = sorted({observation.server_round for observation in observations})
+        raise ConfigError(f"observations of rounds {rounds} given; an attack takes the victims of one round together")
+    model = load_model(attacker.model, observations[0].parameters).to(attacker.device)
+    groups = [arrange(proportions(observation, model, attacker), observation) for observation in observations]
+    observed = torch.stack([observed_vector(observation.gradient) for observation in observations])
+    return Victims(model, groups, observed.to(attacker.device))
+
+
+def draw(victims: Victims, generators: Sequence[torch.Generator], normal: Callable[..., Tensor], *shape: int) -> Tensor:
+    """Random numbers (n, *shape) for all representatives, each victim's from its own generator.
+
+    `normal` is torch.randn or torch.rand. Drawn on the CPU, so that the device does not change the result.
+    """
+    parts = [
+        normal(len(group.labels), *shape, generator=source)
+        for group, source in zip(victims.groups, generators, strict=True)
+    ]
+    return torch.cat(parts).to(victims.observed.device)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How pixels move: Adam without weight decay, in the image range [-1, 1]."""
+
+    steps: int
+    distance: str  # a key of DISTANCES
+    rate: Callable[[float], float]  # learning rate at the fraction of steps done, in [0, 1]
+    shared_rate: float  # rate of the image that a victim's representatives share, relative to `rate`; 0 unties them
+
+
+class Adam:
+    """Kingma & Ba 2015 with the usual moments (0.9, 0.999), per pixel: images do not feel each other."""
+
+    def __init__(self) -> None:
+        self.mean, self.square, self.step = torch.zeros(()), torch.zeros(()), 0
+
+    def __call__(self, slope: Tensor) -> Tensor:
+        """The step, of about unit size per pixel, for this slope (n, 3, H, W)."""
+        self.step += 1
+        self.mean = 0.9 * self.mean.to(slope) + 0.1 * slope
+        self.square = 0.999 * self.square.to(slope) + 0.001 * slope.square()
+        return (self.mean / (1 - 0.9**self.step)) / ((self.square / (1 - 0.999**self.step)).sqrt() + 1e-12)
+
+
+def descend(
+    victims: Victims,
+    start: Tensor,
+    descent: Descent,
+    directions: Callable[[Tensor, Tensor, float], Sequence[tuple[float, Tensor]]],
+    scale: Callable[[Tensor], Tensor],
+    progress: Callable[[int], None],
+) -> tuple[Tensor, Tensor]:
+    """Move images from `start` (n, 3, H, W); return them and their matching losses (victims,).
+
+    `directions(x, matching gradient, fraction done)` gives the terms to follow, (weight, gradient) each;
+    `scale` brings a gradient to a common size per image.
+
+    A representative is x_k = shared + own_k, and both parts descend. Without the shared part the labels'
+    opposite signs drive the groups apart: only w_A x_A - w_B x_B is seen, and its shortest explanation is
+    the face in one group and the *negative* of the face in the other, each too faint. All groups show one
+    person, so what they share should take the bulk; its gradient is the plain sum over the groups.
+    """
+    owner = torch.tensor(
+        [index for index, group in enumerate(victims.groups) for _ in group.labels], device=start.device
+    )
+    measure = DISTANCES[descent.distance]
+    x, own, shared = start, Adam(), Adam()
+    for step in range(descent.steps):
+        done = step / max(descent.steps - 1, 1)
+        _, slope = match(victims.model, x, victims.groups, victims.observed, measure)
+        terms = directions(x, slope, done)
+        move = own(sum_terms(terms, scale))
+        if descent.shared_rate:
+            summed = [(weight, sum_groups(term, owner, len(victims.groups))) for weight, term in terms]
+            move = move + descent.shared_rate * shared(sum_terms(summed, scale))[owner]
+        x = (x - descent.rate(done) * move).clamp(-1, 1)
+        progress(step + 1)
+    losses, _ = match(victims.model, x, victims.groups, victims.observed, measure)
+    return x, losses
+
+
+def sum_terms(terms: Sequence[tuple[float, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:
+    """The weighted sum of scaled gradients (n, 3, H, W)."""
+    return torch.stack([weight * scale(term) for weight, term in terms]).sum(0)
+
+
+def sum_groups(images: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The sum (victims, 3, H, W) of each victim's images; `owner` (n,) says whose each is."""
+    return torch.zeros(count, *images.shape[1:], device=images.device).index_add_(0, owner, images)
+
+
+def cosine_decay(peak: float, last: float) -> Callable[[float], float]:
+    """A rate that falls from `peak` to the fraction `last` of it along half a cosine."""
+    return lambda done: peak * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def step_decay(peak: float) -> Callable[[float], float]:
+    """A rate divided by 10 after 3/8, 5/8 and 7/8 of the steps (Geiping et al. 2020)."""
+    return lambda done: float(peak * 0.1 ** sum(done >= mark for mark in (3 / 8, 5 / 8, 7 / 8)))
+
+
+def reconstructions(images: Tensor, losses: Tensor, victims: Victims, seconds: float) -> list[Reconstruction]:
+    """One Reconstruction a victim from images (n, 3, H, W) in [-1, 1]; the job's `seconds` are shared equally."""
+    photos = ((images + 1) / 2).cpu()
+    return [
+        Reconstruction(part, group.weights.cpu(), float(loss), seconds / len(victims.groups))
+        for part, group, loss in zip(split(photos, victims.groups), victims.groups, losses, strict=True)
+    ]

@@ -1,0 +1,187 @@
+"""One attack job: a fixed batch of captured users of one round, reconstructed into the run folder.
+
+A job is (label, round, users): the users in ascending order, at most `workers.victims_per_job` of them.
+It depends on the run folder alone, so any process that sees the folder may do it, in any order, once
+or twice: the reconstructions are the same. They never travel through Ray or a pipe.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from attacker import attacks
+from attacker.attacks import Attack, Attacker
+from attacker.prior import Prior, load_prior
+from attacker.store import CaptureStore, write_reconstruction
+from fl_sim import models, seeds
+from fl_sim.config import Config, ConfigError, load
+from fl_sim.runs import RunFolder, read_manifest
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of one attack."""
+
+    label: str  # of the attack in the config
+    server_round: int
+    users: tuple[int, ...]  # ascending
+
+
+def batches(label: str, server_round: int, users: Sequence[int], size: int) -> list[Job]:
+    """The jobs of one attack on one finished round; users are batched in ascending order."""
+    ordered = sorted(users)
+    return [Job(label, server_round, tuple(ordered[at : at + size])) for at in range(0, len(ordered), size)]
+
+
+def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: bool = False) -> bool:
+    """Whether every user of the job has a reconstruction by this very attack from this very capture.
+
+    A job with a user missing is redone as a whole, because the composition of a batch shows in the last
+    bits of the result. Raises ConfigError for a reconstruction made otherwise, unless `force`.
+    """
+    done = True
+    for user in job.users:
+        path = run.reconstruction(job.label, job.server_round, user)
+        if not path.exists():
+            done = False
+            continue
+        with safe_open(path, framework="pt") as file:
+            found = json.loads(file.metadata()["attack"])
+        wanted = recipe(run, config, attack, job.server_round, user)
+        if found == wanted:
+            continue
+        if not force:
+            raise ConfigError(_stale(job, user, found, wanted))
+        done = False
+    return done
+
+
+def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
+    """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
+    captured = [run.global_model(server_round), run.capture(server_round, user)]
+    table = {
+        "name": attack.name,
+        **dataclasses.asdict(attack.settings),
+        "seed": config.seed,
+        "victims_per_job": config.workers.victims_per_job,
+        "capture": [_digest(path) for path in captured],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths to text, tuples to lists
+    return plain
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the content of a safetensors file, whatever order its writer put the header in."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")  # the format: header size, JSON header, tensors
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True)
+    return hashlib.sha256(header.encode() + hashlib.sha256(memoryview(data)[start:]).digest()).hexdigest()
+
+
+def _stale(job: Job, user: int, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    if changed == ["capture"]:
+        what = "from another capture"
+    else:
+        key = next(key for key in changed if key != "capture")
+        what = f"with {key} = {found.get(key)!r}, now it is {wanted.get(key)!r}"
+    return (
+        f"attack {job.label!r} already has a reconstruction of user {user} in round {job.server_round} made {what}; "
+        "give the changed attack another label, or --force to replace the old results"
+    )
+
+
+class Workbench:
+    """What one worker process keeps from job to job: config, model, attacks and priors."""
+
+    def __init__(self, root: Path) -> None:
+        self.run = RunFolder(root)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._priors: dict[str, Prior] = {}
+
+    @cached_property
+    def config(self) -> Config:
+        return load(self.run.config)
+
+    @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        return {label: attacks.load(label, table) for label, table in self.config.attacks.items()}
+
+    @cached_property
+    def num_classes(self) -> int:
+        return int(read_manifest(self.run)["num_classes"])
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The architecture under attack; its initial weights do not matter, each observation brings its own."""
+        model = self.config.model
+        generator = seeds.generator(self.config.seed, "attack", "model")
+        size = self.config.dataset.image_size
+        network = models.build(model.name, self.num_classes, size, generator, model.batch_norm, model.small_stem)
+        return network.to(self.device)
+
+    def prior(self, name: str) -> Prior:
+        if name not in self._priors:
+            self._priors[name] = load_prior(name, self.config.dataset.image_size, self.device)
+        return self._priors[name]
+
+    def attacker(self, attack: Attack) -> Attacker:
+        """What `attack` gets beside the observations; a prior where its settings name one."""
+        name = getattr(attack.settings, "prior", None)
+        prior = self.prior(name) if name is not None else None
+        return Attacker(self.model, self.config.dataset.image_size, self.num_classes, prior, self.device)
+
+    def warm(self) -> None:
+        """Load everything that any job may need, while the first round is still being trained."""
+        # A broken attack or a missing prior concerns the jobs that need it, and `attempt` tells them.
+        with suppress(Exception):
+            for attack in self.attacks.values():
+                with suppress(Exception):
+                    self.attacker(attack)
+
+    def perform(self, job: Job) -> None:
+        """Do the job: one attack call, one reconstruction file a user."""
+        attack, store = self.attacks[job.label], CaptureStore(self.run)
+        found = attack.run(
+            [store.observation(job.server_round, user) for user in job.users],
+            self.attacker(attack),
+            attack.settings,
+            [seeds.generator(self.config.seed, "attack", job.label, job.server_round, user) for user in job.users],
+            lambda step, steps: None,
+        )
+        if len(found) != len(job.users):
+            raise ValueError(f"attack {attack.name!r} returned {len(found)} reconstructions for {len(job.users)} users")
+        for user, reconstruction in zip(job.users, found, strict=True):
+            table = recipe(self.run, self.config, attack, job.server_round, user)
+            write_reconstruction(self.run, job.label, job.server_round, user, reconstruction, table)
+
+
+def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:
+    """Do the job; its wall time in seconds, and the reason in one line if it raised an exception."""
+    start = time.perf_counter()
+    problem = None
+    try:
+        bench.perform(job)
+    except Exception as error:  # an attack may raise anything; the other jobs go on
+        problem = _one_line(error)
+    return time.perf_counter() - start, problem
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ConfigError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"

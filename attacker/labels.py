@@ -1,0 +1,81 @@
+"""Label recovery: which labels a user's photos have, read off the gradient of the last layer.
+
+For the cross-entropy of logits W h + b, averaged over n photos, the gradient of b is
+`mean_i softmax_i - p`, where p holds the label proportions (Zhao et al. 2020, iDLG, for n = 1; Yin et al.
+2021 and others for batches). The row k of W's gradient is the same, photo by photo, times the features h.
+Unknown is the mean softmax over the user's photos. With q the model's mean softmax over probe images,
+
+    mean softmax = (1 - a) p + a q,      a = E[s (1 - s)] / (q (1 - q))   (averaged over the classes)
+
+holds for any calibrated model: a = 1 where the output does not depend on the image (an untrained model),
+a = 0 where it is always right. So p = q - g_b / a, rounded to whole photos.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+MIN_UNEXPLAINED = 0.02  # floor of a: below it g_b is the model's own noise and must not be blown up
+
+
+def last_layer(model: nn.Module) -> str:
+    """Name of the model's last nn.Linear: the layer that makes the logits.
+
+    Raises ValueError if the last layer with parameters, in the order of definition, is something else.
+    """
+    owners = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    name, last = owners[-1] if owners else ("", model)
+    if not isinstance(last, nn.Linear):
+        raise ValueError(
+            f"labels can be read only off a final nn.Linear, but this model ends in {type(last).__name__}; "
+            'set threat_model.labels = "known" or give a model whose last layer is linear'
+        )
+    return name
+
+
+@torch.no_grad()
+def recover_proportions(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor, num_examples: int) -> Tensor:
+    """The share of each class (classes,) among the photos behind `gradient`, in [0, 1], sum 1.
+
+    `model` is the model that the server sent; `probes` (m, 3, H, W) in [-1, 1] are images like the user's
+    as far as the attacker has any (samples of the prior; smooth noise otherwise). `num_examples` photos.
+    Raises ValueError if the model has no final nn.Linear.
+    """
+    name = last_layer(model)
+    softmax = _softmax(model, probes)  # (m, classes)
+    q = softmax.mean(0)
+    unexplained = (softmax * (1 - softmax)).mean(0).sum() / (q * (1 - q)).sum().clamp_min(1e-12)
+    shift = gradient.get(f"{name}.bias")
+    if shift is None:  # rows of W's gradient are the same sum, each photo times its features
+        features = _features(model, name, probes).mean(0)  # (d,)
+        shift = gradient[f"{name}.weight"] @ features / features.square().sum().clamp_min(1e-12)
+    shares = (q - shift / unexplained.clamp_min(MIN_UNEXPLAINED)).clamp_min(0)
+    if not math.isfinite(total := float(shares.sum())) or total == 0:
+        return torch.full_like(q, 1 / len(q))  # the update says nothing
+    return _whole_photos(shares / total, num_examples)
+
+
+def _whole_photos(shares: Tensor, n: int) -> Tensor:
+    """Shares rounded to multiples of 1/n that sum to 1 (largest remainders)."""
+    photos = (shares * n).floor()
+    missing = n - int(photos.sum())
+    photos[(shares * n - photos).argsort(descending=True, stable=True)[:missing]] += 1
+    return photos / n
+
+
+def _softmax(model: nn.Module, probes: Tensor) -> Tensor:
+    logits: Tensor = model(probes)
+    return logits.softmax(1)
+
+
+def _features(model: nn.Module, name: str, probes: Tensor) -> Tensor:
+    """The inputs (m, d) of the layer `name`."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        model(probes)
+    finally:
+        handle.remove()
+    return seen[-1]

@@ -1,0 +1,104 @@
+"""Gradient matching: the gradient that candidate images would have caused, and its distance to the observed one.
+
+The dummy gradient of a victim is that of the weighted mean loss over its representatives,
+`sum_k w_k dL(f(x_k), y_k) / dtheta`: one vector (p,) in the order of `model.named_parameters()`.
+
+Several victims of a round share the model. Their images go through this file as one tensor, yet the
+double backward runs victim by victim: measured on a CPU, torch.func.vmap, grouped convolutions and
+unfold + bmm are all slower than the loop (experiments/benchmarks/victims_batched.py prints it), and
+the loop serves any module. A model that normalises with batch statistics sees a victim's representatives
+as the batch (each counted once), which is the attacker's best guess at the user's own statistics.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fl_sim.updates import flatten
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
+
+
+@dataclass(frozen=True)
+class Group:
+    """The representatives of one victim: what stays fixed while their pixels are optimised."""
+
+    labels: Tensor  # (k,) int64
+    weights: Tensor  # (k,) the share of the user's photos behind each, heaviest first, sums to 1
+
+
+def cosine(dummy: Tensor, observed: Tensor) -> Tensor:
+    """1 - cos(dummy, observed) over the last dimension (p,): in [0, 2], 0 at a match; blind to scale (Geiping 2020)."""
+    norms: Tensor = dummy.norm(dim=-1) * observed.norm(dim=-1) + TINY
+    return 1 - (dummy * observed).sum(-1) / norms
+
+
+def mse(dummy: Tensor, observed: Tensor) -> Tensor:
+    """|| dummy - observed ||^2 over the last dimension (p,): 0 or more, 0 is a match (Zhu et al. 2019)."""
+    return (dummy - observed).square().sum(-1)
+
+
+DISTANCES: dict[str, Distance] = {"cosine": cosine, "mse": mse}
+
+
+def load_model(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `model` with the parameters and buffers that the server sent, in eval mode.
+
+    Batch norm in "train" mode keeps no running statistics and so uses those of the batch in eval mode too.
+    """
+    loaded = copy.deepcopy(model)
+    loaded.load_state_dict(dict(parameters))
+    return loaded.eval().requires_grad_(True)
+
+
+def observed_vector(gradient: Mapping[str, Tensor]) -> Tensor:
+    """The observed gradient as one vector (p,) of norm 1; a zero gradient stays zero.
+
+    Scaled in double precision: the square of a tiny gradient underflows in float32.
+    """
+    vector = flatten(gradient).double()
+    norm = vector.norm()
+    return (vector / norm if norm > 0 else vector).float()
+
+
+def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
+    """The gradient (p,) of the weighted mean loss of images (k, 3, H, W) in [-1, 1]; differentiable in the images."""
+    losses = F.cross_entropy(model(images), group.labels, reduction="none")  # (k,)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(
+        (losses * group.weights).sum(), parameters, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def match(
+    model: nn.Module, images: Tensor, groups: Sequence[Group], observed: Tensor, distance: Distance
+) -> tuple[Tensor, Tensor]:
+    """Matching losses (victims,) and their gradients in the images (n, 3, H, W).
+
+    `images` holds the representatives of all victims, one victim after the other; `observed` (victims, p).
+    """
+    losses, slopes = [], []
+    for part, group, target in zip(split(images, groups), groups, observed, strict=True):
+        pixels = part.detach().requires_grad_(True)
+        loss = distance(dummy_gradient(model, pixels, group), target)
+        slopes.append(torch.autograd.grad(loss, pixels)[0])
+        losses.append(loss.detach())
+    return torch.stack(losses), torch.cat(slopes)
+
+
+def split(images: Tensor, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+    """The images (n, ...) of each victim, in order."""
+    return torch.split(images, [len(group.labels) for group in groups])
+
+
+def unit(images: Tensor) -> Tensor:
+    """Each of (n, 3, H, W) divided by its own L2 norm; zero stays zero, tiny does not underflow."""
+    scaled = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(TINY)
+    norms: Tensor = scaled.flatten(1).norm(dim=1)
+    return scaled / norms[:, None, None, None].clamp_min(TINY)

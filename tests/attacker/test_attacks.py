@@ -1,0 +1,213 @@
+"""The attacks: one signature, deterministic, each victim for itself, better with the gradient than without."""
+
+import math
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from attacker.attacks import Attacker, available, inverting_gradients, load, prior_only, user_diffusion
+from attacker.attacks.representatives import group_by_label, step_decay, whole_batch
+from attacker.observation import Observation, Reconstruction
+from attacker.prior import Prior
+from fl_sim.config import ConfigError
+from fl_sim.models import build, normalise
+from fl_sim.seeds import generator
+
+SIZE = 32
+
+
+class BlurUNet(torch.nn.Module):
+    """Stands for a U-Net that predicts the image: a blur of what it sees."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> Any:
+        class Output:
+            sample = F.avg_pool2d(x, 5, stride=1, padding=2)
+
+        return Output()
+
+
+def prior() -> Prior:
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    return Prior(BlurUNet(), abar, "sample", SIZE, SIZE, autocast=False)
+
+
+def photos(user: int, count: int = 6) -> torch.Tensor:
+    """Smooth images (count, 3, SIZE, SIZE) in [0, 1], alike within a user."""
+    source = generator(0, "photos", user)
+    face = F.interpolate(torch.randn(1, 3, 5, 5, generator=source), (SIZE, SIZE), mode="bicubic")
+    nuisance = F.interpolate(torch.randn(count, 3, 5, 5, generator=source), (SIZE, SIZE), mode="bicubic")
+    return (0.5 + 0.2 * face + 0.03 * nuisance).clamp(0, 1)
+
+
+def observation(attacker: Attacker, user: int, server_round: int = 1, scale: float = 1.0) -> Observation:
+    """A user with four photos of label 0 and two of label 1, two users of label 1 alone."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1]) if user != 2 else torch.ones(6, dtype=torch.int64)
+    loss = F.cross_entropy(attacker.model(normalise(photos(user))), labels)
+    names = [name for name, _ in attacker.model.named_parameters()]
+    values = torch.autograd.grad(loss, list(attacker.model.parameters()))
+    gradient = {name: value * scale for name, value in zip(names, values, strict=True)}
+    state = {name: value.clone() for name, value in attacker.model.state_dict().items()}
+    return Observation(server_round, user, state, gradient, 6, None)
+
+
+def setting(name: str = "convnet", **options: Any) -> Attacker:
+    model = build(name, 2, SIZE, generator(0, "model"), **options)
+    return Attacker(model, SIZE, 2, prior(), torch.device("cpu"))
+
+
+def run(module: ModuleType, attacker: Attacker, users: list[int], **settings: Any) -> list[Reconstruction]:
+    observations = [observation(attacker, user) for user in users]
+    generators = [generator(0, "attack", user) for user in users]
+    result: list[Reconstruction] = module.attack(
+        observations, attacker, module.Settings(**settings), generators, lambda done, total: None
+    )
+    return result
+
+
+ATTACKS = [(user_diffusion, {"steps": 6}), (inverting_gradients, {"steps": 6}), (prior_only, {"steps": 4})]
+
+
+@pytest.mark.parametrize(("module", "settings"), ATTACKS)
+def test_one_seed_one_result(module: ModuleType, settings: dict[str, Any]) -> None:
+    first, second = (run(module, setting(), [0, 1], **settings) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.weights, other.weights)
+
+
+@pytest.mark.parametrize(("module", "settings"), ATTACKS)
+def test_a_victim_does_not_depend_on_its_company(module: ModuleType, settings: dict[str, Any]) -> None:
+    together = run(module, setting(), [0, 1, 2], **settings)
+    for user in range(3):
+        (alone,) = run(module, setting(), [user], **settings)
+        assert torch.allclose(alone.images, together[user].images, atol=1e-3)
+        assert torch.allclose(alone.weights, together[user].weights)
+
+
+@pytest.mark.parametrize(("module", "settings"), ATTACKS)
+def test_a_reconstruction_is_in_range_and_its_weights_sum_to_one(module: ModuleType, settings: dict[str, Any]) -> None:
+    for result in run(module, setting(), [0, 1, 2], **settings):
+        assert result.images.shape[1:] == (3, SIZE, SIZE)
+        assert 0 <= float(result.images.min()) <= float(result.images.max()) <= 1
+        assert len(result.weights) == len(result.images)
+        assert float(result.weights.sum()) == pytest.approx(1)
+        assert result.seconds > 0
+
+
+@pytest.mark.parametrize("module", [user_diffusion, inverting_gradients])
+def test_each_label_that_the_update_shows_gets_an_image_the_heaviest_first(module: ModuleType) -> None:
+    mixed, pure = run(module, setting(), [0, 2], steps=2)
+    assert mixed.weights.tolist() == pytest.approx([4 / 6, 2 / 6])
+    assert pure.weights.tolist() == [1]
+
+
+@pytest.mark.parametrize("module", [user_diffusion, inverting_gradients])
+def test_more_steps_match_better_and_find_the_user(module: ModuleType) -> None:
+    attacker = setting()
+    (short,), (long,) = (run(module, attacker, [2], steps=steps) for steps in (1, 40))
+    assert long.matching_loss < 0.5 * short.matching_loss
+    means = torch.stack([photos(user).mean(0) for user in range(4)])
+    errors = (long.images[0] - means).square().mean((1, 2, 3))
+    assert int(errors.argmin()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet18", {"batch_norm": "eval"}), ("resnet18", {"batch_norm": "train"}), ("lenet", {}), ("mlp", {})],
+)
+def test_every_model_can_be_attacked(name: str, options: dict[str, Any]) -> None:
+    for result in run(user_diffusion, setting(name, **options), [0, 2], steps=2):
+        assert torch.isfinite(result.images).all()
+        assert math.isfinite(result.matching_loss)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-25])
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_zero_and_tiny_updates_are_no_nan(scale: float, distance: str) -> None:
+    attacker = setting()
+    for module in (user_diffusion, inverting_gradients):
+        (result,) = module.attack(
+            [observation(attacker, 0, scale=scale)],
+            attacker,
+            module.Settings(steps=3, distance=distance),
+            [generator(0, "attack")],
+            lambda done, total: None,
+        )
+        assert torch.isfinite(result.images).all()
+
+
+def test_the_attack_uses_the_parameters_that_were_sent() -> None:
+    attacker = setting()
+    sent = [observation(attacker, 0)]
+    other = Attacker(build("convnet", 2, SIZE, generator(9, "other")), SIZE, 2, prior(), torch.device("cpu"))
+    results = [
+        user_diffusion.attack(sent, who, user_diffusion.Settings(steps=2), [generator(0, "attack")], lambda d, t: None)
+        for who in (attacker, other)
+    ]
+    assert torch.equal(results[0][0].images, results[1][0].images)
+
+
+def test_of_several_restarts_the_best_match_is_kept() -> None:
+    once, thrice = (run(user_diffusion, setting(), [0], steps=3, restarts=restarts)[0] for restarts in (1, 3))
+    assert thrice.matching_loss <= once.matching_loss
+
+
+def test_known_labels_are_taken_as_given() -> None:
+    attacker = setting()
+    seen = observation(attacker, 0)
+    told = Observation(1, 0, seen.parameters, seen.gradient, 6, torch.tensor([0.25, 0.75]))
+    (result,) = user_diffusion.attack(
+        [told], attacker, user_diffusion.Settings(steps=1), [generator(0)], lambda done, total: None
+    )
+    assert result.weights.tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_the_whole_batch_has_as_many_images_as_the_user_has_photos() -> None:
+    (result,) = run(inverting_gradients, setting(), [0], steps=1, images="batch")
+    assert len(result.images) == 6
+    group = whole_batch(torch.tensor([0.34, 0.66]), 3)
+    assert group.labels.tolist() == [1, 1, 0]
+
+
+def test_small_groups_are_dropped_but_never_all() -> None:
+    assert group_by_label(torch.tensor([0.95, 0.05]), 0.1).labels.tolist() == [0]
+    assert group_by_label(torch.tensor([0.3, 0.7]), 0.1).labels.tolist() == [1, 0]
+    assert group_by_label(torch.full((20,), 0.05), 0.1).weights.tolist() == [1]
+
+
+def test_the_control_matches_nothing() -> None:
+    (result,) = run(prior_only, setting(), [0], steps=2)
+    assert math.isnan(result.matching_loss)
+
+
+def test_the_classical_attack_is_a_matter_of_settings() -> None:
+    classical = {"tv": 0.1, "sign": True, "schedule": "steps", "learning_rate": 0.1, "shared_rate": 0.0}
+    (result,) = run(inverting_gradients, setting(), [0], steps=4, **classical)
+    assert torch.isfinite(result.images).all()
+    rate = step_decay(1.0)
+    assert [rate(done) for done in (0, 0.4, 0.7, 0.9)] == pytest.approx([1, 0.1, 0.01, 0.001])
+
+
+def test_victims_of_two_rounds_are_refused() -> None:
+    attacker = setting()
+    mixed = [observation(attacker, 0, 1), observation(attacker, 1, 2)]
+    with pytest.raises(ConfigError, match="one round"):
+        user_diffusion.attack(mixed, attacker, user_diffusion.Settings(), [generator(0)] * 2, lambda d, t: None)
+
+
+def test_attacks_are_found_by_name_and_mistakes_named() -> None:
+    assert available() == ["inverting_gradients", "prior_only", "user_diffusion"]
+    assert load("mine", {"name": "prior_only", "steps": 3}).settings == prior_only.Settings(steps=3)
+    with pytest.raises(ConfigError, match="did you mean 'steps'"):
+        load("user_diffusion", {"stps": 3})
+    with pytest.raises(ConfigError, match="unknown attack 'user_difusion'"):
+        load("user_difusion", {})
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        load("mine", {"name": "no.such_module"})
+    with pytest.raises(ConfigError, match="has no 'Settings'"):
+        load("mine", {"name": "os.path"})
+    with pytest.raises(ConfigError, match=r"attacks.user_diffusion.steps"):
+        load("user_diffusion", {"steps": 0})

@@ -1,0 +1,110 @@
+"""Label recovery: exact where all photos share a label, close on untrained models, bounded on trained ones."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacker.labels import last_layer, recover_proportions
+from fl_sim.models import build, normalise
+from fl_sim.seeds import generator
+from fl_sim.updates import Update
+
+SIZE, PHOTOS = 32, 30
+
+
+def person(*names: str | int, count: int = PHOTOS) -> Tensor:
+    """Photos (count, 3, SIZE, SIZE) in [-1, 1] that differ less among each other than from other people's."""
+    source = generator(0, "person", *names)
+    face = F.interpolate(torch.randn(1, 3, 6, 6, generator=source), (SIZE, SIZE), mode="bicubic")
+    nuisance = F.interpolate(torch.randn(count, 3, 6, 6, generator=source), (SIZE, SIZE), mode="bicubic")
+    return normalise((0.5 + 0.2 * face + 0.1 * nuisance).clamp(0, 1))
+
+
+def probes() -> Tensor:
+    return F.interpolate(torch.randn(32, 3, 8, 8, generator=generator(0, "probes")), (SIZE, SIZE), mode="bicubic")
+
+
+def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Update:
+    values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+    return {name: value for (name, _), value in zip(model.named_parameters(), values, strict=True)}
+
+
+def labels_of(shares: list[float]) -> Tensor:
+    counts = torch.tensor([round(share * PHOTOS) for share in shares])
+    return torch.arange(len(shares)).repeat_interleave(counts)
+
+
+def recovered(name: str, shares: list[float], person_name: int) -> Tensor:
+    model = build(name, len(shares), SIZE, generator(0, "model", name, len(shares)))
+    update = gradient(model, person(person_name), labels_of(shares))
+    return recover_proportions(update, model, probes(), PHOTOS)
+
+
+@pytest.mark.parametrize("name", ["convnet", "mlp"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_one_label_is_recovered_exactly(name: str, classes: int) -> None:
+    for label in (0, classes - 1):
+        shares = [float(index == label) for index in range(classes)]
+        assert recovered(name, shares, label).tolist() == shares
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.7, 0.3], [0.1, 0.9]])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "lenet"])
+def test_untrained_models_give_the_proportions_within_a_twentieth(name: str, shares: list[float]) -> None:
+    for user in range(4):
+        assert recovered(name, shares, user).tolist() == pytest.approx(shares, abs=0.05)
+
+
+def test_many_classes_are_told_apart() -> None:
+    shares = [0.4, 0.0, 0.3, 0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0]
+    assert recovered("convnet", shares, 0).tolist() == pytest.approx(shares, abs=0.05)
+
+
+def test_shares_are_whole_photos_that_sum_to_one() -> None:
+    shares = recovered("convnet", [0.5, 0.3, 0.2], 1)
+    assert float(shares.sum()) == pytest.approx(1)
+    assert torch.allclose(shares * PHOTOS, (shares * PHOTOS).round(), atol=1e-4)
+
+
+def test_without_a_bias_the_weights_tell() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 64), nn.Sigmoid(), nn.Linear(64, 2, bias=False))
+    update = gradient(model, person("nobias"), labels_of([0.8, 0.2]))
+    assert recover_proportions(update, model, probes(), PHOTOS).tolist() == pytest.approx([0.8, 0.2], abs=0.1)
+
+
+def test_a_trained_model_still_shows_a_user_s_only_label() -> None:
+    """Classes told apart by brightness, learnt to over 90 %: the gradient is small but keeps its sign."""
+    model = build("mlp", 2, SIZE, generator(0, "trained"))
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    draw = generator(0, "training")
+    for _ in range(60):
+        labels = torch.randint(2, (64,), generator=draw)
+        images = torch.randn(64, 3, SIZE, SIZE, generator=draw) * 0.5 + (labels * 0.08 - 0.04)[:, None, None, None]
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    labels = torch.randint(2, (200,), generator=draw)
+    images = torch.randn(200, 3, SIZE, SIZE, generator=draw) * 0.5 + (labels * 0.08 - 0.04)[:, None, None, None]
+    accuracy = float((model(images).argmax(1) == labels).float().mean())
+    assert accuracy > 0.8
+    for label in (0, 1):
+        mine = images[labels == label][:PHOTOS]
+        update = gradient(model, mine, torch.full((len(mine),), label))
+        assert int(recover_proportions(update, model, images[:64], len(mine)).argmax()) == label
+
+
+def test_a_zero_update_says_nothing_and_is_no_error() -> None:
+    model = build("convnet", 2, SIZE, generator(0, "model"))
+    zero = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    shares = recover_proportions(zero, model, probes(), PHOTOS)
+    assert torch.isfinite(shares).all()
+    assert float(shares.sum()) == pytest.approx(1)
+
+
+def test_a_model_without_a_final_linear_layer_is_explained() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, SIZE), nn.Flatten())
+    with pytest.raises(ValueError, match=r"ends in Conv2d; set threat_model.labels"):
+        last_layer(model)

@@ -1,0 +1,117 @@
+"""Gradient matching: zero at the truth, blind to what it should be blind to, the same for one victim or many."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attacker.matching import DISTANCES, Group, cosine, dummy_gradient, load_model, match, mse, observed_vector, unit
+from fl_sim.models import MODELS, build, normalise
+from fl_sim.seeds import generator
+from fl_sim.updates import Update, flatten
+
+SIZE = 32
+
+
+def faces(count: int, *names: str | int) -> torch.Tensor:
+    """Images (count, 3, SIZE, SIZE) in [-1, 1]."""
+    return normalise(torch.rand(count, 3, SIZE, SIZE, generator=generator(0, "faces", *names)))
+
+
+def gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Update:
+    """Of the mean cross-entropy, computed the plain way."""
+    values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+    return {name: value for (name, _), value in zip(model.named_parameters(), values, strict=True)}
+
+
+def victim(name: str, norm: str = "eval") -> nn.Module:
+    model = build(name, 3, SIZE, generator(0, "model"), batch_norm=norm)  # type: ignore[arg-type]
+    return load_model(model, model.state_dict())
+
+
+CASES = [(name, "eval") for name in MODELS] + [("resnet18", "train")]
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_matching_loss_at_the_private_photo_is_zero(name: str, norm: str, distance: str) -> None:
+    model = victim(name, norm)
+    photo, label = faces(1), torch.tensor([1])
+    observed = observed_vector(gradient(model, photo, label))
+    scale = float(flatten(gradient(model, photo, label)).norm())
+    group = Group(label, torch.ones(1))
+    dummy = dummy_gradient(model, photo, group)
+    assert float(DISTANCES[distance](dummy, observed * scale)) == pytest.approx(0, abs=1e-5 * max(scale**2, 1))
+    other = dummy_gradient(model, faces(1, "other"), group)
+    assert float(DISTANCES[distance](other, observed * scale)) > float(DISTANCES[distance](dummy, observed * scale))
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_the_dummy_gradient_of_the_whole_batch_is_the_update(name: str, norm: str) -> None:
+    model = victim(name, norm)
+    photos, labels = faces(4), torch.tensor([0, 1, 2, 1])
+    expected = flatten(gradient(model, photos, labels))
+    dummy = dummy_gradient(model, photos, Group(labels, torch.full((4,), 0.25)))
+    assert torch.allclose(dummy, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_victims_together_match_as_each_alone(name: str, norm: str) -> None:
+    model = victim(name, norm)
+    groups = [Group(torch.tensor([0, 1]), torch.tensor([0.7, 0.3])), Group(torch.tensor([2]), torch.ones(1))]
+    images = faces(3)
+    observed = torch.stack([observed_vector(gradient(model, faces(2, v), torch.tensor([0, 2]))) for v in range(2)])
+    losses, slopes = match(model, images, groups, observed, cosine)
+    first, second = (
+        match(model, images[:2], groups[:1], observed[:1], cosine),
+        match(model, images[2:], groups[1:], observed[1:], cosine),
+    )
+    assert torch.equal(losses, torch.cat([first[0], second[0]]))
+    assert torch.equal(slopes, torch.cat([first[1], second[1]]))
+
+
+def test_the_slope_is_the_derivative_of_the_loss() -> None:
+    model = victim("mlp").double()
+    group = Group(torch.tensor([0, 1]), torch.tensor([0.6, 0.4], dtype=torch.float64))
+    images = faces(2).double()
+    observed = flatten(gradient(model, faces(2, "private").double(), torch.tensor([0, 1])))[None]
+    _, slope = match(model, images, [group], observed, cosine)
+    along = torch.randn(images.shape, generator=generator(0, "along"), dtype=torch.float64)
+    ahead, behind = (match(model, images + sign * 1e-4 * along, [group], observed, cosine)[0] for sign in (1, -1))
+    assert float((ahead - behind) / 2e-4) == pytest.approx(float((slope * along).sum()), rel=1e-4)
+
+
+def test_cosine_is_blind_to_scale_and_mse_is_not() -> None:
+    a, b = torch.randn(2, 100, generator=generator(0, "vectors"))
+    assert float(cosine(5 * a, b)) == pytest.approx(float(cosine(a, 0.1 * b)), abs=1e-6)
+    assert float(mse(5 * a, b)) > float(mse(a, b))
+
+
+def test_zero_and_tiny_gradients_stay_finite() -> None:
+    model = victim("convnet")
+    group = Group(torch.tensor([0]), torch.ones(1))
+    truth = gradient(model, faces(1), torch.tensor([0]))
+    full = observed_vector(truth)
+    tiny = observed_vector({name: value.double().mul(1e-25).float() for name, value in truth.items()})
+    assert torch.allclose(tiny, full, atol=1e-4)
+    zero = observed_vector({name: value * 0 for name, value in truth.items()})
+    assert not zero.any()
+    for observed in (zero, tiny):
+        loss, slope = match(model, faces(1, "start"), [group], observed[None], cosine)
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(unit(slope)).all()
+
+
+def test_unit_norm_survives_zero_and_tiny_images() -> None:
+    images = torch.stack(
+        [torch.zeros(3, 4, 4), torch.full((3, 4, 4), 1e-25), torch.rand(3, 4, 4, generator=generator(0, "x"))]
+    )
+    norms = unit(images).flatten(1).norm(dim=1)
+    assert norms.tolist() == pytest.approx([0, 1, 1], abs=1e-5)
+
+
+def test_the_model_attacked_is_the_one_that_was_sent() -> None:
+    fresh, sent = build("convnet", 3, SIZE, generator(1, "model")), build("convnet", 3, SIZE, generator(2, "model"))
+    loaded = load_model(fresh, sent.state_dict())
+    assert all(torch.equal(value, sent.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert loaded is not fresh

@@ -1,0 +1,143 @@
+"""The prior: whatever the U-Net predicts, x0_hat of an exact prediction is the image."""
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacker.prior import PREDICTIONS, Prior, load_prior, resize
+from fl_sim.seeds import generator
+
+
+class Oracle(nn.Module):
+    """A U-Net that knows the image and so predicts exactly."""
+
+    def __init__(self, x0: Tensor, abar: Tensor, prediction: str) -> None:
+        super().__init__()
+        self.x0, self.abar, self.prediction = x0, abar, prediction
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Any:
+        abar = self.abar[t][:, None, None, None]
+        noise = (x_t - abar.sqrt() * self.x0) / (1 - abar).sqrt()
+        velocity = abar.sqrt() * noise - (1 - abar).sqrt() * self.x0
+        return SimpleNamespace(sample={"epsilon": noise, "sample": self.x0, "v_prediction": velocity}[self.prediction])
+
+
+def oracle(prediction: str, size: int = 8) -> tuple[Prior, Tensor]:
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    x0 = torch.rand(4, 3, size, size, generator=generator(0, "x0")) * 2 - 1
+    return Prior(Oracle(x0, abar, prediction), abar, prediction, size, size, autocast=False), x0
+
+
+def write_folder(
+    folder: Path, prediction: str = "epsilon", nested: bool = True, channels: int = 3, half: bool = False
+) -> None:
+    """A tiny prior as save_pretrained writes it."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=16,
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=1,
+            block_out_channels=(8, 8),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+        )
+    scheduler = DDPMScheduler(num_train_timesteps=50, prediction_type=prediction)
+    if half:
+        unet = unet.half()
+    if nested:
+        unet.save_pretrained(folder / "unet")
+        scheduler.save_pretrained(folder / "scheduler")
+    else:
+        DDPMPipeline(unet, scheduler).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_an_exact_prediction_gives_the_image_back(prediction: str) -> None:
+    prior, x0 = oracle(prediction)
+    t = torch.tensor([0, 100, 500, 800])
+    noise = torch.randn(x0.shape, generator=generator(0, "noise"))
+    assert torch.allclose(prior.x0_hat(prior.noised(x0, noise, t), t), x0, atol=1e-3)
+    assert prior.residual(x0, noise, t).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_sampling_with_an_exact_prediction_ends_at_the_image(prediction: str) -> None:
+    prior, x0 = oracle(prediction)
+    noise = torch.randn(x0.shape, generator=generator(0, "noise"))
+    assert torch.allclose(prior.sample(noise, 10), x0, atol=1e-3)
+
+
+def test_noising_has_the_schedule_s_variance() -> None:
+    prior, _ = oracle("epsilon", size=64)
+    t = torch.full((4,), 500)
+    noise = torch.randn(4, 3, 64, 64, generator=generator(0, "noise"))
+    x_t = prior.noised(torch.zeros(4, 3, 64, 64), noise, t)
+    assert float(x_t.var()) == pytest.approx(float(1 - prior.alphas_cumprod[500]), rel=0.05)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("nested", [True, False])
+def test_folders_of_diffusers_load(tmp_path: Path, prediction: str, nested: bool) -> None:
+    write_folder(tmp_path, prediction, nested)
+    prior = load_prior(str(tmp_path), 16)
+    assert (prior.size, prior.steps, prior.prediction_type) == (16, 50, prediction)
+    x = torch.randn(2, 3, 16, 16, generator=generator(0, "x"))
+    t = torch.tensor([3, 40])
+    assert prior.x0_hat(x, t).shape == x.shape
+    assert torch.equal(prior.x0_hat(x, t), prior.x0_hat(x, t))
+
+
+def test_half_precision_weights_become_single(tmp_path: Path) -> None:
+    write_folder(tmp_path, half=True)
+    prior = load_prior(str(tmp_path), 16)
+    assert {parameter.dtype for parameter in prior.unet.parameters()} == {torch.float32}
+
+
+def test_an_attack_of_another_size_is_resized_inside(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    prior = load_prior(str(tmp_path), 32)
+    x = torch.zeros(2, 3, 32, 32)
+    noise = torch.randn(2, 3, 16, 16, generator=generator(0, "noise"))
+    assert prior.residual(x, noise, torch.tensor([5, 5])).shape == x.shape
+    assert prior.sample(noise, 3).shape == x.shape
+
+
+def test_resizing_keeps_a_flat_image() -> None:
+    flat = torch.full((1, 3, 64, 64), 0.3)
+    assert torch.allclose(resize(flat, 16), torch.full((1, 3, 16, 16), 0.3), atol=1e-6)
+
+
+def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="neither a folder nor a hub name"):
+        load_prior("no-such-prior", 64)
+    with pytest.raises(ValueError, match="neither a folder nor a hub name"):
+        load_prior(str(tmp_path / "absent"), 64)
+    with pytest.raises(ValueError, match="cannot be loaded") as failure:
+        load_prior(str(tmp_path), 64)
+    assert "\n" not in str(failure.value)
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="check the name and the network") as failure:
+        load_prior("nobody/no-such-prior", 64)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_prior_of_grey_images_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, channels=1)
+    with pytest.raises(ValueError, match="must map 3 to 3"):
+        load_prior(str(tmp_path), 16)
