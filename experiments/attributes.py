@@ -1,0 +1,85 @@
+"""Attribute classifiers: what a stranger would say of the person in a picture.
+
+They read the picture alone. Applied to a reconstruction, they tell which private attributes an update
+gives away; truth comes from the dataset.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from experiments import identity_net
+from experiments.embedders import open_onnx, run_onnx
+from fl_sim.config import ConfigError, Leakage
+
+YOUNG_BELOW = 36.0
+"""Years. On CelebA's public people, the balanced accuracy for `Young` is highest here, at 64 px as at 128 (0.82, 0.83)."""
+
+
+class Classifier(Protocol):
+    def __call__(self, photos: Tensor) -> dict[str, Tensor]:
+        """Photos (n, 3, H, W) in [0, 1], of any size, to the class (n,) int64 of each attribute."""
+
+
+def open_classifier(leakage: Leakage) -> Classifier:
+    """The classifier that the config names. Raises ConfigError where it or its weights are missing."""
+    if leakage.attributes == "none":
+        return lambda photos: {}
+    if leakage.attributes == "synthetic":
+        return synthetic()
+    if leakage.attributes == "onnx":
+        if leakage.attributes_path is None:
+            raise ConfigError(
+                "leakage.attributes is 'onnx' without a model; set leakage.attributes_path to an .onnx file"
+            )
+        return age_gender(open_onnx(leakage.attributes_path, "leakage.attributes_path"))
+    raise ConfigError(f"leakage.attributes is {leakage.attributes!r}; allowed are 'synthetic', 'onnx' and 'none'")
+
+
+def synthetic() -> Classifier:
+    """The attribute heads of the shipped network for rendered faces."""
+    try:
+        net = identity_net.load_net()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    def classify(photos: Tensor) -> dict[str, Tensor]:
+        return {name: logits.argmax(1) for name, logits in identity_net.infer(net, photos)[1].items()}
+
+    return classify
+
+
+def age_gender(session: object) -> Classifier:
+    """A model with the outputs `p_male` and `age_years`, as the attributes male (0, 1) and young (0, 1)."""
+    offered = [output.name for output in session.get_outputs()]  # type: ignore[attr-defined]
+    known = [name for name in ("p_male", "age_years") if name in offered]
+    if not known:
+        raise ConfigError(
+            f"leakage.attributes_path has the outputs {', '.join(offered)}; needed is p_male or age_years"
+        )
+
+    def classify(photos: Tensor) -> dict[str, Tensor]:
+        read = run_onnx(session, photos, known)
+        inferred: dict[str, Tensor] = {}
+        if "p_male" in read:
+            inferred["male"] = (read["p_male"].flatten() >= 0.5).long()
+        if "age_years" in read:
+            inferred["young"] = (read["age_years"].flatten() < YOUNG_BELOW).long()
+        return inferred
+
+    return classify
+
+
+def names(classifier: Classifier) -> list[str]:
+    """The attributes that it infers."""
+    return sorted(classifier(torch.full((1, 3, 64, 64), 0.5)))
+
+
+def true_value(attributes: Mapping[str, int], name: str) -> int | None:
+    """What the dataset says of `name`, whatever its case (CelebA's `Male`) and coding (-1 is 0); None if nothing."""
+    for key, value in attributes.items():
+        if key.lower() == name.lower():
+            return max(int(value), 0)
+    return None

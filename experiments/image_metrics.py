@@ -1,0 +1,81 @@
+"""Pixel likeness of a picture to a user's photos: PSNR, SSIM, LPIPS, each against the photo it is closest to.
+
+A representative image is no copy of any one photo, so a mean over the photos would say nothing: the best
+photo counts (the largest PSNR and SSIM, the smallest LPIPS). These columns tell whether one *picture*
+leaked; whether the person did, `facial_similarity` and `rank` tell.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from fl_sim.config import Config, Leakage
+
+ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's file name of the backbone that LPIPS uses
+
+
+def best_psnr(picture: Tensor, photos: Tensor) -> float:
+    """max over photos of 10 log10(1 / mean squared error), dB, in [0, inf]; higher is closer.
+
+    `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
+    """
+    error = (photos - picture).square().flatten(1).double().mean(1).min()
+    return math.inf if error == 0 else float(10 * torch.log10(1 / error))
+
+
+def best_ssim(picture: Tensor, photos: Tensor) -> float:
+    """max over photos of the structural similarity (Wang et al. 2004: 11 px Gaussian window of sigma 1.5,
+    edges reflected).
+
+    In [-1, 1], 1 for the same picture. `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
+    """
+    repeated = picture.expand_as(photos).contiguous()
+    each = structural_similarity_index_measure(repeated, photos.contiguous(), data_range=1.0, reduction="none")
+    assert isinstance(each, Tensor)
+    return float(each.max())
+
+
+def best_lpips(picture: Tensor, photos: Tensor, weights: Path) -> float:
+    """min over photos of LPIPS with AlexNet (Zhang et al. 2018), in [0, inf), 0 for the same picture.
+
+    `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1]; `weights` is the AlexNet file.
+    """
+    net = _lpips(weights)
+    with torch.no_grad():
+        distances: Tensor = net(picture.expand_as(photos), photos, normalize=True)  # normalize: from [0, 1]
+    return float(distances.min())
+
+
+def lpips_weights(leakage: Leakage) -> Path | None:
+    """The AlexNet file in `leakage.lpips_weights`, or where torchvision keeps it; None if it is in neither place."""
+    places = [leakage.lpips_weights] if leakage.lpips_weights is not None else [Path(torch.hub.get_dir())]
+    files = [folder / part / ALEXNET for folder in places for part in ("", "checkpoints")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def lpips_available(config: Config) -> str | None:
+    """None where LPIPS can be computed, else one sentence that says why not and what to do."""
+    if lpips_weights(config.leakage) is not None:
+        return None
+    place = config.leakage.lpips_weights or Path(torch.hub.get_dir())
+    return f"LPIPS stays empty: {place} has no {ALEXNET}; put torchvision's file there or set leakage.lpips_weights."
+
+
+@lru_cache(maxsize=1)
+def _lpips(weights: Path) -> torch.nn.Module:
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
+
+    net = _NoTrainLpips(
+        net="alex", pnet_rand=True
+    )  # pnet_rand: do not download; the linear heads ship with torchmetrics
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    backbone = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
+    for name, layer in net.net.named_modules():
+        index = name.rpartition(".")[2]  # slices keep torchvision's layer numbers
+        if f"{index}.weight" in backbone:
+            layer.load_state_dict({kind: backbone[f"{index}.{kind}"] for kind in ("weight", "bias")})
+    return net.eval()

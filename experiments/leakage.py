@@ -1,0 +1,233 @@
+"""The leakage table: how much of each user each attack reveals, per round, beside its controls.
+
+`measure` writes `leakage.parquet` and `leakage.csv`, one row per (run, seed, round, user, attack, arm).
+The same run gives the same table, whatever the engine, the workers and the order in which they finished;
+only the column `seconds` is a measured time.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attacker.observation import Reconstruction
+from attacker.store import CaptureStore, read_attack_table, read_reconstruction
+from clients.datasets import open_dataset
+from clients.user import User
+from experiments import attributes, embedders, image_metrics
+from experiments.aggregate import aggregate
+from experiments.controls import Exhibit, exhibits, prior_label, references
+from experiments.gallery import Gallery, build_gallery, check_size
+from fl_sim.config import Config
+from fl_sim.runs import RunFolder, write_atomically
+
+__all__ = ["COLUMNS", "aggregate", "measure", "preflight"]
+
+
+class Column(NamedTuple):
+    dtype: str
+    range: str
+    direction: str  # which end means that more has leaked
+    meaning: str
+
+
+COLUMNS: dict[str, Column] = {
+    "run": Column("string", "", "", "name of the run"),
+    "seed": Column("int64", "0 or more", "", "seed of the run"),
+    "round": Column("int64", "1 or more", "", "round of the federation"),
+    "user": Column("int64", "0 or more", "", "partition id of the user"),
+    "attack": Column("string", "", "", "label of the attack in the config"),
+    "arm": Column("string", "one of experiments.controls.ARMS", "", "what was judged in the place of the user's photo"),
+    "facial_similarity": Column(
+        "float64", "-1 to 1", "higher leaks", "mean cosine of the arm's embedding to the user's private photos"
+    ),
+    "similarity_min": Column("float64", "-1 to 1", "higher leaks", "smallest of these cosines"),
+    "similarity_max": Column("float64", "-1 to 1", "higher leaks", "largest of these cosines"),
+    "rank": Column(
+        "Int64",
+        "1 to gallery_size",
+        "lower leaks",
+        "of the user among gallery_size people; ties count against the attacker",
+    ),
+    "verified_at_far_1e2": Column(
+        "boolean", "", "true leaks", "same person as the user's template, where 1 in 100 strangers passes"
+    ),
+    "verified_at_far_1e3": Column("boolean", "", "true leaks", "the same where 1 in 1,000 strangers passes"),
+    "psnr": Column("float64", "0 dB to inf", "higher leaks", "to the private photo it is closest to, dB"),
+    "ssim": Column("float64", "-1 to 1", "higher leaks", "to the private photo it is closest to"),
+    "lpips": Column(
+        "float64", "0 to inf", "lower leaks", "to the private photo it is closest to; null without its weights"
+    ),
+    "matching_loss": Column(
+        "float64",
+        "depends on the distance",
+        "lower fits better",
+        "the attack's own, of arms made from this user's update",
+    ),
+    "seconds": Column("float64", "0 to inf", "", "of attack time for this user; null for arms that no attack made"),
+}
+"""Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
+the classifier off the arm's picture), Int64 classes from 0. Null: the picture is missing or not finite, or the
+dataset does not know the attribute."""
+
+KEYS = ["run", "seed", "round", "user", "attack", "arm"]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """All that looks at pictures."""
+
+    embed: embedders.Embedder
+    classify: attributes.Classifier
+    names: list[str]  # of attributes
+    gallery: Gallery
+    config: Config
+
+
+def preflight(config: Config) -> list[str]:
+    """Check before the run all that `measure` will need; the sentences that its user should read once.
+
+    Raises ConfigError where embedder, classifier or gallery cannot be had.
+    """
+    embedders.open_embedder(config.leakage)
+    attributes.open_classifier(config.leakage)
+    check_size(open_dataset(config.dataset, config.seed), config.leakage.gallery_size)
+    notes = [image_metrics.lpips_available(config)]
+    if config.attacks and not any(_name(label, table) == "prior_only" for label, table in config.attacks.items()):
+        notes.append(
+            "No attack is prior_only: the arm prior_only and normalised_leakage stay empty; add [attacks.prior_only]."
+        )
+    return [note for note in notes if note is not None]
+
+
+def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
+    """Judge every reconstruction in the run folder, write the table there, and return it.
+
+    `progress(done, users)` is called after each user. Raises ConfigError as `preflight` does.
+    """
+    store = CaptureStore(run)
+    captured = {number: store.users(number) for number in store.finished_rounds()}
+    tables = _attacks(run, captured)
+    priors = {label: table for label, table in tables.items() if _name(label, table) == "prior_only"}
+    labels = [label for label in tables if label not in priors] or sorted(priors)
+    with _one_thread():
+        judges = _judges(config)
+        dataset = open_dataset(config.dataset, config.seed)
+        users = sorted({user for accepted in captured.values() for user in accepted})
+        rows: list[dict[str, Any]] = []
+        for done, partition in enumerate(users, 1):
+            user = dataset.user(partition)
+            judge = _Judgement(judges, user)
+            shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
+            for number, accepted in captured.items():
+                if partition not in accepted:
+                    continue
+                for label in labels:
+                    control = prior_label(tables[label], priors)
+                    made = _read(run, label, number, accepted)
+                    drawn = _read(run, control, number, [partition]) if control is not None else None
+                    judged = [*(judge(exhibit) for exhibit in exhibits(partition, made, drawn)), *shared]
+                    key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
+                    rows.extend(key | verdict for verdict in judged)
+            if progress is not None:
+                progress(done, len(users))
+    table = _typed(pd.DataFrame(rows), judges.names)
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(run.leakage, buffer.getvalue())
+    write_atomically(run.leakage.with_suffix(".csv"), table.to_csv(index=False).encode())
+    return table
+
+
+class _Judgement:
+    """Scores pictures against one user."""
+
+    def __init__(self, judges: Judges, user: User) -> None:
+        self.judges, self.user = judges, user
+        self.photos = user.private.photos  # (n, 3, H, W)
+        self.embeddings = judges.embed(self.photos)  # (n, d)
+        self.lpips = image_metrics.lpips_weights(judges.config.leakage)
+        self.truth = {
+            f"attr_{name}_true": attributes.true_value(user.private.attributes, name) for name in judges.names
+        }
+
+    def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
+        """The row of one picture, without its keys; null metrics for none, or one that is not finite."""
+        row: dict[str, Any] = {"arm": exhibit.arm, **self.truth}
+        row |= {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
+        picture = exhibit.picture
+        if picture is None or not bool(torch.isfinite(picture).all()):
+            return row
+        embedding = self.judges.embed(picture[None])[0]  # one at a time: the batch would decide the last bits
+        cosines = self.embeddings @ embedding
+        gallery = self.judges.gallery
+        own = float(gallery.templates[self.user.partition] @ embedding)
+        row |= {
+            "facial_similarity": float(cosines.mean()),
+            "similarity_min": float(cosines.min()),
+            "similarity_max": float(cosines.max()),
+            "rank": gallery.rank(embedding, self.user.partition),
+            "verified_at_far_1e2": own > gallery.threshold(1e-2),
+            "verified_at_far_1e3": own > gallery.threshold(1e-3),
+            "psnr": image_metrics.best_psnr(picture, self.photos),
+            "ssim": image_metrics.best_ssim(picture, self.photos),
+        }
+        if self.lpips is not None:
+            row["lpips"] = image_metrics.best_lpips(picture, self.photos, self.lpips)
+        inferred: dict[str, Tensor] = self.judges.classify(picture[None])
+        return row | {f"attr_{name}_inferred": int(value[0]) for name, value in inferred.items()}
+
+
+def _judges(config: Config) -> Judges:
+    embed, classify = embedders.open_embedder(config.leakage), attributes.open_classifier(config.leakage)
+    gallery = build_gallery(open_dataset(config.dataset, config.seed), embed, config.leakage.gallery_size)
+    return Judges(embed, classify, attributes.names(classify), gallery, config)
+
+
+def _attacks(run: RunFolder, captured: dict[int, list[int]]) -> dict[str, dict[str, Any]]:
+    """Settings by label of every attack that left reconstructions, later ones (`fl-sim attack`) too."""
+    if not run.reconstructions.is_dir():
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for label in sorted(path.name for path in run.reconstructions.iterdir() if path.is_dir()):
+        for number, accepted in captured.items():
+            tables = (read_attack_table(run, label, number, user) for user in accepted)
+            table = next((table for table in tables if table is not None), None)
+            if table is not None:
+                found[label] = table
+                break
+    return found
+
+
+def _name(label: str, table: dict[str, Any]) -> str:
+    return str(table.get("name", label))
+
+
+def _read(run: RunFolder, label: str, number: int, users: list[int]) -> dict[int, Reconstruction]:
+    """The reconstructions of a round by user; those that are missing are left out."""
+    present = [user for user in users if run.reconstruction(label, number, user).is_file()]
+    return {user: read_reconstruction(run, label, number, user) for user in present}
+
+
+def _typed(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Every column, in the order of COLUMNS, of its dtype even where all is null; rows sorted by their keys."""
+    kinds = {name: column.dtype for name, column in COLUMNS.items()}
+    kinds |= {f"attr_{name}_{side}": "Int64" for name in names for side in ("true", "inferred")}
+    table = table.reindex(columns=list(kinds)).astype(kinds)
+    return table.sort_values(KEYS, ignore_index=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread inside, so that sums are taken in the same order on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

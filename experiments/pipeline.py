@@ -1,0 +1,216 @@
+"""A whole experiment: train under attack, measure the leakage, write the report.
+
+`run` is what `fl-sim run` does, `attack` what `fl-sim attack` does. Both may be stopped at any time and
+given again: finished rounds, reconstructions and their attacks are not done twice.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pandas as pd
+
+from attacker import attacks
+from attacker.prior import load_prior
+from attacker.store import CaptureStore
+from clients.datasets import open_dataset
+from experiments import leakage
+from experiments.report import write_report
+from fl_sim.config import Config, ConfigError, dump, load
+from fl_sim.runs import RunFolder, write_atomically, write_manifest
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); the stages are `rounds`, `attacks` and `leakage`."""
+
+AFTERWARDS = ("attacks", "workers", "leakage")
+"""Sections that may differ when captures are attacked again; all else made the captures what they are."""
+
+
+@dataclass
+class Outcome:
+    """What an experiment ended with."""
+
+    table: pd.DataFrame  # the leakage table; empty if nothing was attacked
+    report: Path
+    problems: list[str] = field(default_factory=list)  # one sentence each: attacks that failed
+
+
+def run(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
+    """Run the whole experiment in `folder`, taking up what is already there.
+
+    `note` is told what the user should know before the attacks start. Raises ConfigError, before anything
+    is written, for whatever cannot work.
+    """
+    preflight(config, note)
+    _claim(config, folder)
+    dataset = open_dataset(config.dataset, config.seed)
+    write_manifest(
+        folder,
+        seed=config.seed,
+        users=dataset.num_users,
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        threat_model=threat_model(config),
+    )
+    from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
+
+    with _dispatcher(folder, config, progress, follow=True) as dispatch:
+        run_federation(config, folder, lambda done, total: progress("rounds", done, total))
+    return _judge(folder, config, progress, dispatch)
+
+
+def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
+    """Attack the captures of a finished or stopped run with the attacks of `config`, then measure and report.
+
+    Raises ConfigError if `config` differs from the run's in more than `AFTERWARDS`.
+    """
+    change = _difference(_saved(folder), config, except_for=AFTERWARDS)
+    if change is not None:
+        raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+    if not CaptureStore(folder).finished_rounds():
+        raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
+    preflight(config, note)
+    write_atomically(folder.config, dump(config).encode())
+    with _dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
+        pass
+    return _judge(folder, config, progress, dispatch)
+
+
+def preflight(config: Config, note: Callable[[str], None]) -> None:
+    """Everything that can be known to fail later, now: datasets, attacks, priors, judges.
+
+    Raises ConfigError; passes sentences that the user should read to `note`.
+    """
+    open_dataset(config.dataset, config.seed)
+    if config.workers.backend == "none":
+        return
+    for label, table in config.attacks.items():
+        settings = attacks.load(label, table).settings
+        if hasattr(settings, "prior"):
+            load_prior(settings.prior, config.dataset.image_size)
+    for sentence in leakage.preflight(config):
+        note(sentence)
+
+
+def threat_model(config: Config) -> dict[str, Any]:
+    """What the attacker knows and may do in this run; stamped on the manifest and the report."""
+    return {
+        "role": "honest-but-curious server: follows the protocol, keeps every update",
+        "knows": "model, its parameters in every round, learning rate, number of photos of each update",
+        "labels": config.threat_model.labels,
+        "update": config.federation.update,
+        "local_steps": 1,
+        "aggregated": False,
+        "batch_norm": config.model.batch_norm if config.model.name == "resnet18" else "none",
+        "defenses": [str(table.get("name")) for table in config.defenses],
+        "knows_defenses": False,
+    }
+
+
+class _Dispatch:
+    """The dispatcher process and what it said."""
+
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
+        self.problems: list[str] = []
+        self.log = folder.root / "attack.log"
+        batches = -(-config.dataset.users // config.workers.victims_per_job)
+        self.total = len(config.attacks) * batches * config.federation.rounds
+        self.done = 0
+        self._progress = progress
+        command = [sys.executable, "-m", "attacker.dispatch", str(folder.root), "--parent", str(os.getpid())]
+        command += ["--follow"] if follow else []
+        command += ["--force"] if force else []
+        with self.log.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: Mapping[str, Any] = json.loads(line)
+            if event["event"] == "round":
+                self.done += event["skipped"]
+            elif event["event"] == "done":
+                self.done += 1
+            elif event["event"] == "failed":
+                users = ", ".join(str(user) for user in event["users"])
+                where = f"attack {event['label']!r}, round {event['round']}, users {users}"
+                self.problems.append(f"{where}: {event['reason']}")
+            self._progress("attacks", self.done, self.total)
+
+    def wait(self) -> None:
+        code = self.process.wait()
+        self._reader.join()
+        if code and not self.problems:
+            lines = self.log.read_text(encoding="utf-8").splitlines()
+            self.problems.append(
+                f"the attack dispatcher ended with exit code {code}: {lines[-1] if lines else 'it said nothing'} "
+                f"(all of it in {self.log}); the captures are kept, try again with fl-sim attack"
+            )
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+@contextmanager
+def _dispatcher(folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool = False):  # type: ignore[no-untyped-def]
+    """The dispatcher at work beside the block, waited for after it; ended if the block fails."""
+    if config.workers.backend == "none" or not config.attacks:
+        yield None
+        return
+    dispatch = _Dispatch(folder, config, progress, follow, force)
+    try:
+        yield dispatch
+        dispatch.wait()
+    except BaseException:
+        dispatch.end()
+        raise
+
+
+def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: _Dispatch | None) -> Outcome:
+    if dispatch is None:
+        return Outcome(pd.DataFrame(), write_report(folder))
+    table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
+    return Outcome(table, write_report(folder), dispatch.problems)
+
+
+def _claim(config: Config, folder: RunFolder) -> None:
+    """Write the config of a new run; of one that exists, see that it is the same."""
+    if folder.config.exists():
+        change = _difference(_saved(folder), config, except_for=("workers",))
+        if change is not None:
+            raise ConfigError(
+                f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
+                "or fl-sim attack to attack its captures otherwise"
+            )
+    write_atomically(folder.config, dump(config).encode())
+
+
+def _saved(folder: RunFolder) -> Config:
+    if not folder.config.exists():
+        raise ConfigError(
+            f"{folder.root} is no run folder (it has no config.toml); give a folder such as runs/quickstart"
+        )
+    return load(folder.config)
+
+
+def _difference(before: Config, now: Config, except_for: tuple[str, ...]) -> str | None:
+    """The first key that differs, in words; None if all is the same but the sections `except_for`."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for section in old.keys() - set(except_for):
+        if old[section] == new[section]:
+            continue
+        if not isinstance(old[section], dict):
+            return f"{section} was {old[section]!r}, now it is {new[section]!r}"
+        keys = [key for key in {**old[section], **new[section]} if old[section].get(key) != new[section].get(key)]
+        return f"{section}.{keys[0]} was {old[section].get(keys[0])!r}, now it is {new[section].get(keys[0])!r}"
+    return None

@@ -1,0 +1,222 @@
+"""The gallery: per user, what the person is and what the server made of each update."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from attacker.store import read_reconstruction
+from clients.datasets import open_dataset
+from clients.user import FaceDataset
+from experiments.report import svg
+from experiments.report.figures import series_of
+from experiments.report.material import Material
+from experiments.report.words import class_name, heading
+
+USERS = 12  # shown
+PHOTOS = 6  # private photos shown a user
+ROUNDS = 8  # shown, spread over all measured ones
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its caption."""
+
+    source: str  # data URI of a PNG
+    alt: str
+    caption: str
+    rank: str  # "rank 1", or ""
+    similarity: str  # "0.52", or ""
+    hit: bool  # the user was named
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The reconstructions of one attack, a picture a round."""
+
+    label: str
+    swatch: Markup
+    control: bool
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One attribute of a user: what is true, and (attack, value, right?) of what was inferred."""
+
+    name: str
+    true: str
+    inferred: list[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One user of the gallery."""
+
+    user: int
+    photos: list[Picture]
+    mean: Picture | None
+    strips: list[Strip]
+    traits: list[Trait]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The users shown, and what is left out."""
+
+    portraits: list[Portrait]
+    attacks: list[tuple[str, Markup]]  # columns of the traits
+    trait_round: int | None  # the round that the inferred attributes are of
+    photos_of: int  # private photos a user has
+    notes: list[str]  # sentences
+
+
+def gallery(material: Material, with_private_photos: bool) -> Gallery:
+    """The first users with their private photos, where those may be shown, and every attack's pictures."""
+    users = _users(material)
+    notes = []
+    if len(users) > USERS:
+        notes.append(
+            f"The first {USERS} users are shown; {len(users) - USERS} more were measured and are in every number."
+        )
+    rounds = _thinned(_rounds(material))
+    if len(rounds) < len(_rounds(material)):
+        notes.append(f"{len(rounds)} of {len(_rounds(material))} rounds are shown.")
+    dataset: FaceDataset | None = None
+    if material.config.dataset.name == "synthetic" or with_private_photos:
+        try:
+            dataset = open_dataset(material.config.dataset, material.config.seed)
+        except Exception as error:  # a dataset may be third-party code; the page must come out all the same
+            notes.append(f"The private photos are not shown: the dataset cannot be opened ({error}).")
+    else:
+        notes.append(
+            "The private photos are not shown: they are of real people, and this page may travel. "
+            "write_report(run, with_private_photos=True) puts them in."
+        )
+    portraits, photos_of = [], 0
+    for user in users[:USERS]:
+        photos, mean = [], None
+        if dataset is not None and user < dataset.num_users:
+            private = dataset.user(user).private.photos
+            photos_of = max(photos_of, len(private))
+            photos = [
+                _picture(photo, f"private photo {i + 1} of user {user}") for i, photo in enumerate(private[:PHOTOS])
+            ]
+            mean = _picture(
+                private.mean(0), f"mean of the {len(private)} private photos of user {user}", f"mean of {len(private)}"
+            )
+        portraits.append(Portrait(user, photos, mean, _strips(material, user, rounds), _traits(material, user)))
+    columns = [(label, svg.swatch(series)) for label, series in series_of(material).items()]
+    return Gallery(
+        portraits, columns, material.measured_rounds[0] if material.measured_rounds else None, photos_of, notes
+    )
+
+
+def data_uri(photo: Tensor) -> str:
+    """A PNG data URI of an image (3, H, W) in [0, 1]; values outside are clipped, NaN is grey."""
+    pixels = (
+        (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    )
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
+    strips = []
+    series = series_of(material)
+    for label in sorted(material.labels, key=lambda label: label in material.priors):
+        pictures = []
+        for server_round in rounds:
+            try:
+                found = read_reconstruction(material.run, label, server_round, user)
+            except (OSError, ValueError, KeyError, SafetensorError):
+                continue  # not attacked (yet), or the file is damaged: the place stays empty
+            pictures.append(_scored(material, found.images[0], label, server_round, user))
+        if pictures:
+            control = label in material.priors and label not in material.attacks
+            swatch = svg.swatch(0, "mark control") if control else svg.swatch(series.get(label, 0))
+            strips.append(Strip(label, swatch, control, pictures))
+    return strips
+
+
+def _scored(material: Material, image: Tensor, label: str, server_round: int, user: int) -> Picture:
+    row = _row(material, label, server_round, user)
+    rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
+    said_rank = f"rank {rank:.0f}" if math.isfinite(rank) else ""
+    said = svg.number(similarity) if math.isfinite(similarity) else ""
+    alt = f"reconstruction of user {user} by {label} in round {server_round}"
+    alt += f", {said_rank}, similarity {said}" if said_rank else ""
+    return Picture(data_uri(image), alt, f"round {server_round}", said_rank, said, rank == 1)
+
+
+def _traits(material: Material, user: int) -> list[Trait]:
+    traits = []
+    first = material.measured_rounds[0] if material.measured_rounds else 0
+    for attribute in material.attribute_names:
+        inferred, true = [], math.nan
+        for label in material.attacks:
+            row = _row(material, label, first, user)
+            true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
+            guess = _value(row, f"attr_{attribute}_inferred")
+            inferred.append((_class_name(material, attribute, guess), guess == true))
+        traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
+    return traits
+
+
+def _class_name(material: Material, attribute: str, value: float) -> str:
+    assert material.leakage is not None  # there are attributes
+    columns = [f"attr_{attribute}_true", f"attr_{attribute}_inferred"]
+    largest = max(float(material.leakage[column].max()) for column in columns if column in material.leakage)
+    return class_name(attribute, value, largest, material.config.dataset.name == "synthetic")
+
+
+def _row(material: Material, label: str, server_round: int, user: int) -> dict[str, Any]:
+    """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
+    sources = [(label, "attack")]
+    if label in material.priors:
+        sources += [(attack, "prior_only") for attack in material.attacks]
+    for attack, arm in sources:
+        rows = material.rows(attack, arm, server_round)
+        if not rows.empty:
+            rows = rows[rows["user"] == user]
+        if not rows.empty:
+            return dict(rows.iloc[0])
+    return {}
+
+
+def _value(row: dict[str, Any], column: str) -> float:
+    value = row.get(column)
+    try:
+        return math.nan if value is None else float(value)
+    except TypeError:  # pandas.NA
+        return math.nan
+
+
+def _picture(photo: Tensor, alt: str, caption: str = "") -> Picture:
+    return Picture(data_uri(photo), alt, caption, "", "", False)
+
+
+def _users(material: Material) -> list[int]:
+    if material.leakage is not None:
+        return sorted(int(user) for user in material.leakage["user"].unique())
+    found = {int(path.stem.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*/user-*.safetensors")}
+    return sorted(found) or list(range(material.config.dataset.users))
+
+
+def _rounds(material: Material) -> list[int]:
+    found = {int(path.name.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*")}
+    return sorted(found | set(material.measured_rounds))
+
+
+def _thinned(rounds: list[int]) -> list[int]:
+    if len(rounds) <= ROUNDS:
+        return rounds
+    return [rounds[round(i * (len(rounds) - 1) / (ROUNDS - 1))] for i in range(ROUNDS)]

@@ -1,0 +1,180 @@
+"""The tables of the report: every leakage number with its interval, set-up and threat model, time."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.report.material import ARMS, CONTROLS, Interval, Material
+from experiments.report.svg import DASH, number
+from experiments.report.words import ARM_NAMES, METRICS, bracket, digits
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and its interval; both empty where it was not measured."""
+
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """The arms of one attack in one round, or in all of them."""
+
+    title: str
+    rows: list[tuple[str, str, list[Cell]]]  # (arm, "attack" | "control" | "reference", cells)
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """All numbers of one attack."""
+
+    attack: str
+    columns: list[str]
+    blocks: list[Block]
+
+
+def numbers(material: Material) -> list[NumberTable]:
+    """One table an attack: a block for all rounds, one for each round; an arm a row, a metric a column."""
+    tables = []
+    scopes = [("All rounds", None), *((f"Round {r}", r) for r in material.measured_rounds)]
+    if len(material.measured_rounds) == 1:
+        scopes = scopes[1:]
+    for attack in material.attacks:
+        metrics = [
+            metric
+            for metric in METRICS
+            if any(material.interval(attack, arm, metric, scope) for arm in ARMS for _, scope in scopes)
+        ]
+        blocks = []
+        for title, scope in scopes:
+            rows = []
+            for arm in ARMS:
+                found = [material.interval(attack, arm, metric, scope) for metric in metrics]
+                if any(found):
+                    kind = "attack" if arm == "attack" else "control" if arm in CONTROLS else "reference"
+                    rows.append((ARM_NAMES[arm], kind, [_cell(m, f) for m, f in zip(metrics, found, strict=True)]))
+            if rows:
+                blocks.append(Block(title, rows))
+        tables.append(NumberTable(attack, [METRICS[metric] for metric in metrics], blocks))
+    return tables
+
+
+def setup(material: Material) -> list[tuple[str, str]]:
+    """What was run, as (term, description)."""
+    config = material.config
+    people = f"{config.dataset.users} users with up to {config.dataset.photos} private photos each, all of one person"
+    update = "the gradient of the mean loss" if config.federation.update == "gradient" else "the weights after one step"
+    rows = [
+        ("Faces", f"{config.dataset.name}, {config.dataset.image_size} by {config.dataset.image_size} px; {people}"),
+        ("Task", f"{config.dataset.task}"),
+        ("Model", _model(material)),
+        (
+            "Federation",
+            f"FedSGD, {_plural(config.federation.rounds, 'round')}, "
+            f"server learning rate {config.federation.learning_rate:g}, engine {config.federation.engine}",
+        ),
+        ("Update", f"{update}, once a round"),
+        ("Defenses", " → ".join(_call(table) for table in config.defenses) or "none"),
+        (
+            "Attacks",
+            "; ".join(
+                _call({"name": table.get("name", label)} | table, label) for label, table in config.attacks.items()
+            )
+            or "none",
+        ),
+        ("Measured with", f"embedder {config.leakage.embedder}; gallery of {material.gallery_size} people"),
+        ("Seed", str(config.seed)),
+    ]
+    return rows
+
+
+def threat_model(material: Material) -> list[tuple[str, str]]:
+    """What the attacker is and knows, as (term, description); what the manifest states comes last, in its words."""
+    config = material.config
+    labels = (
+        "not told; the attack reads their proportions off the update"
+        if config.threat_model.labels == "recovered"
+        else ("the proportions of every user's labels are told")
+    )
+    norm = f" (normalisation in {config.model.batch_norm} mode)" if config.model.name.startswith("resnet") else ""
+    rows = [
+        ("Attacker", "the server: honest in training, curious about every update it receives"),
+        ("Sees", "each user's own update in every round, not only their sum"),
+        ("Knows", f"the model as sent{norm}, the learning rate, how many photos are behind an update"),
+        ("Labels", labels),
+        ("Never sees", "any private photo, nor another photo of the same person"),
+    ]
+    stated = material.manifest.get("threat_model", {})
+    if isinstance(stated, Mapping):
+        rows += [(_term(key), _plain(value)) for key, value in stated.items() if key != "labels"]
+    elif stated:
+        rows.append(("Stated", _plain(stated)))
+    return rows
+
+
+def timing(material: Material) -> list[tuple[str, int, str, str]]:
+    """(attack, pictures, median seconds a user, seconds in all)."""
+    rows: list[tuple[str, int, str, str]] = []
+    if material.leakage is None or "seconds" not in material.leakage:
+        return rows
+    for label in material.attacks:
+        seconds = material.rows(label, "attack")["seconds"].dropna()
+        if len(seconds):
+            rows.append((label, len(seconds), number(float(seconds.median())), number(float(seconds.sum()), 1)))
+    return rows
+
+
+def training(material: Material) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the rounds, as text."""
+    if material.rounds is None:
+        return [], []
+    formats = {"round": 0, "accuracy": 3, "loss": 3, "examples": 0, "accepted": 0, "rejected": 0, "seconds": 1}
+    columns = [column for column in formats if column in material.rounds]
+    rows = [
+        [number(_float(row[column]), formats[column]) for column in columns] for _, row in material.rounds.iterrows()
+    ]
+    return columns, rows
+
+
+def _cell(metric: str, interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell(DASH, "")
+    return Cell(number(interval.mean, digits(metric)), bracket(interval, digits(metric)))
+
+
+def _model(material: Material) -> str:
+    model = material.config.model
+    start = f"starting from the trained weights {model.weights.name}" if model.weights else "untrained at the start"
+    return f"{model.name}, {start}"
+
+
+def _call(table: Mapping[str, Any], label: str | None = None) -> str:
+    """`clip(max_norm=1.0)`, with the label before it where that differs."""
+    name = str(table.get("name", "?"))
+    settings = ", ".join(f"{key}={value}" for key, value in table.items() if key != "name")
+    call = f"{name}({settings})" if settings else name
+    return call if label in (None, name) else f"{label}: {call}"
+
+
+def _term(key: str) -> str:
+    text = str(key).replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")

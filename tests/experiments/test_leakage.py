@@ -1,0 +1,242 @@
+"""Laws of the leakage table, on people who are coloured patterns and a recogniser that knows them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacker.observation import Reconstruction
+from attacker.store import Capture, CaptureStore, write_reconstruction
+from clients.user import Faces, User
+from experiments import leakage
+from experiments.controls import ARMS, prior_label, wrong_user
+from experiments.gallery import Gallery, build_gallery
+from fl_sim.config import Config, ConfigError, Leakage
+from fl_sim.runs import RunFolder
+from fl_sim.seeds import generator
+
+SIZE = 32
+USERS, ROUNDS = 4, 2
+
+
+@dataclass
+class Patterns:
+    """A `FaceDataset` whose people are 4x4 patterns of colour; photos differ by noise."""
+
+    num_users: int = USERS
+    num_public: int = 40
+    num_classes: int = 2
+    image_size: int = SIZE
+
+    def _faces(self, kind: str, person: int, count: int) -> Faces:
+        pattern = torch.rand(1, 3, 4, 4, generator=generator(0, kind, person))
+        noise = 0.05 * torch.randn(count, 3, SIZE, SIZE, generator=generator(1, kind, person, count))
+        photos = (F.interpolate(pattern, size=(SIZE, SIZE)) + noise).clamp(0, 1)
+        return Faces(photos, torch.zeros(count, dtype=torch.int64), {"Red": int(pattern[0, 0].mean() > 0.5)})
+
+    def user(self, partition: int) -> User:
+        return User(partition, f"p{partition}", self._faces("u", partition, 6), self._faces("u", partition, 4))
+
+    def public(self, index: int) -> Faces:
+        return self._faces("p", index, 4)
+
+
+def embed(photos: Tensor) -> Tensor:
+    return F.normalize((F.adaptive_avg_pool2d(photos, 4) - 0.5).flatten(1), dim=1)
+
+
+def classify(photos: Tensor) -> dict[str, Tensor]:
+    return {"red": (photos[:, 0].mean((1, 2)) > 0.5).long()}
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(leakage, "open_dataset", lambda dataset, seed: Patterns())
+    monkeypatch.setattr(leakage.embedders, "open_embedder", lambda settings: embed)
+    monkeypatch.setattr(leakage.attributes, "open_classifier", lambda settings: classify)
+    return Config(name="r", leakage=Leakage(gallery_size=20))
+
+
+def reconstruction(picture: Tensor) -> Reconstruction:
+    return Reconstruction(picture[None], torch.ones(1), matching_loss=0.25, seconds=1.5)
+
+
+def make_run(root: Path, attacks: tuple[str, ...] = ("copy", "prior_only"), rejected: int | None = None) -> RunFolder:
+    """A run whose attack `copy` returns the user's mean photo, and whose prior draws the same grey."""
+    run, dataset = RunFolder(root), Patterns()
+    store = CaptureStore(run)
+    weights = {"w": torch.zeros(2)}
+    store.save_model(1, weights)
+    for number in range(1, ROUNDS + 1):
+        captures = [
+            Capture(user, user, "rejected" if user == rejected else "accepted", "", 6, 0.0, 8, 0.1,
+                    None if user == rejected else weights)
+            for user in range(USERS)
+        ]  # fmt: skip
+        store.save_round(number, captures, "gradient", 0.1, weights)
+        for label in attacks:
+            for user in range(USERS):
+                own = dataset.user(user).private.photos.mean(0)
+                picture = torch.full_like(own, 0.4) if label == "prior_only" else own
+                if user != rejected:
+                    write_reconstruction(run, label, number, user, reconstruction(picture), {"name": label})
+    store.wait()
+    return run
+
+
+def test_the_table_has_every_documented_column_of_its_dtype_and_one_row_a_key(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    table = leakage.measure(run, config)
+    assert list(table.columns) == [*leakage.COLUMNS, "attr_red_true", "attr_red_inferred"]
+    assert {name: str(table[name].dtype) for name in leakage.COLUMNS} == {
+        name: column.dtype for name, column in leakage.COLUMNS.items()
+    }
+    assert len(table) == ROUNDS * USERS * len(ARMS)
+    assert not table.duplicated(leakage.KEYS).any()
+    assert set(table["arm"]) == set(ARMS)
+    assert set(table["attack"]) == {"copy"}  # prior_only is an arm of it
+    assert table["lpips"].isna().all() or table["lpips"].notna().all()
+    pd.testing.assert_frame_equal(pd.read_parquet(run.leakage), table)
+    assert len(pd.read_csv(run.leakage.with_suffix(".csv"))) == len(table)
+
+
+def test_a_perfect_recogniser_finds_the_photo_and_the_copy_but_no_floor(config: Config, tmp_path: Path) -> None:
+    table = leakage.measure(make_run(tmp_path), config)
+    for arm in ("own_photo", "own_mean", "attack"):
+        rows = table[table["arm"] == arm]
+        assert (rows["rank"] == 1).all(), arm
+        assert rows["verified_at_far_1e3"].all(), arm
+        assert (rows["facial_similarity"] > 0.95).all(), arm
+    for arm in ("wrong_update", "public_mean", "prior_only"):
+        rows = table[table["arm"] == arm]
+        assert (rows["facial_similarity"] < 0.6).all(), arm
+        assert not rows["verified_at_far_1e3"].any(), arm
+    assert (table["similarity_min"] <= table["facial_similarity"] + 1e-6).all()
+    assert (table["facial_similarity"] <= table["similarity_max"] + 1e-6).all()
+    figures = leakage.aggregate(table)["overall"]["copy"]
+    assert figures["attack"]["normalised_leakage"]["mean"] == pytest.approx(1.0, abs=0.05)
+    assert figures["prior_only"]["normalised_leakage"]["mean"] == pytest.approx(0.0)
+    assert figures["own_photo"]["attr_red"]["mean"] == 1.0
+
+
+def test_the_wrong_update_is_that_of_the_next_user(config: Config, tmp_path: Path) -> None:
+    table = leakage.measure(make_run(tmp_path), config).set_index(["round", "user", "arm"])
+    dataset = Patterns()
+    for user in range(USERS):
+        other = embed(dataset.user((user + 1) % USERS).private.photos.mean(0)[None])
+        expected = float((embed(dataset.user(user).private.photos) @ other[0]).mean())
+        assert table.loc[(1, user, "wrong_update"), "facial_similarity"] == pytest.approx(expected, abs=1e-5)
+    of_attacks = table["matching_loss"].notna().groupby("arm").all()
+    assert set(of_attacks[of_attacks].index) == {"attack", "prior_only"}
+
+
+@pytest.mark.parametrize("users", [[0, 1], [3, 5, 9], list(range(7))])
+def test_the_wrong_user_is_never_the_user(users: list[int]) -> None:
+    others = [wrong_user(user, users) for user in users]
+    assert all(other != user for other, user in zip(others, users, strict=True))
+    assert sorted(other for other in others if other is not None) == users  # each update is used once
+    assert wrong_user(4, [4]) is None
+
+
+def test_the_prior_control_is_the_one_with_the_same_prior() -> None:
+    controls = {"b": {"prior": "rough"}, "a": {"prior": "fine"}}
+    assert prior_label({"prior": "rough"}, controls) == "b"
+    assert prior_label({}, controls) == "a"
+    assert prior_label({}, {}) is None
+
+
+def test_measuring_again_gives_the_same_table_and_reports_progress(config: Config, tmp_path: Path) -> None:
+    run, told = make_run(tmp_path), []
+    first = leakage.measure(run, config, progress=lambda done, users: told.append((done, users)))
+    pd.testing.assert_frame_equal(leakage.measure(run, config), first, check_exact=True)
+    assert told == [(done, USERS) for done in range(1, USERS + 1)]
+
+
+def test_an_attack_added_later_does_not_change_the_rows_of_the_first(config: Config, tmp_path: Path) -> None:
+    before = leakage.measure(make_run(tmp_path / "one"), config)
+    after = leakage.measure(make_run(tmp_path / "two", ("copy", "other", "prior_only")), config)
+    kept = after[after["attack"] == "copy"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before, check_exact=True)
+    assert set(after["attack"]) == {"copy", "other"}
+
+
+def test_a_reconstruction_of_nan_is_a_row_of_nulls(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    broken = Reconstruction(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.ones(1), float("nan"), 2.0)
+    write_reconstruction(run, "copy", 1, 2, broken, {"name": "copy"})
+    table = leakage.measure(run, config)
+    row = table[(table["round"] == 1) & (table["user"] == 2) & (table["arm"] == "attack")].iloc[0]
+    assert row[["facial_similarity", "rank", "psnr", "ssim", "attr_red_inferred"]].isna().all()
+    assert row["attr_red_true"] in (0, 1)
+    assert len(table) == ROUNDS * USERS * len(ARMS)
+    json.dumps(leakage.aggregate(table), allow_nan=False)
+    assert leakage.aggregate(table)["rounds"]["1"]["copy"]["attack"]["rank1"]["mean"] == (USERS - 1) / USERS
+
+
+def test_a_missing_reconstruction_is_a_row_of_nulls_and_a_rejected_user_no_row(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path, rejected=3)
+    run.reconstruction("copy", 2, 0).unlink()
+    table = leakage.measure(run, config)
+    assert 3 not in set(table["user"])
+    attacked = table[(table["arm"] == "attack") & (table["round"] == 2)].set_index("user")
+    assert pd.isna(attacked.loc[0, "facial_similarity"])
+    assert attacked.loc[[1, 2], "facial_similarity"].notna().all()
+
+
+def test_without_prior_only_the_arm_is_absent_and_announced(config: Config, tmp_path: Path) -> None:
+    table = leakage.measure(make_run(tmp_path, ("copy",)), config)
+    assert "prior_only" not in set(table["arm"])
+    notes = leakage.preflight(config.model_copy(update={"attacks": {"inverting_gradients": {}}}))
+    assert any("prior_only" in note for note in notes)
+    assert not any("prior_only" in note for note in leakage.preflight(config))
+
+
+def test_a_run_without_attacks_has_an_empty_table(config: Config, tmp_path: Path) -> None:
+    table = leakage.measure(make_run(tmp_path, ()), config)
+    assert list(table.columns[:6]) == leakage.KEYS
+    assert len(table) == 0
+
+
+def test_too_few_people_for_the_gallery_is_told_before_the_run(config: Config) -> None:
+    large = config.model_copy(update={"leakage": Leakage(gallery_size=100)})
+    with pytest.raises(ConfigError, match="only 44 people"):
+        leakage.preflight(large)
+
+
+def test_random_embeddings_give_uniform_ranks() -> None:
+    draw = generator(0, "random")
+    templates = F.normalize(torch.randn(20, 64, generator=draw), dim=1)
+    probes = F.normalize(torch.randn(4000, 64, generator=draw), dim=1)
+    gallery = Gallery(templates, 20, torch.zeros(1), torch.zeros(3, 1, 1))
+    ranks = torch.tensor([gallery.rank(probe, i % 20) or 0 for i, probe in enumerate(probes)])
+    counts = torch.bincount(ranks, minlength=21)[1:]
+    assert counts.sum() == 4000
+    chi2 = float(((counts - 200) ** 2 / 200).sum())
+    assert chi2 < 43.8  # 99.9 % quantile at 19 degrees of freedom
+
+
+def test_ties_count_against_the_attacker() -> None:
+    gallery = build_gallery(Patterns(), embed, 20)
+    assert gallery.rank(torch.zeros(48), 0) == 20
+    assert gallery.rank(torch.full((48,), torch.nan), 0) is None
+
+
+@pytest.mark.parametrize("far", [1e-1, 1e-2, 1e-3])
+def test_thresholds_yield_the_stated_false_acceptance_rate_on_the_impostors(far: float) -> None:
+    gallery = build_gallery(Patterns(), embed, 44)
+    accepted = float((gallery.impostors > gallery.threshold(far)).double().mean())
+    assert len(gallery.impostors) == 44 * 43
+    assert far - 1 / len(gallery.impostors) <= accepted <= far
+
+
+def test_each_user_is_ranked_among_gallery_size_people_even_if_users_are_more() -> None:
+    gallery = build_gallery(Patterns(num_users=30), embed, 5)
+    for user in (0, 29):
+        own = embed(Patterns().user(user).held_out.photos[:1])[0]
+        assert gallery.rank(own, user) == 1
+        assert gallery.rank(-own, user) == 5

@@ -1,0 +1,244 @@
+"""The report says what the run holds, says what is missing, and shows no private photo of real people unasked."""
+
+import itertools
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from fake_run import fake_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.report import svg, write_report
+from experiments.report.gallery import data_uri
+from experiments.report.material import read
+from experiments.report.words import class_name, headline
+from fl_sim.runs import RunFolder
+
+FETCHING = ("src", "href", "srcset", "poster", "data", "action", "xlink:href")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return fake_run(tmp_path_factory.mktemp("runs") / "demo")
+
+
+def page_of(run: RunFolder, **options: bool) -> str:
+    return write_report(run, **options).read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+
+
+def test_the_page_fetches_nothing(run: RunFolder) -> None:
+    found: list[str] = []
+
+    class Addresses(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in {"script", "iframe", "object", "embed"}
+            found.extend(value or "" for name, value in attrs if name in FETCHING)
+
+    page = page_of(run)
+    Addresses().feed(page)
+    assert len([address for address in found if address.startswith("data:image/png;base64,")]) > 20
+    assert all(address.startswith(("data:", "#")) for address in found)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_image_has_an_alt_text_and_every_chart_a_title(run: RunFolder) -> None:
+    page = page_of(run)
+    assert page.count("<img ") == len(re.findall(r'<img src="[^"]+" alt="[^"]+">', page))
+    charts = re.findall(
+        r'<svg class="chart"[^>]*>(?:(?!<svg).)*?<title id="[^"]+">[^<]+</title><desc id="[^"]+">', page
+    )
+    assert len(charts) == page.count('<svg class="chart"') >= 5
+
+
+def test_ids_on_the_page_are_unique(run: RunFolder) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', page_of(run))
+    assert len(ids) == len(set(ids))
+
+
+def test_the_headline_counts_the_users_named_in_the_first_round(run: RunFolder) -> None:
+    table = pd.read_parquet(run.leakage)
+    first = table[(table["round"] == 1) & (table["attack"] == "user_diffusion") & (table["arm"] == "attack")]
+    head = headline(read(run))
+    assert head.verdict == "named"
+    assert (head.strongest, head.server_round) == ("user_diffusion", 1)
+    named = int((first["rank"] == 1).sum())
+    count = "all 3 users" if named == 3 else f"{named} of 3 users"
+    assert f"user_diffusion names {count} among 100 people" in head.sentence
+    assert "prior only 0" in head.beside
+
+
+def test_a_negative_result_is_said_as_such(tmp_path: Path) -> None:
+    head = headline(read(fake_run(tmp_path / "safe", leaks=False)))
+    assert head.verdict == "nothing"
+    assert "no attack tells more about the users than its controls" in head.sentence
+
+
+def test_likeness_without_rank_1_is_not_called_naming(run: RunFolder) -> None:
+    material = read(run)
+    assert material.leakage is not None
+    table = material.leakage.copy()
+    table["rank"] = 40
+    table.to_parquet(run.leakage)
+    try:
+        head = headline(read(run))
+    finally:
+        material.leakage.to_parquet(run.leakage)
+    assert head.verdict == "alike"
+    assert head.sentence.startswith("From one gradient, no user is named reliably")
+
+
+def test_every_aggregate_is_on_the_page(run: RunFolder) -> None:
+    material, page = read(run), page_of(run)
+    for attack in ("user_diffusion", "inverting_gradients"):
+        for arm in ("attack", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"):
+            for metric in ("facial_similarity", "rank1", "rank5", "normalised_leakage", "verified_at_far_1e3"):
+                for server_round in (None, 1, 2):
+                    interval = material.interval(attack, arm, metric, server_round)
+                    assert interval is not None
+                    low, high = svg.number(interval.low), svg.number(interval.high)
+                    assert f"{svg.number(interval.mean)} <small>[{low}, {high}]</small>" in page
+
+
+def test_more_users_than_fit_are_counted(tmp_path: Path) -> None:
+    page = page_of(fake_run(tmp_path / "many", users=14, rounds=1, photos=2))
+    assert page.count("<article") == 12
+    assert "2 more were measured" in page
+
+
+@pytest.mark.parametrize("gone", ["manifest.json", "rounds.parquet", "leakage.parquet", "captures", "reconstructions"])
+def test_a_missing_piece_is_a_sentence_and_never_a_crash(tmp_path: Path, gone: str) -> None:
+    run = fake_run(tmp_path / "part", users=2, rounds=1)
+    (run.root / gone).rename(tmp_path / "gone")
+    text = text_of(page_of(run))
+    said = {
+        "manifest.json": "The manifest is missing",
+        "rounds.parquet": "No round has been evaluated yet",
+        "leakage.parquet": "Leakage has not been measured",
+        "captures": "None: every reply was accepted",
+        "reconstructions": "No reconstruction of this user yet",
+    }
+    assert said[gone] in text
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "rounds.parquet", "leakage.parquet", "captures/index.jsonl"])
+def test_a_damaged_file_is_a_sentence_and_never_a_crash(tmp_path: Path, name: str) -> None:
+    run = fake_run(tmp_path / "hurt", users=2, rounds=1)
+    (run.root / name).write_bytes(b"not what it should be\n")
+    assert "cannot be read" in page_of(run) or name == "manifest.json"
+
+
+def test_a_run_that_has_only_its_config(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "new")
+    run.root.mkdir()
+    run.config.write_text('name = "new"\n[dataset]\nusers = 2\nphotos = 2\nimage_size = 32\n')
+    assert "Leakage has not been measured" in page_of(run)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.toml"):
+        write_report(RunFolder(tmp_path))
+
+
+def test_numbers_that_are_null_are_dashes(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "null", users=2, rounds=1)
+    table = pd.read_parquet(run.leakage)
+    failed = (table["arm"] == "attack") & (table["user"] == 0)
+    numbers = [column for column in table if column not in {"run", "seed", "round", "user", "attack", "arm"}]
+    table = table.astype({"rank": "Int64"})
+    table[numbers] = table[numbers].mask(failed)
+    table.to_parquet(run.leakage)
+    rounds = pd.read_parquet(run.rounds)
+    rounds["accuracy"] = math.nan
+    rounds.to_parquet(run.rounds)
+    page = page_of(run)
+    assert "nan" not in text_of(page).lower().replace("holds nan or inf", "")
+    assert not re.search(r'="[^"]*\bnan\b', page)
+    assert f"{svg.DASH}" in page
+
+
+def test_a_damaged_reconstruction_leaves_its_place_empty(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "torn", users=2, rounds=1)
+    before = page_of(run).count("<img ")
+    run.reconstruction("user_diffusion", 1, 0).write_bytes(b"torn")
+    assert page_of(run).count("<img ") == before - 1
+
+
+def test_private_photos_of_real_people_are_shown_only_on_demand(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "real", users=2, rounds=1)
+    run.config.write_text(run.config.read_text().replace("[dataset]", '[dataset]\nname = "tiny_faces:open_tiny"'))
+    hidden, shown = page_of(run), page_of(run, with_private_photos=True)
+    assert "private photo 1 of user 0" not in hidden
+    assert "The private photos are not shown" in hidden
+    assert "Keep this page as you keep the photos" in hidden
+    assert "private photo 1 of user 0" in shown
+
+
+def test_words_of_the_run_are_escaped(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "odd", users=2, rounds=1)
+    run.config.write_text(run.config.read_text().replace('name = "odd"', 'name = "<b>odd</b>"'))
+    assert "<b>odd" not in page_of(run)
+
+
+def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
+    assert page_of(run) == page_of(run)
+
+
+def test_a_picture_outlives_its_encoding() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    photo = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0))
+    decoded = Image.open(io.BytesIO(base64.b64decode(data_uri(photo).split(",")[1])))
+    values = torch.tensor(list(decoded.get_flattened_data())).reshape(9, 7, 3).permute(2, 0, 1)
+    assert torch.allclose(values / 255, photo, atol=0.5 / 255 + 1e-6)
+    assert data_uri(torch.full((3, 2, 2), math.nan))
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(1, 8))
+def test_ticks_are_round_and_inside(low: float, width: float, about: int) -> None:
+    marks = svg.ticks(low, low + width, about)
+    assert all(low - 1e-6 <= mark <= low + width + 1e-6 for mark in marks)
+    assert len(marks) <= about + 1
+
+
+@given(st.lists(st.floats(-1, 1), max_size=20))
+def test_a_scale_covers_its_values(values: list[float]) -> None:
+    scale = svg.covering(values)
+    assert all(scale.low - 1e-9 <= value <= scale.high + 1e-9 for value in values)
+
+
+@given(st.lists(st.floats(0, 250), max_size=8))
+def test_labels_keep_their_distance_and_order(heights: list[float]) -> None:
+    placed = svg.spread(heights, 15, 4, 248)
+    ordered = [y for _, y in sorted(zip(heights, placed, strict=True))]
+    assert all(4 <= y <= 248 for y in placed)
+    assert all(after - before >= 15 - 1e-6 for before, after in itertools.pairwise(ordered))
+
+
+def test_class_names() -> None:
+    assert class_name("glasses", 1, 1, True) == "yes"
+    assert class_name("hair_color", 2, 4, True) == "blond"
+    assert class_name("hair_color", 2, 4, False) == "2"
+    assert class_name("glasses", math.nan, 1, True) == svg.DASH
+
+
+def test_the_prior_alone_counts_as_a_control(run: RunFolder) -> None:
+    material = read(run)
+    assert material.attacks == ["user_diffusion", "inverting_gradients"]
+    assert material.priors == {"prior_only"}
+    only = replace(material, leakage=material.leakage.assign(attack="prior_only"))  # type: ignore[union-attr]
+    assert only.attacks == ["prior_only"]
