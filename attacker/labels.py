@@ -17,8 +17,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-MIN_UNEXPLAINED = 0.02  # floor of a: below it g_b is the model's own noise and must not be blown up
-
 
 def last_layer(model: nn.Module) -> str:
     """Name of the model's last nn.Linear: the layer that makes the logits.
@@ -51,7 +49,7 @@ def recover_proportions(gradient: Mapping[str, Tensor], model: nn.Module, probes
     if shift is None:  # rows of W's gradient are the same sum, each photo times its features
         features = _features(model, name, probes).mean(0)  # (d,)
         shift = gradient[f"{name}.weight"] @ features / features.square().sum().clamp_min(1e-12)
-    shares = (q - shift / unexplained.clamp_min(MIN_UNEXPLAINED)).clamp_min(0)
+    shares = (q - shift / unexplained.clamp_min(1e-12)).clamp_min(0)
     if not math.isfinite(total := float(shares.sum())) or total == 0:
         return torch.full_like(q, 1 / len(q))  # the update says nothing
     return _whole_photos(shares / total, num_examples)

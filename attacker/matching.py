@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fl_sim.updates import flatten
-
 Distance = Callable[[Tensor, Tensor], Tensor]
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
@@ -33,9 +31,17 @@ class Group:
 
 
 def cosine(dummy: Tensor, observed: Tensor) -> Tensor:
-    """1 - cos(dummy, observed) over the last dimension (p,): in [0, 2], 0 at a match; blind to scale (Geiping 2020)."""
-    norms: Tensor = dummy.norm(dim=-1) * observed.norm(dim=-1) + TINY
-    return 1 - (dummy * observed).sum(-1) / norms
+    """1 - cos(dummy, observed) over the last dimension (p,): in [0, 2], 0 at a match; blind to scale (Geiping 2020).
+
+    Computed as half the squared distance of the normalised vectors: on untrained models the loss falls below
+    1e-3, where 1 - cos in float32 over millions of entries is mostly rounding.
+    """
+    return 0.5 * (_normalised(dummy) - _normalised(observed)).square().sum(-1)
+
+
+def _normalised(vector: Tensor) -> Tensor:
+    # Not .norm(): over millions of float32 entries it is off by 1e-3, a plain sum is not.
+    return vector / (vector.square().sum(-1, keepdim=True).sqrt() + TINY)
 
 
 def mse(dummy: Tensor, observed: Tensor) -> Tensor:
@@ -56,14 +62,30 @@ def load_model(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
     return loaded.eval().requires_grad_(True)
 
 
-def observed_vector(gradient: Mapping[str, Tensor]) -> Tensor:
-    """The observed gradient as one vector (p,) of norm 1; a zero gradient stays zero.
+@dataclass(frozen=True)
+class Target:
+    """An observed gradient, scaled layer by layer; dummy gradients are scaled the same before they are compared."""
 
-    Scaled in double precision: the square of a tiny gradient underflows in float32.
+    vector: Tensor  # (p,) of norm 1, or zero
+    scale: Tensor  # (p,) what the gradient was multiplied with
+
+
+def target(gradient: Mapping[str, Tensor], balance: float = 0.0) -> Target:
+    """The observed gradient with each parameter tensor divided by its norm to the power `balance`, in all of norm 1.
+
+    0 compares gradients as they are, where the biases and the last layer drown the rest; 1 lets every tensor
+    count the same. Computed in double precision: the square of a tiny gradient underflows in float32.
     """
-    vector = flatten(gradient).double()
-    norm = vector.norm()
-    return (vector / norm if norm > 0 else vector).float()
+    parts = [value.double().reshape(-1) for value in gradient.values()]
+    norms = torch.stack([part.norm() for part in parts])  # (tensors,)
+    total = norms.norm()
+    weights = (norms / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
+    scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
+    if total == 0:
+        return Target(torch.cat(parts).float(), torch.ones_like(scale).float())
+    vector = torch.cat(parts) / total * scale
+    # No update of a real user is that faint; without the floor the dummy's squares would overflow float32.
+    return Target((vector / vector.norm()).float(), (scale / vector.norm() / total.clamp_min(1e-15)).float())
 
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
@@ -77,16 +99,16 @@ def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
 
 
 def match(
-    model: nn.Module, images: Tensor, groups: Sequence[Group], observed: Tensor, distance: Distance
+    model: nn.Module, images: Tensor, groups: Sequence[Group], targets: Sequence[Target], distance: Distance
 ) -> tuple[Tensor, Tensor]:
     """Matching losses (victims,) and their gradients in the images (n, 3, H, W).
 
-    `images` holds the representatives of all victims, one victim after the other; `observed` (victims, p).
+    `images` holds the representatives of all victims, one victim after the other; one group and target each.
     """
     losses, slopes = [], []
-    for part, group, target in zip(split(images, groups), groups, observed, strict=True):
+    for part, group, observed in zip(split(images, groups), groups, targets, strict=True):
         pixels = part.detach().requires_grad_(True)
-        loss = distance(dummy_gradient(model, pixels, group), target)
+        loss = distance(dummy_gradient(model, pixels, group) * observed.scale, observed.vector)
         slopes.append(torch.autograd.grad(loss, pixels)[0])
         losses.append(loss.detach())
     return torch.stack(losses), torch.cat(slopes)
@@ -102,3 +124,17 @@ def unit(images: Tensor) -> Tensor:
     scaled = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(TINY)
     norms: Tensor = scaled.flatten(1).norm(dim=1)
     return scaled / norms[:, None, None, None].clamp_min(TINY)
+
+
+def smooth(images: Tensor, sigma: float) -> Tensor:
+    """Images (n, 3, H, W) blurred by a Gaussian of `sigma` pixels; unchanged below a quarter of a pixel."""
+    if sigma < 0.25:
+        return images
+    radius = int(3 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = images.shape[1]
+    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)

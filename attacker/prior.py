@@ -59,6 +59,14 @@ class Prior:
         small = resize(x, self.size)
         return x - resize(self.x0_hat(self.noised(small, noise, t), t), x.shape[-1])
 
+    def denoised(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (n, 3, H, W) in [-1, 1] without the noise that it has itself, if that is the noise of step t (n,) int64.
+
+        x is taken for x_0 + noise of variance (1 - abar_t) / abar_t; nothing is added.
+        """
+        small = resize(x, self.size)
+        return x + resize(self.x0_hat(small * self._scales(t)[0], t) - small, x.shape[-1])
+
     def sample(self, noise: Tensor, steps: int) -> Tensor:
         """Images (n, 3, image_size, image_size) in [-1, 1] drawn by `steps` DDIM steps (Song et al. 2021, eta = 0).
 

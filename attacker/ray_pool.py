@@ -116,6 +116,9 @@ def _connect(workers: Workers) -> tuple[Any, str | None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except Exception as error:  # Ray raises many kinds: no route, wrong version, no memory
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
         reason = " ".join(str(error).split())[:200]
         where = "on this machine" if address == "local" else f"at RAY_ADDRESS={address}"
         raise ConfigError(f"Ray cannot be reached {where} ({type(error).__name__}: {reason}); {instead}") from error

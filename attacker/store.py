@@ -115,15 +115,15 @@ class CaptureStore:
     ) -> None:
         for capture in captures:
             if capture.update is not None and capture.user is not None:
-                metadata = {
-                    "round": str(server_round),
-                    "user": str(capture.user),
-                    "num_examples": str(capture.num_examples),
+                facts = {
+                    "round": server_round,
+                    "user": capture.user,
+                    "num_examples": capture.num_examples,
                     "update": update,
-                    "learning_rate": repr(learning_rate),
-                    "label_proportions": json.dumps(capture.label_proportions),
+                    "learning_rate": learning_rate,
+                    "label_proportions": capture.label_proportions,
                 }
-                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, metadata))
+                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, facts))
         self._write_model(server_round + 1, next_parameters)
         rows = [capture.row(server_round) for capture in captures]
         rows.append({"round": server_round, "status": "finished"})
@@ -160,16 +160,16 @@ class CaptureStore:
     def observation(self, server_round: int, user: int) -> Observation:
         """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured."""
         parameters = self.parameters(server_round)
-        update, metadata = _decode(self.run.capture(server_round, user))
-        if metadata["update"] == "weights":
-            update = to_gradient(parameters, update, float(metadata["learning_rate"]))
-        proportions = json.loads(metadata["label_proportions"])
+        update, facts = _decode(self.run.capture(server_round, user))
+        if facts["update"] == "weights":
+            update = to_gradient(parameters, update, facts["learning_rate"])
+        proportions = facts["label_proportions"]
         return Observation(
             server_round=server_round,
             user=user,
             parameters=parameters,
             gradient=update,
-            num_examples=int(metadata["num_examples"]),
+            num_examples=facts["num_examples"],
             label_proportions=None if proportions is None else torch.tensor(proportions),
         )
 
@@ -181,15 +181,19 @@ class CaptureStore:
         return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a crash
 
 
-def _encode(tensors: Update, metadata: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A safetensors file; the format forgets the order of the tensors, so their names are written along."""
-    return save(tensors, {**metadata, "names": json.dumps(list(tensors))})
+def _encode(tensors: Update, facts: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """A safetensors file: the same bytes for the same content, so that a digest tells whether it changed.
+
+    safetensors writes metadata entries in random order, hence one entry; and it forgets the order of
+    the tensors, hence their names in it.
+    """
+    return save(tensors, {"facts": json.dumps({**facts, "names": list(tensors)})})
 
 
-def _decode(path: Path) -> tuple[Update, dict[str, str]]:
+def _decode(path: Path) -> tuple[Update, Row]:
     with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
-        return {name: file.get_tensor(name) for name in json.loads(metadata["names"])}, metadata
+        facts: Row = json.loads(file.metadata()["facts"])
+        return {name: file.get_tensor(name) for name in facts["names"]}, facts
 
 
 def write_reconstruction(

@@ -128,9 +128,14 @@ def _user(key: str, partition: int) -> User:
     return _workplace(key)[0].user(partition)
 
 
+def config_file(context: Context) -> Config:
+    """The config that the run config of `flwr run` names, relative to the app if it is not a full path."""
+    return _load(str(Path(__file__).parents[1] / str(context.run_config["config"])))
+
+
 @lru_cache(maxsize=1)
-def _config_file(path: str) -> Config:
+def _load(path: str) -> Config:
     return load(Path(path))
 
 
-app = client_app(lambda context: _config_file(str(context.run_config["config"])))
+app = client_app(config_file)

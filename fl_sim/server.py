@@ -1,7 +1,7 @@
 """The server's side of the federation: rounds of FedSGD under the eyes of the malicious server.
 
 `run_federation(config, run, progress)` runs a whole federation on the configured engine. `app` is the
-same ServerApp for `flwr run .`, whose run config names the config file.
+same ServerApp for `flwr run .`, whose run config names the config file and the folder of all runs.
 """
 
 import io
@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,8 +21,8 @@ from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.defenses.mods import client_mods
 from fl_sim import engines
-from fl_sim.client import client_app, one_thread, victim_model
-from fl_sim.config import Config, ConfigError, load
+from fl_sim.client import client_app, config_file, one_thread, victim_model
+from fl_sim.config import Config, ConfigError, dump
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.strategy import FedSGD
 
@@ -102,7 +103,7 @@ def initial_model(config: Config) -> nn.Module:
     if path is not None:
         try:
             model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {error}") from error
     return model
 
@@ -129,5 +130,11 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    config = load(Path(str(context.run_config["config"])))
-    federate(grid, config, RunFolder(Path("runs") / config.name))
+    """`flwr run .`: the run config names the config file and the folder of all runs."""
+    config = config_file(context)
+    run = RunFolder(Path(str(context.run_config["runs"])) / config.name)
+    text = dump(config).encode()
+    if run.config.exists() and run.config.read_bytes() != text:
+        raise ConfigError(f"{run.root} holds a run with another config; give this one another name in its config file")
+    write_atomically(run.config, text)
+    federate(grid, config, run)

@@ -61,7 +61,8 @@ def problem(update: Mapping[str, Tensor], expected: Mapping[str, Tensor], max_no
             return f"{name!r} has shape {tuple(got.shape)}, expected {tuple(value.shape)}"
         if got.dtype != value.dtype:
             return f"{name!r} has dtype {got.dtype}, expected {value.dtype}"
-        if not bool(torch.isfinite(got).all()):
-            return f"{name!r} holds NaN or Inf"
     size = norm(update)
+    if not math.isfinite(size):  # one pass tells whether all is well; only if not, look where
+        name = next(name for name, value in update.items() if not bool(torch.isfinite(value).all()))
+        return f"{name!r} holds NaN or Inf"
     return f"norm {size:.3g} exceeds the limit {max_norm:.3g}" if size > max_norm else None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker
 from attacker.labels import recover_proportions
-from attacker.matching import DISTANCES, Group, load_model, match, observed_vector, split
+from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
@@ -29,12 +29,16 @@ class Victims:
 
     model: nn.Module  # with the parameters that the server sent
     groups: list[Group]  # one a victim
-    observed: Tensor  # (victims, p), each of norm 1 (or zero)
+    targets: list[Target]  # one a victim
 
     @property
     def images(self) -> int:
         """Representatives of all victims together."""
         return sum(len(group.labels) for group in self.groups)
+
+    def match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+        """Matching losses (victims,) and their gradients in the images (n, 3, H, W)."""
+        return match(self.model, images, self.groups, self.targets, DISTANCES[distance])
 
 
 def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:
@@ -65,19 +69,25 @@ def whole_batch(shares: Tensor, count: int) -> Group:
 
 
 def victims(
-    observations: Sequence[Observation], attacker: Attacker, arrange: Callable[[Tensor, Observation], Group]
+    observations: Sequence[Observation],
+    attacker: Attacker,
+    arrange: Callable[[Tensor, Observation], Group],
+    balance: float,
 ) -> Victims:
     """Load the model as it was sent and `arrange` each user's label proportions into its representatives.
 
+    `balance` of the layers is that of `attacker.matching.target`.
     Raises ConfigError if the observations are of more than one round.
     """
-    if len({observation.server_round for observation in observations}) != 1:
-        rounds = sorted({observation.server_round for observation in observations})
+    rounds = sorted({observation.server_round for observation in observations})
+    if len(rounds) != 1:
         raise ConfigError(f"observations of rounds {rounds} given; an attack takes the victims of one round together")
     model = load_model(attacker.model, observations[0].parameters).to(attacker.device)
     groups = [arrange(proportions(observation, model, attacker), observation) for observation in observations]
-    observed = torch.stack([observed_vector(observation.gradient) for observation in observations])
-    return Victims(model, groups, observed.to(attacker.device))
+    targets = []
+    for observation in observations:
+        targets.append(target({k: value.to(attacker.device) for k, value in observation.gradient.items()}, balance))
+    return Victims(model, groups, targets)
 
 
 def draw(victims: Victims, generators: Sequence[torch.Generator], normal: Callable[..., Tensor], *shape: int) -> Tensor:
@@ -89,30 +99,38 @@ def draw(victims: Victims, generators: Sequence[torch.Generator], normal: Callab
         normal(len(group.labels), *shape, generator=source)
         for group, source in zip(victims.groups, generators, strict=True)
     ]
-    return torch.cat(parts).to(victims.observed.device)
+    return torch.cat(parts).to(victims.targets[0].vector.device)
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How pixels move: Adam without weight decay, in the image range [-1, 1]."""
+    """How pixels move."""
 
     steps: int
     distance: str  # a key of DISTANCES
-    rate: Callable[[float], float]  # learning rate at the fraction of steps done, in [0, 1]
-    shared_rate: float  # rate of the image that a victim's representatives share, relative to `rate`; 0 unties them
+    rate: Callable[[float], float]  # learning rate in the image range [-1, 1] at the fraction of steps done, in [0, 1]
+    shared: float  # part of the rate, in [0, 1), for the image that a victim's representatives share; 0 unties them
+    scale: Callable[[Tensor], Tensor]  # brings gradients (n, 3, H, W) to a common size: `unit`, or torch.sign
+    pixelwise: bool  # Adam's second moment per pixel, or its mean over the image
 
 
 class Adam:
-    """Kingma & Ba 2015 with the usual moments (0.9, 0.999), per pixel: images do not feel each other."""
+    """Kingma & Ba 2015 with the usual moments (0.9, 0.999); images do not feel each other.
 
-    def __init__(self) -> None:
-        self.mean, self.square, self.step = torch.zeros(()), torch.zeros(()), 0
+    With the second moment averaged over each image, smooth gradients make smooth steps; taken per pixel it
+    inflates the faint noise of pixels that hardly matter.
+    """
+
+    def __init__(self, pixelwise: bool) -> None:
+        self.pixelwise, self.step = pixelwise, 0
+        self.mean, self.square = torch.zeros(()), torch.zeros(())
 
     def __call__(self, slope: Tensor) -> Tensor:
         """The step, of about unit size per pixel, for this slope (n, 3, H, W)."""
         self.step += 1
+        square = slope.square() if self.pixelwise else slope.square().mean((1, 2, 3), keepdim=True)
         self.mean = 0.9 * self.mean.to(slope) + 0.1 * slope
-        self.square = 0.999 * self.square.to(slope) + 0.001 * slope.square()
+        self.square = 0.999 * self.square.to(slope) + 0.001 * square
         return (self.mean / (1 - 0.9**self.step)) / ((self.square / (1 - 0.999**self.step)).sqrt() + 1e-12)
 
 
@@ -121,36 +139,30 @@ def descend(
     start: Tensor,
     descent: Descent,
     directions: Callable[[Tensor, Tensor, float], Sequence[tuple[float, Tensor]]],
-    scale: Callable[[Tensor], Tensor],
     progress: Callable[[int], None],
 ) -> tuple[Tensor, Tensor]:
-    """Move images from `start` (n, 3, H, W); return them and their matching losses (victims,).
+    """Move images from `start` (n, 3, H, W) in [-1, 1]; return them and their matching losses (victims,).
 
-    `directions(x, matching gradient, fraction done)` gives the terms to follow, (weight, gradient) each;
-    `scale` brings a gradient to a common size per image.
+    `directions(x, matching gradient, fraction done)` gives the terms to follow, (weight, gradient) each.
 
     A representative is x_k = shared + own_k, and both parts descend. Without the shared part the labels'
     opposite signs drive the groups apart: only w_A x_A - w_B x_B is seen, and its shortest explanation is
     the face in one group and the *negative* of the face in the other, each too faint. All groups show one
     person, so what they share should take the bulk; its gradient is the plain sum over the groups.
     """
-    owner = torch.tensor(
-        [index for index, group in enumerate(victims.groups) for _ in group.labels], device=start.device
-    )
-    measure = DISTANCES[descent.distance]
-    x, own, shared = start, Adam(), Adam()
+    owner = torch.tensor([index for index, group in enumerate(victims.groups) for _ in group.labels]).to(start.device)
+    x, own, shared = start, Adam(descent.pixelwise), Adam(descent.pixelwise)
     for step in range(descent.steps):
         done = step / max(descent.steps - 1, 1)
-        _, slope = match(victims.model, x, victims.groups, victims.observed, measure)
+        _, slope = victims.match(x, descent.distance)
         terms = directions(x, slope, done)
-        move = own(sum_terms(terms, scale))
-        if descent.shared_rate:
+        move = (1 - descent.shared) * own(sum_terms(terms, descent.scale))
+        if descent.shared:
             summed = [(weight, sum_groups(term, owner, len(victims.groups))) for weight, term in terms]
-            move = move + descent.shared_rate * shared(sum_terms(summed, scale))[owner]
+            move = move + descent.shared * shared(sum_terms(summed, descent.scale))[owner]
         x = (x - descent.rate(done) * move).clamp(-1, 1)
         progress(step + 1)
-    losses, _ = match(victims.model, x, victims.groups, victims.observed, measure)
-    return x, losses
+    return x, victims.match(x, descent.distance)[0]
 
 
 def sum_terms(terms: Sequence[tuple[float, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:
@@ -163,7 +175,7 @@ def sum_groups(images: Tensor, owner: Tensor, count: int) -> Tensor:
     return torch.zeros(count, *images.shape[1:], device=images.device).index_add_(0, owner, images)
 
 
-def cosine_decay(peak: float, last: float) -> Callable[[float], float]:
+def cosine_decay(peak: float, last: float = 0.1) -> Callable[[float], float]:
     """A rate that falls from `peak` to the fraction `last` of it along half a cosine."""
     return lambda done: peak * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done)))
 

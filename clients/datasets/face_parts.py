@@ -97,9 +97,7 @@ def skin_albedo(x: Tensor, y: Tensor, grain: Tensor, f: Fields) -> Tensor:
     base = ramp(_SKIN, f["skin_tone"])
     hue = f["skin_hue"].clamp(-1.0, 1.0)
     base = base * torch.cat((1.0 + 0.0 * hue, 1.0 + 0.06 * hue, 0.91 - 0.15 * hue), dim=1)
-    cheeks = gauss(ax - 0.40, 0.20) * gauss(y + 0.26, 0.16) + 0.4 * gauss(ax, 0.12) * gauss(
-        y - tip, 0.10
-    )
+    cheeks = gauss(ax - 0.40, 0.20) * gauss(y + 0.26, 0.16) + 0.4 * gauss(ax, 0.12) * gauss(y - tip, 0.10)
     red = (0.06 + 0.72 * f["blush"]) * cheeks
     skin = base * (1.0 - red * tint(x, 0.05, 0.42, 0.38))
     skin = skin * (1.0 + 0.05 * (grain[:, 0:1] - 0.5))
@@ -130,9 +128,7 @@ def paint_brows(skin: Tensor, x: Tensor, y: Tensor, grain: Tensor, f: Fields) ->
     return mix(skin, f["brow_colour"], (shape * density).clamp(max=0.96))
 
 
-def paint_eyes(
-    skin: Tensor, x: Tensor, y: Tensor, f: Fields, pixel: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def paint_eyes(skin: Tensor, x: Tensor, y: Tensor, f: Fields, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
     """Both eyes over the skin; also their wet highlights and where the eyeball shows."""
     side = torch.sign(x)
     half = f["eye_size"]
@@ -149,9 +145,7 @@ def paint_eyes(
     lid = 0.5 * edge(v - upper, 0.03) * gauss(v - upper, 0.10) * edge(1.1 - u.abs(), 0.2)
     skin = skin * (1.0 - lid * (0.25 + 0.55 * (lash - 0.5).clamp(min=0.0)) * tint(x, 0.7, 0.8, 0.7))
     crease_at = upper + 0.028 + 0.035 * f["lid_crease"]
-    crease = (
-        (0.15 + 0.6 * f["lid_crease"]) * gauss(v - crease_at, 0.017) * edge(1.15 - u.abs(), 0.3)
-    )
+    crease = (0.15 + 0.6 * f["lid_crease"]) * gauss(v - crease_at, 0.017) * edge(1.15 - u.abs(), 0.3)
     skin = skin * (1.0 - crease * tint(x, 0.55, 0.62, 0.62))
     ex = x - side * f["eye_spacing"] - f["gaze"]
     radius = (ex * ex + (v - 0.10 * open_) ** 2).sqrt()
@@ -212,9 +206,7 @@ def paint_beard(skin: Tensor, x: Tensor, y: Tensor, grain: Tensor, f: Fields) ->
     noisy = 0.10 * (grain[:, 1:2] - 0.5)
     chin = edge(border - y + noisy, 0.12) * edge(reach - ax + noisy, 0.16)
     lip = 0.5 * (mouth + tip) - 0.055 - 0.45 * ax * ax
-    tash = edge(0.055 - (y - lip).abs() + 0.5 * noisy, 0.05) * edge(
-        1.25 * f["mouth_width"] - ax, 0.1
-    )
+    tash = edge(0.055 - (y - lip).abs() + 0.5 * noisy, 0.05) * edge(1.25 * f["mouth_width"] - ax, 0.1)
     bridge = gauss(ax - 1.25 * f["mouth_width"], 0.07) * edge(lip - y, 0.08)
     bare = gauss(x, f["mouth_width"]) * gauss(y - mouth, 0.06)
     moustache = tash * (0.25 + 0.75 * f["moustache"])
@@ -225,9 +217,7 @@ def paint_beard(skin: Tensor, x: Tensor, y: Tensor, grain: Tensor, f: Fields) ->
     return mix(skin, tone, cover)
 
 
-def glasses_cover(
-    x: Tensor, y: Tensor, face: Tensor, f: Fields, pixel: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def glasses_cover(x: Tensor, y: Tensor, face: Tensor, f: Fields, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
     """Opacity of the frame (its arms only over the face), of the lenses, and of their glare."""
     size = f["glasses_size"]
     ax = x.abs()

@@ -112,9 +112,7 @@ def _fields(identity: Tensor, nuisance: Tensor) -> Fields:
     f["curtain"] = 0.5 + f["sweep"]
     f["hairy"] = torch.ones_like(crop)
     warm = f["light_warmth"]
-    f["key"] = f["light_strength"] * torch.cat(
-        (1.0 + 0.12 * warm, 1.0 + 0.0 * warm, 1.0 - 0.16 * warm), dim=1
-    )
+    f["key"] = f["light_strength"] * torch.cat((1.0 + 0.12 * warm, 1.0 + 0.0 * warm, 1.0 - 0.16 * warm), dim=1)
     return f
 
 
@@ -133,9 +131,7 @@ def _background(rays: Rays, f: Fields) -> Tensor:
     return picture.clamp(min=0.0)
 
 
-def _light(
-    nx: Tensor, ny: Tensor, nz: Tensor, rays: Rays, f: Fields, gloss: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def _light(nx: Tensor, ny: Tensor, nz: Tensor, rays: Rays, f: Fields, gloss: Tensor | float) -> tuple[Tensor, Tensor]:
     """Light arriving on skin (with a warm terminator), and the specular highlight."""
     lx, ly, lz = rays.light
     lambert = nx * lx + ny * ly + nz * lz

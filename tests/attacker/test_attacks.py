@@ -184,7 +184,7 @@ def test_the_control_matches_nothing() -> None:
 
 
 def test_the_classical_attack_is_a_matter_of_settings() -> None:
-    classical = {"tv": 0.1, "sign": True, "schedule": "steps", "learning_rate": 0.1, "shared_rate": 0.0}
+    classical = {"tv": 0.1, "sign": True, "schedule": "steps", "shared": 0.0, "balance": 0.0, "blur": 0.0}
     (result,) = run(inverting_gradients, setting(), [0], steps=4, **classical)
     assert torch.isfinite(result.images).all()
     rate = step_decay(1.0)

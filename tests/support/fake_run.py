@@ -72,7 +72,7 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                     similarity = mean + 0.06 * _normal(draw)
                     hit = similarity > 0.3
                     row = dict(zip(COLUMNS, (name, 0, server_round, user, attack, arm), strict=True))
-                    rank = 1 if hit and _uniform(draw) < 0.9 else int(1 + 99 * _uniform(draw) ** (3 if hit else 1.2))
+                    rank = 1 if hit else int(2 + 99 * _uniform(draw))
                     row |= {
                         "facial_similarity": similarity,
                         "similarity_min": similarity - 0.1,

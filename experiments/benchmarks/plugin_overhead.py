@@ -1,0 +1,164 @@
+"""What the capture costs a round: a federation with the malicious server's plugin and without, in turn.
+
+    python -m experiments.benchmarks.plugin_overhead [--users 256] [--rounds 3] [--repeats 2] [--json]
+
+All clients run in this process. Per arm and round it takes wall seconds, CPU seconds of the process (all
+threads; the steadier figure where others use the machine) and resident memory. The captures of a run with
+the plugin are on disk before its clock stops. Reports the plain run's time against the watched run's, and
+the memory after each round.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+
+from attacker.plugin import MaliciousServer
+from attacker.store import CaptureStore
+from clients.user import Faces, User
+from fl_sim import engines, seeds
+from fl_sim.client import client_app, one_thread
+from fl_sim.config import Config, Dataset, parse
+from fl_sim.runs import RunFolder
+from fl_sim.server import initial_model
+from fl_sim.strategy import FedSGD
+
+
+@dataclass
+class Timing:
+    """One run of one arm."""
+
+    wall: float = 0.0  # seconds, all rounds
+    cpu: float = 0.0  # seconds, all rounds, all threads
+    memory: list[float] = field(default_factory=list)  # MiB resident after each round
+
+
+@dataclass(frozen=True)
+class NoiseFaces:
+    """Users with photos of noise: the cost of a gradient does not depend on what a photo shows."""
+
+    num_users: int
+    photos: int
+    image_size: int
+    num_classes: int = 2
+    num_public: int = 0
+
+    def user(self, partition: int) -> User:
+        generator = seeds.generator(0, "benchmark", partition)
+        shape = (self.photos, 3, self.image_size, self.image_size)
+        faces = Faces(torch.rand(shape, generator=generator), torch.arange(self.photos) % 2, {})
+        return User(partition, str(partition), faces, Faces(faces.photos[:1], faces.labels[:1], {}))
+
+    def public(self, index: int) -> Faces:
+        raise IndexError(index)
+
+
+def noise_faces(dataset: Dataset, seed: int) -> NoiseFaces:
+    return NoiseFaces(dataset.users, dataset.photos, dataset.image_size)
+
+
+def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
+    """One federation of the config's rounds; `watched` puts the plugin around the strategy."""
+    timing = Timing()
+    section = config.federation
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        with one_thread(), tempfile.TemporaryDirectory() as folder:
+            model = initial_model(config)
+            strategy: Strategy = FedSGD(section.learning_rate)
+            store = CaptureStore(RunFolder(Path(folder)))
+            if watched:
+                names = [name for name, _ in model.named_parameters()]
+                strategy = MaliciousServer(
+                    strategy, store, names, "gradient", section.learning_rate, section.max_norm, section.timeout
+                )
+            arrays = ArrayRecord(model.state_dict())
+            wall, cpu = time.perf_counter(), time.process_time()
+            for server_round in range(1, section.rounds + 1):
+                messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+                replies = grid.send_and_receive(messages, timeout=section.timeout)
+                arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
+                del replies
+                timing.memory.append(_resident())
+            store.wait()
+            timing.wall, timing.cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+    engines.run("inprocess", server, client, config.dataset.users)
+    return timing
+
+
+def benchmark(users: int, rounds: int, repeats: int, photos: int, image_size: int) -> dict[str, object]:
+    """Both arms in turn, after one short run that fills the caches."""
+    table = {
+        "dataset": {
+            "name": f"{noise_faces.__module__}:noise_faces",
+            "users": users,
+            "photos": photos,
+            "image_size": image_size,
+        },
+        "federation": {"engine": "inprocess", "rounds": rounds},
+    }
+    config = parse(Config, table)
+    client = client_app(lambda context: config)
+    warm = config.model_copy(update={"federation": config.federation.model_copy(update={"rounds": 1})})
+    measure(warm, client, watched=True)
+    plain, watched = [], []
+    for _ in range(repeats):
+        plain.append(measure(config, client, watched=False))
+        watched.append(measure(config, client, watched=True))
+
+    def median(timings: list[Timing], clock: str) -> float:
+        return statistics.median(getattr(timing, clock) for timing in timings) / rounds
+
+    return {
+        "users": users,
+        "photos": photos,
+        "image_size": image_size,
+        "rounds": rounds,
+        "repeats": repeats,
+        "wall_seconds_per_round": {"plain": median(plain, "wall"), "plugin": median(watched, "wall")},
+        "cpu_seconds_per_round": {"plain": median(plain, "cpu"), "plugin": median(watched, "cpu")},
+        "wall_ratio": median(watched, "wall") / median(plain, "wall"),
+        "cpu_ratio": median(watched, "cpu") / median(plain, "cpu"),
+        "memory_mib_per_round": {"plain": plain[-1].memory, "plugin": watched[-1].memory},
+    }
+
+
+def _resident() -> float:
+    """Resident memory of this process in MiB (Linux)."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1]) / 1024
+    return float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the capture costs a round.")
+    parser.add_argument("--users", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each arm, in turn")
+    parser.add_argument("--photos", type=int, default=30, help="a user")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    result = benchmark(options.users, options.rounds, options.repeats, options.photos, options.image_size)
+    if options.json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:24} {value}")
+
+
+if __name__ == "__main__":
+    main()
