@@ -54,6 +54,7 @@ COLUMNS: dict[str, Column] = {
         "lower leaks",
         "of the user among gallery_size people; ties count against the attacker",
     ),
+    "gallery_size": Column("int64", "2 or more", "", "people in the gallery in which rank was taken"),
     "verified_at_far_1e2": Column(
         "boolean", "", "true leaks", "same person as the user's template, where 1 in 100 strangers passes"
     ),
@@ -158,7 +159,7 @@ class _Judgement:
 
     def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
         """The row of one picture, without its keys; null metrics for none, or one that is not finite."""
-        row: dict[str, Any] = {"arm": exhibit.arm, **self.truth}
+        row: dict[str, Any] = {"arm": exhibit.arm, "gallery_size": self.judges.gallery.size, **self.truth}
         row |= {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
         picture = exhibit.picture
         if picture is None or not bool(torch.isfinite(picture).all()):

@@ -102,15 +102,13 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 def threat_model(config: Config) -> dict[str, Any]:
     """What the attacker knows and may do in this run; stamped on the manifest and the report."""
     return {
-        "role": "honest-but-curious server: follows the protocol, keeps every update",
-        "knows": "model, its parameters in every round, learning rate, number of photos of each update",
         "labels": config.threat_model.labels,
         "update": config.federation.update,
         "local_steps": 1,
         "aggregated": False,
-        "batch_norm": config.model.batch_norm if config.model.name == "resnet18" else "none",
+        "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],
-        "knows_defenses": False,
+        "defense_known": False,
     }
 
 

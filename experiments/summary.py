@@ -2,41 +2,43 @@
 
 from typing import Any
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
-ARMS = {
-    "attack": "attack",
-    "prior_only": "prior only",
-    "wrong_update": "another's update",
-    "public_mean": "mean of strangers",
-    "own_photo": "a real photo",
+LOOK: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left"}
+
+CONTROLS = {
+    "prior_only": "prior\nonly",
+    "wrong_update": "wrong\nupdate",
+    "public_mean": "mean\nface",
+    "own_photo": "a real\nphoto",
 }
 
 
-def leakage_table(figures: dict[str, Any]) -> Table:
-    """Facial similarity and rank-1 per attack and round, beside the controls and the ceiling.
+def leakage_tables(figures: dict[str, Any]) -> Group:
+    """Facial similarity and rank-1 of each attack per round, beside the controls and the ceiling.
 
-    `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users.
+    `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users. 80 columns wide.
     """
-    table = Table(title="leakage per round: facial similarity [95 % interval over users], rank-1", title_justify="left")
-    table.add_column("attack")
-    table.add_column("round", justify="right")
-    for title in ARMS.values():
-        table.add_column(title, justify="right")
-    attacks = list(figures["overall"])
-    for attack in attacks:
+    tables = []
+    for attack in figures["overall"]:
+        table = Table(title=f"{attack}: similarity [95 %], rank-1", **LOOK)
+        table.add_column("round", justify="right")
+        table.add_column("attacked", justify="right", no_wrap=True)
+        for title in CONTROLS.values():
+            table.add_column(title, justify="right", no_wrap=True)
         for server_round, found in figures["rounds"].items():
             arms = found.get(attack, {})
-            table.add_row(attack, server_round, *(_cell(arms.get(arm)) for arm in ARMS))
-        table.add_section()
-    return table
+            controls = (_cell(arms.get(arm), interval=False) for arm in CONTROLS)
+            table.add_row(server_round, _cell(arms.get("attack"), interval=True), *controls)
+        tables.append(table)
+    return Group(*tables)
 
 
-def _cell(metrics: dict[str, Any] | None) -> str:
+def _cell(metrics: dict[str, Any] | None, interval: bool) -> str:
     if metrics is None or metrics["facial_similarity"]["mean"] is None:
         return "-"
     similarity, rank1 = metrics["facial_similarity"], metrics["rank1"]
-    interval = ""
-    if similarity["low"] is not None:
-        interval = f" [{similarity['low']:.2f}, {similarity['high']:.2f}]"
-    return f"{similarity['mean']:.2f}{interval}, {rank1['mean']:.0%}"
+    around = f" [{similarity['low']:.2f}, {similarity['high']:.2f}]" if interval else ""
+    return f"{similarity['mean']:.2f}{around} {rank1['mean']:4.0%}"

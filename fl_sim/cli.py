@@ -262,13 +262,13 @@ def _finish(folder: RunFolder, outcome: Any, config: Config, as_json: bool, seco
 
 def _print_leakage(table: Any, as_json: bool) -> None:
     from experiments.leakage import aggregate
-    from experiments.summary import leakage_table
+    from experiments.summary import leakage_tables
 
     figures = aggregate(table)
     if as_json:
         print(json.dumps(figures))
     else:
-        Console(highlight=False).print(leakage_table(figures))
+        Console(highlight=False).print(leakage_tables(figures))
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:

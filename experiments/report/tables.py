@@ -90,6 +90,10 @@ def setup(material: Material) -> list[tuple[str, str]]:
     return rows
 
 
+ELSEWHERE = {"labels", "update", "defenses", "batch_norm"}
+"""Facts of the stated threat model that the set-up or the lines above tell in words."""
+
+
 def threat_model(material: Material) -> list[tuple[str, str]]:
     """What the attacker is and knows, as (term, description); what the manifest states comes last, in its words."""
     config = material.config
@@ -108,7 +112,7 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
     ]
     stated = material.manifest.get("threat_model", {})
     if isinstance(stated, Mapping):
-        rows += [(_term(key), _plain(value)) for key, value in stated.items() if key != "labels"]
+        rows += [(_term(key), _plain(value)) for key, value in stated.items() if key not in ELSEWHERE]
     elif stated:
         rows.append(("Stated", _plain(stated)))
     return rows
