@@ -9,6 +9,12 @@ Unknown is the mean softmax over the user's photos. With q the model's mean soft
 
 holds for any calibrated model: a = 1 where the output does not depend on the image (an untrained model),
 a = 0 where it is always right. So p = q - g_b / a, rounded to whole photos.
+
+How well it does, on 20 users of 26 real photos, smile or not, 64 px (mean absolute error of the share; always
+saying one half: 0.19): untrained convnet, mlp and lenet 0.00; untrained resnet18 0.06; convnet trained to
+50 % held-out accuracy 0.01, to 82 % 0.17, to 85 % 0.22, no better than saying one half. There the user's photos
+are fitted better than any probe, and labels are better granted (`threat_model.labels = "known"`). The label of
+a user who has only one still lies on the right side of one half in 95 % and 78 % of the cases.
 """
 
 import math

@@ -20,11 +20,14 @@ import pandas as pd
 from attacker import attacks
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
+from clients import defenses
 from clients.datasets import open_dataset
 from experiments import leakage
 from experiments.report import write_report
+from fl_sim import models
 from fl_sim.config import Config, ConfigError, dump, load
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
+from fl_sim.seeds import generator
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stages are `rounds`, `attacks` and `leakage`."""
@@ -84,11 +87,15 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
 
 
 def preflight(config: Config, note: Callable[[str], None]) -> None:
-    """Everything that can be known to fail later, now: datasets, attacks, priors, judges.
+    """Everything that can be known to fail later, now: dataset, model, defenses, attacks, priors, judges.
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
     open_dataset(config.dataset, config.seed)
+    model = config.model
+    models.build(model.name, 2, config.dataset.image_size, generator(config.seed), model.batch_norm, model.small_stem)
+    for table in config.defenses:
+        defenses.load(table)
     if config.workers.backend == "none":
         return
     for label, table in config.attacks.items():

@@ -279,5 +279,20 @@ def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
 
 
+def entry() -> None:
+    """`main` for a process of its own, which ends at once after a failure.
+
+    Flower's simulation leaves threads that wait for replies until the round's timeout, if Ray dies under it.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    entry()

@@ -35,14 +35,14 @@ from attacker.observation import Observation, Reconstruction
 class Settings:
     images: Literal["representative", "batch"] = "representative"  # one image a label, or one a photo
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
-    steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps (paper: 24,000)
+    steps: Annotated[int, Field(ge=1)] = 50  # optimisation steps; more fit noise (paper: 24,000)
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # Adam's first, in the image range [-1, 1]
     schedule: Literal["cosine", "steps"] = "cosine"  # of the rate; steps: / 10 at 3/8, 5/8, 7/8 (paper)
     tv: Annotated[float, Field(ge=0)] = 0.0  # weight of total variation against the distance (paper: 1e-4 to 1e-1)
     sign: bool = False  # Adam, per pixel, on the gradient's sign (paper: true)
-    shared: Annotated[float, Field(ge=0, lt=1)] = 0.67  # part of the rate for what the images share (paper: 0)
+    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the images share (paper: 0)
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 all alike
-    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the gradient; falls to a third of it (paper: 0)
+    blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the gradient; falls to a third of it (paper: 0)
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # `representative`: labels of smaller share get no image
 
 

@@ -38,9 +38,9 @@ from fl_sim.config import ConfigError
 class Settings:
     prior: str = "synthetic64"  # shipped name, diffusers folder or hub name
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
-    steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps
+    steps: Annotated[int, Field(ge=1)] = 70  # optimisation steps; more fit the noise of the mean gradient
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # in the image range [-1, 1]; falls to a tenth along a cosine
-    shared: Annotated[float, Field(ge=0, lt=1)] = 0.67  # part of the rate for what the groups share; 0 unties them
+    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the groups share; 0 unties them
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers in the distance: 0 as they come, 1 all alike
     blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient; falls to a third of it
     prior_weight: Annotated[float, Field(ge=0)] = 0.4  # of the prior's unit-norm gradient against the matching one's

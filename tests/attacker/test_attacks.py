@@ -116,7 +116,12 @@ def test_more_steps_match_better_and_find_the_user(module: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet18", {"batch_norm": "eval"}), ("resnet18", {"batch_norm": "train"}), ("lenet", {}), ("mlp", {})],
+    [
+        ("lenet", {}),
+        ("mlp", {}),
+        pytest.param("resnet18", {"batch_norm": "eval"}, marks=pytest.mark.slow),
+        pytest.param("resnet18", {"batch_norm": "train"}, marks=pytest.mark.slow),
+    ],
 )
 def test_every_model_can_be_attacked(name: str, options: dict[str, Any]) -> None:
     for result in run(user_diffusion, setting(name, **options), [0, 2], steps=2):

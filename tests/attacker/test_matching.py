@@ -41,7 +41,9 @@ def victim(name: str, norm: str = "eval") -> nn.Module:
     return load_model(model, model.state_dict())
 
 
-CASES = [(name, "eval") for name in MODELS] + [("resnet18", "train")]
+CASES = [(name, "eval") for name in MODELS if name != "resnet18"] + [
+    pytest.param("resnet18", norm, marks=pytest.mark.slow) for norm in ("eval", "train")
+]
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
