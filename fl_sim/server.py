@@ -36,6 +36,7 @@ def run_federation(config: Config, run: RunFolder, progress: Progress | None = N
     starts, and whatever stops the server later.
     """
     client_mods(config)  # a mistyped defense is an error now, not an error reply of every user
+    initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
     server = ServerApp()
 
     @server.main()
