@@ -5,6 +5,7 @@ Training goes on as without it, except that replies which no honest user sends a
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeGuard
 
@@ -110,7 +111,7 @@ class MaliciousServer(Strategy):
         """`reply` as a capture; `nodes` replied already in this round, `users` were accepted already."""
         node = reply.metadata.src_node_id
         if reply.has_error():
-            return self._no_update(node, "error", reply.error.reason or f"error code {reply.error.code}", reply)
+            return self._no_update(node, "error", _last_line(reply.error.reason) or f"code {reply.error.code}", reply)
         user = self._partitions.get(node, _claimed_partition(reply))
         if node in nodes:
             return self._no_update(node, "rejected", "the node has already replied in this round", reply)
@@ -209,6 +210,12 @@ def _is_distribution(value: object) -> TypeGuard[list[float]]:
     if not isinstance(value, list) or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in value):
         return False
     return math.isclose(sum(value), 1.0, abs_tol=1e-6)
+
+
+def _last_line(reason: str | None) -> str:
+    """The end of an error reply's reason, which is often a whole coloured traceback."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", reason or "").strip().splitlines()
+    return lines[-1].strip()[-300:] if lines else ""
 
 
 def _bytes(message: Message) -> int:

@@ -2,16 +2,18 @@
 
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+ATTEMPTS = 3  # Ray gives its own start 30 seconds, which a busy machine exceeds now and then
 OBJECT_STORE = 256 * 1024**2  # bytes; holds the messages under way, one an actor. Ray's default is 30 % of memory
 
 
@@ -39,29 +41,49 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int) -> None:
     with _quiet(), tempfile.TemporaryDirectory(prefix="fl", ignore_cleanup_errors=True) as folder:
         from flwr.simulation import run_simulation
 
-        init_args: dict[str, Any] = {
-            "address": "local",  # never a cluster that happens to run on this machine
-            "_temp_dir": folder,  # its sockets lie below: a path of at most about 40 characters
-            "object_store_memory": OBJECT_STORE,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-        }
+        _start_ray(folder)  # Flower uses the Ray it finds, and shuts it down at the end
         try:
             run_simulation(
                 server_app=stoppable,
                 client_app=client_app,
                 num_supernodes=num_users,
-                backend_config={"init_args": init_args, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
         except BaseException:
             stopped.set()
             raise
 
 
+def _start_ray(folder: str) -> None:
+    """A Ray cluster of this process alone, its files below `folder`. RuntimeError if one is running already."""
+    import ray
+
+    if ray.is_initialized():
+        raise RuntimeError("Ray is already running in this process, and Flower would shut it down; call ray.shutdown()")
+    # Workers inherit it: they must find what this process finds, a third party's dataset or model too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",  # never a cluster that happens to run on this machine
+                _temp_dir=folder,  # its sockets lie below: a path of at most about 40 characters
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        except Exception:
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No telemetry, and Flower's log from errors upwards; the environment is as before afterwards."""
+    """No telemetry; no log, for what goes wrong in a client is in the index of the captures and what goes wrong
+    elsewhere is raised. The environment is as before afterwards.
+    """
     from flwr.supercore import telemetry
 
     before = dict(os.environ)
@@ -69,7 +91,7 @@ def _quiet() -> Iterator[None]:
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # it read the environment when it was imported
     logger = logging.getLogger("flwr")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
