@@ -133,7 +133,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """`flwr run .`: the run config names the config file and the folder of all runs."""
     config = config_file(context)
-    run = RunFolder(Path(str(context.run_config["runs"])) / config.name)
+    run = RunFolder(Path(str(context.run_config.get("runs", "runs"))) / config.name)
     text = dump(config).encode()
     if run.config.exists() and run.config.read_bytes() != text:
         raise ConfigError(f"{run.root} holds a run with another config; give this one another name in its config file")

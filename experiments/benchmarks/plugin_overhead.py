@@ -119,7 +119,7 @@ def benchmark(users: int, rounds: int, repeats: int, photos: int, image_size: in
         watched.append(measure(config, client, watched=True))
 
     def median(timings: list[Timing], clock: str) -> float:
-        return statistics.median(getattr(timing, clock) for timing in timings) / rounds
+        return float(statistics.median(getattr(timing, clock) for timing in timings)) / rounds
 
     return {
         "users": users,

@@ -87,7 +87,12 @@ def _quiet() -> Iterator[None]:
     from flwr.supercore import telemetry
 
     before = dict(os.environ)
-    os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0")
+    os.environ.update(
+        FLWR_TELEMETRY_ENABLED="0",
+        FLWR_DISABLE_UPDATE_CHECK="1",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # the coming default; Ray warns where it is unset
+    )
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # it read the environment when it was imported
     logger = logging.getLogger("flwr")
     level = logger.level

@@ -34,9 +34,7 @@ def weights(out):
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(tmp_path):
     train(tmp_path / "whole", 6)
     with pytest.raises(InterruptedError):
-        train_prior.train(
-            photos(32), photos(8, 1), tmp_path / "stopped", settings(6), 0, CPU, {}, interrupt_after(4)
-        )
+        train_prior.train(photos(32), photos(8, 1), tmp_path / "stopped", settings(6), 0, CPU, {}, interrupt_after(4))
     train(tmp_path / "stopped", 6)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
