@@ -11,6 +11,7 @@ over an actor's whole life, so that a long run would lose its workers one by one
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -23,6 +24,7 @@ from fl_sim.config import ConfigError, Workers
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 OBJECT_STORE = 100_000_000  # bytes; only jobs and one-line outcomes pass through it
+CONNECT = 10  # seconds to wait for a cluster that RAY_ADDRESS names
 LONGEST_TEMPORARY = 30  # characters; Ray puts sockets below it, whose paths may have 107
 
 
@@ -114,8 +116,10 @@ def _connect(workers: Workers) -> tuple[Any, str | None]:
         if len(tempfile.gettempdir()) <= LONGEST_TEMPORARY:
             temporary = private["_temp_dir"] = tempfile.mkdtemp(prefix="fl-")
     try:
+        if address not in {"local", "auto"}:
+            _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
-    except Exception as error:  # Ray raises many kinds: no route, wrong version, no memory
+    except Exception as error:  # of many kinds: no port, no route, wrong version, no memory
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -123,3 +127,9 @@ def _connect(workers: Workers) -> tuple[Any, str | None]:
         where = "on this machine" if address == "local" else f"at RAY_ADDRESS={address}"
         raise ConfigError(f"Ray cannot be reached {where} ({type(error).__name__}: {reason}); {instead}") from error
     return ray, temporary
+
+
+def _knock(address: str) -> None:
+    """OSError unless something listens at `host:port`; Ray itself would keep trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT).close()

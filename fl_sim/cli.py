@@ -185,7 +185,8 @@ def doctor(as_json: AsJson = False) -> None:
         for finding in findings:
             mark = {"ok": "[green]ok[/]     ", "optional": "[yellow]absent[/] ", "broken": "[red]broken[/] "}
             remedy = f"  -> {finding.remedy}" if finding.remedy else ""
-            Console(highlight=False).print(f"{mark[finding.state]} {finding.subject}: {finding.found}{remedy}")
+            line = f"{mark[finding.state]} {finding.subject}: {finding.found}{remedy}"
+            Console(highlight=False).print(line, soft_wrap=True)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
 
