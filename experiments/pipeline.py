@@ -53,15 +53,7 @@ def run(config: Config, folder: RunFolder, progress: Progress, note: Callable[[s
     """
     preflight(config, note)
     _claim(config, folder)
-    dataset = open_dataset(config.dataset, config.seed)
-    write_manifest(
-        folder,
-        seed=config.seed,
-        users=dataset.num_users,
-        num_classes=dataset.num_classes,
-        image_size=dataset.image_size,
-        threat_model=threat_model(config),
-    )
+    _stamp(folder, config)
     from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
     with _dispatcher(folder, config, progress, follow=True) as dispatch:
@@ -81,6 +73,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
     preflight(config, note)
     write_atomically(folder.config, dump(config).encode())
+    _stamp(folder, config)
     with _dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
         pass
     return _judge(folder, config, progress, dispatch)
@@ -198,6 +191,21 @@ def _claim(config: Config, folder: RunFolder) -> None:
                 "or fl-sim attack to attack its captures otherwise"
             )
     write_atomically(folder.config, dump(config).encode())
+
+
+def _stamp(folder: RunFolder, config: Config) -> None:
+    """Write the manifest of a run that has none yet: a new one, or one that `flwr run` has captured."""
+    if folder.manifest.exists():
+        return
+    dataset = open_dataset(config.dataset, config.seed)
+    write_manifest(
+        folder,
+        seed=config.seed,
+        users=dataset.num_users,
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        threat_model=threat_model(config),
+    )
 
 
 def _saved(folder: RunFolder) -> Config:

@@ -37,6 +37,11 @@ def run_federation(config: Config, run: RunFolder, progress: Progress | None = N
     """
     client_mods(config)  # a mistyped defense is an error now, not an error reply of every user
     initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
+    rounds = config.federation.rounds
+    if len(_finished(CaptureStore(run), run)) >= rounds:  # nothing to train, so no engine to start
+        if progress is not None:
+            progress(rounds, rounds)
+        return
     server = ServerApp()
 
     @server.main()

@@ -93,3 +93,9 @@ def test_flwr_run_captures_a_whole_run(environment, tmp_path):
     assert store.users(1) == store.users(2) == [0, 1]
     assert pd.read_parquet(run.rounds)["accepted"].tolist() == [2, 2]
     assert run.config.exists()
+    attack = ["attack", str(run.root), "--workers", "local", "-o", "attacks={prior_only={steps=2}}", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_sim.cli", *attack], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["rounds"]) == {"1", "2"}
