@@ -34,8 +34,8 @@ from attacker import attacks
 from attacker.attacks import Attack
 from attacker.jobs import Job, batches, is_done
 from attacker.store import CaptureStore
-from attacker.workers import Pool, open_pool
-from fl_sim.config import Config, ConfigError, load
+from attacker.workers import Pool
+from fl_sim.config import Config, ConfigError, Workers, load
 from fl_sim.runs import RunFolder, write_atomically
 
 POLL = 0.2  # seconds between two looks at the capture store
@@ -167,6 +167,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         return 130  # nobody listens any more
     return 1 if dispatcher.failed or dispatcher.under_way else 0
+
+
+def open_pool(root: Path, workers: Workers) -> Pool:
+    """The pool of `workers.backend` for the run folder `root`; its workers start loading at once.
+
+    Raises ConfigError if Ray is asked for and cannot be had.
+    """
+    if workers.backend == "ray":
+        from attacker.ray_pool import RayPool
+
+        return RayPool(root, workers)
+    from attacker.local_pool import LocalPool
+
+    return LocalPool(root, workers)
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -8,7 +8,6 @@ same for both.
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -38,20 +37,6 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """End all workers at once, busy or not."""
-
-
-def open_pool(root: Path, workers: Workers) -> Pool:
-    """The pool of `workers.backend` for the run folder `root`; its workers start loading at once.
-
-    Raises ConfigError if Ray is asked for and cannot be had.
-    """
-    if workers.backend == "ray":
-        from attacker.ray_pool import RayPool
-
-        return RayPool(root, workers)
-    from attacker.local_pool import LocalPool
-
-    return LocalPool(root, workers)
 
 
 def worker_count(workers: Workers, cores: int, gpus: int) -> int:

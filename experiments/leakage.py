@@ -6,8 +6,7 @@ only the column `seconds` is a measured time.
 """
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from experiments.controls import Exhibit, exhibits, prior_label, references
 from experiments.gallery import Gallery, build_gallery, check_size
 from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.threads import one_thread
 
 __all__ = ["COLUMNS", "aggregate", "measure", "preflight"]
 
@@ -116,7 +116,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
     tables = _attacks(run, captured)
     priors = {label: table for label, table in tables.items() if _name(label, table) == "prior_only"}
     labels = [label for label in tables if label not in priors] or sorted(priors)
-    with _one_thread():
+    with one_thread():
         judges = _judges(config)
         dataset = open_dataset(config.dataset, config.seed)
         users = sorted({user for accepted in captured.values() for user in accepted})
@@ -221,14 +221,3 @@ def _typed(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     kinds |= {f"attr_{name}_{side}": "Int64" for name in names for side in ("true", "inferred")}
     table = table.reindex(columns=list(kinds)).astype(kinds)
     return table.sort_values(KEYS, ignore_index=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread inside, so that sums are taken in the same order on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,8 +5,7 @@ EVALUATE  the model in, loss and accuracy on the user's held-out photos out
 QUERY     the partition id, which Flower's message metadata does not carry
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from clients.defenses.mods import client_mods, wrap
 from clients.user import FaceDataset, User
 from fl_sim import models, seeds
 from fl_sim.config import Config, load
+from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
 
 ReadConfig = Callable[[Context], Config]
@@ -46,17 +46,6 @@ def client_app(read_config: ReadConfig) -> ClientApp:
         return Message(RecordDict({"metrics": MetricRecord({"partition-id": _partition(context)})}), reply_to=message)
 
     return app
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread within: sums are split over threads, so their number changes the last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def victim_model(config: Config, num_classes: int) -> nn.Module:

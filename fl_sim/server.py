@@ -21,10 +21,11 @@ from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.defenses.mods import client_mods
 from fl_sim import engines
-from fl_sim.client import client_app, config_file, one_thread, victim_model
+from fl_sim.client import client_app, config_file, victim_model
 from fl_sim.config import Config, ConfigError, dump
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.strategy import FedSGD
+from fl_sim.threads import one_thread
 
 Progress = Callable[[int, int], None]  # (finished rounds, all rounds)
 

@@ -12,9 +12,10 @@ from tiny_faces import open_tiny, tiny_config
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.local import local_gradient
-from fl_sim.client import one_thread, victim_model
+from fl_sim.client import victim_model
 from fl_sim.runs import RunFolder
 from fl_sim.strategy import FedSGD
+from fl_sim.threads import one_thread
 from fl_sim.updates import apply_gradient
 
 

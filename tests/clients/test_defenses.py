@@ -12,10 +12,11 @@ from attacker.store import CaptureStore
 from clients.defenses import apply, clip, gaussian_noise, load, names
 from clients.defenses.mods import client_mods
 from fl_sim import seeds
-from fl_sim.client import one_thread, victim_model
+from fl_sim.client import victim_model
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 from fl_sim.strategy import FedSGD
+from fl_sim.threads import one_thread
 from fl_sim.updates import flatten, norm
 
 entries = st.floats(-1e6, 1e6, width=32)
