@@ -98,7 +98,7 @@ def gallery(material: Material, with_private_photos: bool) -> Gallery:
     else:
         notes.append(
             "The private photos are not shown: they are of real people, and this page may travel. "
-            "write_report(run, with_private_photos=True) puts them in."
+            "fl-sim report RUN --with-private-photos puts them in."
         )
     portraits, photos_of = [], 0
     for user in users[:USERS]:
