@@ -1,6 +1,6 @@
 """Trains the face recogniser for synthetic faces, and classifiers of their attributes.
 
-    fl-sim train-identity            (or: python -m experiments.train_identity --steps 600)
+    fl-sim train-identity --out identity64.safetensors --steps 600
 
 Supervised contrastive learning (Khosla et al. 2020) over a pool of people that is renewed all the time:
 some thousand identities, none of which is a user, a public person or seen by the prior (their random

@@ -143,7 +143,7 @@ def train_prior(
 @app.command("train-identity")
 def train_identity(
     out: Annotated[Path, typer.Option(help="Safetensors file for the encoder and its attribute classifiers.")],
-    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    steps: Annotated[int, typer.Option(min=1)] = 600,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
     as_json: AsJson = False,
