@@ -219,8 +219,8 @@ def _saved(folder: RunFolder) -> Config:
 def _difference(before: Config, now: Config, except_for: tuple[str, ...]) -> str | None:
     """The first key that differs, in words; None if all is the same but the sections `except_for`."""
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    for section in old.keys() - set(except_for):
-        if old[section] == new[section]:
+    for section in old:
+        if section in except_for or old[section] == new[section]:
             continue
         if not isinstance(old[section], dict):
             return f"{section} was {old[section]!r}, now it is {new[section]!r}"
