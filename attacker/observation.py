@@ -8,15 +8,27 @@ from fl_sim.updates import Update
 
 
 @dataclass(frozen=True)
+class LocalTraining:
+    """How a user trains before it replies (FedAvg); one pass over one batch is FedSGD."""
+
+    epochs: int  # passes over the private photos, 1 or more
+    batch_size: int  # photos a step; 0: all of them in one batch
+    learning_rate: float  # of each step
+
+
+@dataclass(frozen=True)
 class Observation:
     """One captured update. No private data: what crossed the wire and what the protocol makes public."""
 
     server_round: int
     user: int
     parameters: Update  # global model as sent, parameters and buffers, by name
-    gradient: Update  # as received (recovered from weights where those were sent), by parameter name
+    gradient: Update  # as received (recovered from weights where those were sent): the sum over the user's steps
     num_examples: int  # photos behind the mean loss, as reported for the weighted average
     label_proportions: Tensor | None  # (num_classes,), sums to 1; None unless the threat model grants it
+    local: LocalTraining | None = None  # None: one gradient of all photos, or not known
+    history: tuple["Observation", ...] = ()  # earlier updates of the same user, latest first
+    statistics: Update | None = None  # batch-norm means and variances of the photos, f"{layer}.mean" and ".var" (c,)
 
 
 @dataclass(frozen=True)
