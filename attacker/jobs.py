@@ -23,6 +23,7 @@ from torch import nn
 
 from attacker import attacks
 from attacker.attacks import Attack, Attacker
+from attacker.observation import Observation
 from attacker.prior import Prior, load_prior
 from attacker.store import CaptureStore, write_reconstruction
 from fl_sim import models, seeds
@@ -70,7 +71,8 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
 
 def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
     """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
-    captured = [run.global_model(server_round), run.capture(server_round, user)]
+    rounds = [server_round, *CaptureStore(run).earlier_rounds(server_round, user, _earlier(attack))]
+    captured = [path for one in rounds for path in (run.global_model(one), run.capture(one, user))]
     table = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
@@ -80,6 +82,12 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
     }
     plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths to text, tuples to lists
     return plain
+
+
+def _earlier(attack: Attack) -> int:
+    """How many earlier rounds of a user the attack wants: one less than its setting `rounds`, if it has that."""
+    rounds: int = getattr(attack.settings, "rounds", 1)
+    return rounds - 1
 
 
 def _digest(path: Path) -> str:
@@ -153,9 +161,9 @@ class Workbench:
 
     def perform(self, job: Job) -> None:
         """Do the job: one attack call, one reconstruction file a user."""
-        attack, store = self.attacks[job.label], CaptureStore(self.run)
+        attack = self.attacks[job.label]
         found = attack.run(
-            [store.observation(job.server_round, user) for user in job.users],
+            [self._observation(attack, job.server_round, user) for user in job.users],
             self.attacker(attack),
             attack.settings,
             [seeds.generator(self.config.seed, "attack", job.label, job.server_round, user) for user in job.users],
@@ -166,6 +174,13 @@ class Workbench:
         for user, reconstruction in zip(job.users, found, strict=True):
             table = recipe(self.run, self.config, attack, job.server_round, user)
             write_reconstruction(self.run, job.label, job.server_round, user, reconstruction, table)
+
+    def _observation(self, attack: Attack, server_round: int, user: int) -> Observation:
+        """What is known of `user`, with as many earlier rounds as the attack wants and the store has."""
+        store = CaptureStore(self.run)
+        earlier = store.earlier_rounds(server_round, user, _earlier(attack))
+        history = tuple(store.observation(one, user) for one in earlier)
+        return dataclasses.replace(store.observation(server_round, user), history=history)
 
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from attacker.observation import LocalTraining
 from attacker.store import Capture, CaptureStore
 from fl_sim.updates import Update, norm, problem, to_gradient
 
@@ -34,14 +35,16 @@ class MaliciousServer(Strategy):
         learning_rate: float,
         max_norm: float,
         timeout: float,
+        local: LocalTraining | None = None,
     ) -> None:
         self.inner = inner
         self.store = store
         self.parameter_names = list(parameter_names)  # of the model, without buffers, in its order
         self.update: Literal["gradient", "weights"] = update
-        self.learning_rate = learning_rate  # of the users' local step; used where the replies are weights
+        self.learning_rate = learning_rate  # of the users' local steps; used where the replies are weights
         self.max_norm = max_norm  # L2 norm of a gradient
         self.timeout = timeout  # seconds to wait for the answers to QUERY
+        self.local = local  # what the attacker is told of several local steps
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
@@ -83,7 +86,7 @@ class MaliciousServer(Strategy):
         arrays, metrics = self.inner.aggregate_train(server_round, passed)
         if arrays is not None:
             self._remember(arrays)
-        self.store.save_round(server_round, captures, self.update, self.learning_rate, self._parameters)
+        self.store.save_round(server_round, captures, self.update, self.learning_rate, self._parameters, self.local)
         return arrays, metrics
 
     def configure_evaluate(

@@ -6,6 +6,7 @@ and can be attacked while training goes on; a run that dies in between loses onl
 Every file is written under a temporary name, fsynced and renamed. Nothing is pickled.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attacker.observation import Observation, Reconstruction
+from attacker.observation import LocalTraining, Observation, Reconstruction
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.updates import Update, to_gradient
 
@@ -79,13 +80,20 @@ class CaptureStore:
         update: Literal["gradient", "weights"],
         learning_rate: float,
         next_parameters: Mapping[str, Tensor],
+        local: LocalTraining | None = None,
     ) -> None:
         """Queue a round: its captures, the model of the round after it, its index lines and end mark.
 
-        Waits for what was queued before, so at most one round is held in memory.
+        `local` is what the attacker knows of the users' local steps. Waits for what was queued before, so at
+        most one round is held in memory.
         """
         self.wait()
-        self._queue(self._write_round, server_round, list(captures), update, learning_rate, dict(next_parameters))
+        facts = {
+            "update": update,
+            "learning_rate": learning_rate,
+            "local": None if local is None else dataclasses.asdict(local),
+        }
+        self._queue(self._write_round, server_round, list(captures), facts, dict(next_parameters))
 
     def wait(self) -> None:
         """Return when all that was queued is on disk; raises the OSError of a write that failed."""
@@ -110,20 +118,17 @@ class CaptureStore:
     def _write_model(self, server_round: int, parameters: Update) -> None:
         write_atomically(self.run.global_model(server_round), _encode(parameters))
 
-    def _write_round(
-        self, server_round: int, captures: list[Capture], update: str, learning_rate: float, next_parameters: Update
-    ) -> None:
+    def _write_round(self, server_round: int, captures: list[Capture], facts: Row, next_parameters: Update) -> None:
         for capture in captures:
             if capture.update is not None and capture.user is not None:
-                facts = {
+                about = {
                     "round": server_round,
                     "user": capture.user,
                     "num_examples": capture.num_examples,
-                    "update": update,
-                    "learning_rate": learning_rate,
                     "label_proportions": capture.label_proportions,
+                    **facts,
                 }
-                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, facts))
+                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, about))
         self._write_model(server_round + 1, next_parameters)
         rows = [capture.row(server_round) for capture in captures]
         rows.append({"round": server_round, "status": "finished"})
@@ -141,6 +146,13 @@ class CaptureStore:
     def users(self, server_round: int) -> list[int]:
         """Users whose update of a finished round was accepted, ascending."""
         return sorted(row["user"] for row in self.replies(server_round) if row["status"] == "accepted")
+
+    def earlier_rounds(self, server_round: int, user: int, count: int) -> list[int]:
+        """The `count` latest finished rounds before `server_round` in which the update of `user` was accepted."""
+        rows = self._rows() if count > 0 else []
+        finished = {row["round"] for row in rows if row["status"] == "finished"}
+        accepted = {row["round"] for row in rows if row["status"] == "accepted" and row["user"] == user}
+        return sorted((one for one in finished & accepted if one < server_round), reverse=True)[:count]
 
     def replies(self, server_round: int) -> list[Row]:
         """The index lines of a round, by user."""
@@ -163,7 +175,7 @@ class CaptureStore:
         update, facts = _decode(self.run.capture(server_round, user))
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
-        proportions = facts["label_proportions"]
+        proportions, local = facts["label_proportions"], facts["local"]
         return Observation(
             server_round=server_round,
             user=user,
@@ -171,6 +183,7 @@ class CaptureStore:
             gradient=update,
             num_examples=facts["num_examples"],
             label_proportions=None if proportions is None else torch.tensor(proportions),
+            local=None if local is None else LocalTraining(**local),
         )
 
     def _rows(self) -> list[Row]:

@@ -1,5 +1,7 @@
-"""What a user computes: the gradient of the mean loss over the private photos, and the held-out loss."""
+"""What a user computes: the gradient of the mean loss over the private photos, local training, the held-out loss."""
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -7,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from clients.user import Faces
-from fl_sim.models import normalise
-from fl_sim.updates import Update
+from fl_sim.config import Federation
+from fl_sim.models import normalise, trainable
+from fl_sim.updates import Update, apply_gradient
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,32 @@ def local_gradient(model: nn.Module, faces: Faces) -> Update:
     loss = functional.cross_entropy(model(normalise(faces.photos)), faces.labels)
     gradients = torch.autograd.grad(loss, parameters)
     return dict(zip(names, gradients, strict=True))
+
+
+def local_update(model: nn.Module, faces: Faces, section: Federation, generator: torch.Generator) -> Update:
+    """The sum of the gradients of all local SGD steps: (w - w_end) / lr, without its rounding (McMahan et al. 2017).
+
+    One epoch over one batch is `local_gradient`, bit for bit. `model` stays as it is; `generator` shuffles.
+    """
+    moving = copy.deepcopy(model)
+    total: Update = {}
+    for batch in _batches(faces, section, generator):
+        gradient = local_gradient(moving, batch)
+        total = {name: total[name] + value for name, value in gradient.items()} if total else gradient
+        moving.load_state_dict(apply_gradient(trainable(moving), gradient, section.learning_rate), False)
+    return total
+
+
+def _batches(faces: Faces, section: Federation, generator: torch.Generator) -> Iterator[Faces]:
+    """The photos of each local step; the last of an epoch may have fewer."""
+    count = len(faces.photos)
+    for _ in range(section.local_epochs):
+        if section.batch_size == 0:
+            yield faces
+            continue
+        order = torch.randperm(count, generator=generator)
+        for part in torch.split(order, section.batch_size):
+            yield Faces(faces.photos[part], faces.labels[part], faces.attributes)
 
 
 @torch.no_grad()

@@ -100,11 +100,16 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
 
 def threat_model(config: Config) -> dict[str, Any]:
-    """What the attacker knows and may do in this run; stamped on the manifest and the report."""
+    """What the attacker knows and may do in this run; stamped on the manifest and the report.
+
+    `local_steps` are those of a user who has as many photos as the config asks for.
+    """
+    section, photos = config.federation, config.dataset.photos
     return {
         "labels": config.threat_model.labels,
-        "update": config.federation.update,
-        "local_steps": 1,
+        "update": section.update,
+        "local_steps": section.local_epochs * (-(-photos // section.batch_size) if section.batch_size else 1),
+        "local_training": config.threat_model.local_training,
         "aggregated": False,
         "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],

@@ -59,7 +59,9 @@ def victim_model(config: Config, num_classes: int) -> nn.Module:
 
 def _train(config: Config, message: Message, context: Context) -> Message:
     model, user = _received(config, message), _user(_key(config), _partition(context))
-    gradient = local.local_gradient(model, user.private)
+    server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+    shuffle = seeds.generator(config.seed, "local", server_round, user.partition)
+    gradient = local.local_update(model, user.private, config.federation, shuffle)
     update: Update = gradient
     if config.federation.update == "weights":
         update = apply_gradient(models.trainable(model), gradient, config.federation.learning_rate)

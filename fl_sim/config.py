@@ -69,9 +69,13 @@ class Federation(Section):
     rounds: Annotated[int, Field(ge=1)] = 3
     """Each user sends one update a round."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    """Of the server's step on the mean gradient."""
+    """Of a user's local steps, and of the server's step on the mean gradient."""
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over the private photos before a user replies; more than one step makes FedSGD FedAvg."""
+    batch_size: Annotated[int, Field(ge=0)] = 0
+    """Photos a local step, shuffled every epoch; 0: all of them, which with one epoch is FedSGD."""
     update: Literal["gradient", "weights"] = "gradient"
-    """What a user replies: the gradient g, or the weights w - learning_rate * g."""
+    """What a user replies: the sum g of its steps' gradients, or the weights w - learning_rate * g."""
     max_norm: Annotated[float, Field(gt=0)] = 1e6
     """L2 norm above which a reply is rejected as absurd."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -81,6 +85,8 @@ class Federation(Section):
 class ThreatModel(Section):
     labels: Literal["recovered", "known"] = "recovered"
     """Whether the attacker must read the label proportions off the update or is told them."""
+    local_training: Literal["known", "unknown"] = "known"
+    """Whether the attacker knows local_epochs, batch_size and learning_rate, or takes any update for one gradient."""
 
 
 class Workers(Section):

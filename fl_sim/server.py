@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.defenses.mods import client_mods
@@ -71,6 +72,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             learning_rate=section.learning_rate,
             max_norm=section.max_norm,
             timeout=section.timeout,
+            local=told_local_training(config),
         )
         try:
             for server_round in range(first, section.rounds + 1):
@@ -99,6 +101,14 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             store.wait()
     if progress is not None:
         progress(section.rounds, section.rounds)
+
+
+def told_local_training(config: Config) -> LocalTraining | None:
+    """The users' local steps as far as the threat model tells the attacker; None for the one gradient of FedSGD."""
+    section = config.federation
+    if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
+        return None
+    return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
 
 
 def initial_model(config: Config) -> nn.Module:

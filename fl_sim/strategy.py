@@ -2,7 +2,8 @@
 
     w <- w - lr * sum_k (n_k / n) g_k            (McMahan et al. 2017, FedSGD)
 
-Users that reply with weights w - lr * g_k are averaged the same way, which is the same step.
+Users that reply with weights w - lr * g_k are averaged the same way, which is the same step. Users that take
+several local steps of rate lr make it FedAvg by the same arithmetic: g_k is then the sum of their steps' gradients.
 """
 
 import math
