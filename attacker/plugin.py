@@ -6,12 +6,13 @@ Training goes on as without it, except that replies which no honest user sends a
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeGuard
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
 from attacker.observation import LocalTraining
 from attacker.store import Capture, CaptureStore
@@ -36,6 +37,7 @@ class MaliciousServer(Strategy):
         max_norm: float,
         timeout: float,
         local: LocalTraining | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.inner = inner
         self.store = store
@@ -45,6 +47,7 @@ class MaliciousServer(Strategy):
         self.max_norm = max_norm  # L2 norm of a gradient
         self.timeout = timeout  # seconds to wait for the answers to QUERY
         self.local = local  # what the attacker is told of several local steps
+        self.statistics = dict(statistics or {})  # tensors like the batch-norm statistics beside the replies, if any
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
@@ -76,6 +79,8 @@ class MaliciousServer(Strategy):
             if capture.status == "accepted" and capture.user is not None:
                 users.add(capture.user)
             if capture.status != "rejected":
+                if self.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
+                    reply.content.pop("statistics", None)
                 passed.append(reply)
         for node in self._requests.keys() - nodes:
             captures.append(self._no_update(node, "error", "no reply in time"))
@@ -136,11 +141,13 @@ class MaliciousServer(Strategy):
         return self._check(reply, node, user, examples, proportions)
 
     def _check(self, reply: Message, node: int, user: int, examples: int, proportions: list[float] | None) -> Capture:
-        records = list(reply.content.array_records.values())
+        records = dict(reply.content.array_records.items())
+        beside = records.pop("statistics", ArrayRecord()) if self.statistics else ArrayRecord()
         if len(records) != 1:
             return self._no_update(node, "rejected", f"the reply holds {len(records)} array records, expected 1", reply)
         try:
-            received: Update = dict(records[0].to_torch_state_dict())
+            received: Update = dict(next(iter(records.values())).to_torch_state_dict())
+            statistics: Update = dict(beside.to_torch_state_dict())
         except (TypeError, ValueError, OSError, EOFError) as error:
             return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
         # A user who sends weights may send the buffers too; they carry no gradient.
@@ -148,7 +155,9 @@ class MaliciousServer(Strategy):
         expected = {
             name: self._parameters[name] for name in self._parameters if name in {*self.parameter_names, *buffers}
         }
-        reason = problem(received, expected, math.inf)
+        reason = problem(received, expected, math.inf) or problem(statistics, self.statistics, math.inf)
+        if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
+            reason = "a batch-norm variance is below 0"
         if reason is not None:
             return self._no_update(node, "rejected", reason, reply, examples)
         update = {name: received[name] for name in self.parameter_names}
@@ -168,6 +177,7 @@ class MaliciousServer(Strategy):
             seconds=self._seconds(reply),
             update=update,
             label_proportions=proportions,
+            statistics=statistics or None,
         )
 
     def _no_update(

@@ -27,6 +27,7 @@ from fl_sim.updates import Update, to_gradient
 
 Row = dict[str, Any]
 Status = Literal["accepted", "rejected", "error"]
+STATISTICS = "statistics:"  # before the names of batch-norm statistics in a capture file; no parameter has a colon
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Capture:
     seconds: float | None  # from the request to the reply
     update: Update | None = None  # as received, gradient or weights; only of accepted ones
     label_proportions: list[float] | None = None
+    statistics: Update | None = None  # batch-norm means and variances of the user's photos
 
     def row(self, server_round: int) -> Row:
         return {
@@ -128,7 +130,9 @@ class CaptureStore:
                     "label_proportions": capture.label_proportions,
                     **facts,
                 }
-                write_atomically(self.run.capture(server_round, capture.user), _encode(capture.update, about))
+                beside = {f"{STATISTICS}{name}": value for name, value in (capture.statistics or {}).items()}
+                data = _encode({**capture.update, **beside}, about)
+                write_atomically(self.run.capture(server_round, capture.user), data)
         self._write_model(server_round + 1, next_parameters)
         rows = [capture.row(server_round) for capture in captures]
         rows.append({"round": server_round, "status": "finished"})
@@ -172,7 +176,9 @@ class CaptureStore:
     def observation(self, server_round: int, user: int) -> Observation:
         """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured."""
         parameters = self.parameters(server_round)
-        update, facts = _decode(self.run.capture(server_round, user))
+        tensors, facts = _decode(self.run.capture(server_round, user))
+        update = {name: value for name, value in tensors.items() if not name.startswith(STATISTICS)}
+        beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
         proportions, local = facts["label_proportions"], facts["local"]
@@ -184,6 +190,7 @@ class CaptureStore:
             num_examples=facts["num_examples"],
             label_proportions=None if proportions is None else torch.tensor(proportions),
             local=None if local is None else LocalTraining(**local),
+            statistics=beside or None,
         )
 
     def _rows(self) -> list[Row]:

@@ -24,10 +24,9 @@ from clients import defenses
 from clients.datasets import open_dataset
 from experiments import leakage
 from experiments.report import write_report
-from fl_sim import models
 from fl_sim.config import Config, ConfigError, dump, load
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
-from fl_sim.seeds import generator
+from fl_sim.victim import initial_model, origin
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stages are `rounds`, `attacks` and `leakage`."""
@@ -84,9 +83,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
-    open_dataset(config.dataset, config.seed)
-    model = config.model
-    models.build(model.name, 2, config.dataset.image_size, generator(config.seed), model.batch_norm, model.small_stem)
+    initial_model(config)
     for table in config.defenses:
         defenses.load(table)
     if config.workers.backend == "none":
@@ -110,7 +107,9 @@ def threat_model(config: Config) -> dict[str, Any]:
         "update": section.update,
         "local_steps": section.local_epochs * (-(-photos // section.batch_size) if section.batch_size else 1),
         "local_training": config.threat_model.local_training,
+        "batch_norm_statistics": config.threat_model.batch_norm_statistics,
         "aggregated": False,
+        "model": origin(config),
         "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],
         "defense_known": False,

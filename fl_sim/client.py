@@ -1,6 +1,7 @@
 """The user's side of the federation: a Flower ClientApp that answers TRAIN, EVALUATE and QUERY.
 
-TRAIN     the model in, the (defended) gradient or weights out, with the number of photos
+TRAIN     the model in, the (defended) gradient or weights out, with the number of photos and, where the
+          threat model says so, the label proportions and the batch-norm statistics of the photos
 EVALUATE  the model in, loss and accuracy on the user's held-out photos out
 QUERY     the partition id, which Flower's message metadata does not carry
 """
@@ -21,6 +22,7 @@ from fl_sim import models, seeds
 from fl_sim.config import Config, load
 from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
+from fl_sim.victim import victim_model
 
 ReadConfig = Callable[[Context], Config]
 
@@ -34,7 +36,10 @@ def client_app(read_config: ReadConfig) -> ClientApp:
         config = read_config(context)
         answer = wrap(lambda message, context: _train(config, message, context), client_mods(config))
         with one_thread():
-            return answer(message, context)
+            reply = answer(message, context)
+            if config.threat_model.batch_norm_statistics and not reply.has_error():
+                reply.content["statistics"] = _statistics(config, message, context)  # no defense covers them
+            return reply
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -46,15 +51,6 @@ def client_app(read_config: ReadConfig) -> ClientApp:
         return Message(RecordDict({"metrics": MetricRecord({"partition-id": _partition(context)})}), reply_to=message)
 
     return app
-
-
-def victim_model(config: Config, num_classes: int) -> nn.Module:
-    """The model of the config with its initial parameters; the server sends these in round 1."""
-    section = config.model
-    generator = seeds.generator(config.seed, "model")
-    return models.build(
-        section.name, num_classes, config.dataset.image_size, generator, section.batch_norm, section.small_stem
-    )
 
 
 def _train(config: Config, message: Message, context: Context) -> Message:
@@ -69,6 +65,13 @@ def _train(config: Config, message: Message, context: Context) -> Message:
     if config.threat_model.labels == "known":
         metrics["label-proportions"] = _label_proportions(user, _workplace(_key(config))[0].num_classes)
     return Message(RecordDict({"arrays": ArrayRecord(update), "metrics": metrics}), reply_to=message)
+
+
+def _statistics(config: Config, message: Message, context: Context) -> ArrayRecord:
+    """Batch-norm statistics of all private photos as one batch, under the model as it was sent."""
+    model, user = _received(config, message), _user(_key(config), _partition(context))
+    with torch.no_grad():
+        return ArrayRecord(models.batch_statistics(model, models.normalise(user.private.photos)))
 
 
 def _evaluate(config: Config, message: Message, context: Context) -> Message:

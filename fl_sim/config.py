@@ -60,7 +60,9 @@ class Model(Section):
     small_stem: bool = True
     """`resnet18`: 3x3 stride-1 stem without max-pool, for small images."""
     weights: LocalPath | None = None
-    """Safetensors file to start from instead of a fresh initialisation (a trained victim model)."""
+    """Safetensors file to start from instead of a fresh initialisation, such as `fl-sim train-model` writes.
+
+    A last linear layer for another number of classes is left out: that one starts fresh."""
 
 
 class Federation(Section):
@@ -87,6 +89,8 @@ class ThreatModel(Section):
     """Whether the attacker must read the label proportions off the update or is told them."""
     local_training: Literal["known", "unknown"] = "known"
     """Whether the attacker knows local_epochs, batch_size and learning_rate, or takes any update for one gradient."""
+    batch_norm_statistics: bool = False
+    """Whether users also send the means and variances that their photos have in each batch-norm layer."""
 
 
 class Workers(Section):

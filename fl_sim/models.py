@@ -115,6 +115,40 @@ def normalise(photos: Tensor) -> Tensor:
     return photos * 2 - 1
 
 
+def batch_statistics(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Mean and variance (c,) of what enters each BatchNorm2d layer when `model` sees images (n, 3, H, W) in [-1, 1].
+
+    By name, f"{layer}.mean" and f"{layer}.var", the variance over n * H * W without Bessel's correction, as the
+    layer computes it. Differentiable in the images. Empty for a model without batch norm.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+            found[f"{name}.mean"], found[f"{name}.var"] = mean, variance
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in _batch_norms(model)]
+    try:
+        model(images)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return found
+
+
+def statistics_like(model: nn.Module) -> dict[str, Tensor]:
+    """Zeros of the names and shapes of `batch_statistics`."""
+    layers = [(name, layer.num_features) for name, layer in _batch_norms(model)]
+    return {f"{name}.{kind}": torch.zeros(size) for name, size in layers for kind in ("mean", "var")}
+
+
+def _batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     """The parameters that a gradient is taken of, by name, detached; buffers are not among them."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}

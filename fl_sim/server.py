@@ -13,20 +13,18 @@ from pathlib import Path
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.defenses.mods import client_mods
-from fl_sim import engines
-from fl_sim.client import client_app, config_file, victim_model
+from fl_sim import engines, models
+from fl_sim.client import client_app, config_file
 from fl_sim.config import Config, ConfigError, dump
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
+from fl_sim.victim import initial_model
 
 Progress = Callable[[int, int], None]  # (finished rounds, all rounds)
 
@@ -73,6 +71,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             max_norm=section.max_norm,
             timeout=section.timeout,
             local=told_local_training(config),
+            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
         )
         try:
             for server_round in range(first, section.rounds + 1):
@@ -109,20 +108,6 @@ def told_local_training(config: Config) -> LocalTraining | None:
     if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
         return None
     return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
-
-
-def initial_model(config: Config) -> nn.Module:
-    """The model that round 1 starts from: fresh from the seed, or with the weights of `model.weights`."""
-    from clients.datasets import open_dataset
-
-    model = victim_model(config, open_dataset(config.dataset, config.seed).num_classes)
-    path = config.model.weights
-    if path is not None:
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {error}") from error
-    return model
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:

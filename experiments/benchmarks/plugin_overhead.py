@@ -27,9 +27,9 @@ from fl_sim import engines, seeds
 from fl_sim.client import client_app
 from fl_sim.config import Config, Dataset, parse
 from fl_sim.runs import RunFolder
-from fl_sim.server import initial_model
 from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
+from fl_sim.victim import initial_model
 
 
 @dataclass

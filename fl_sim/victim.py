@@ -1,0 +1,70 @@
+"""The model under attack as round 1 sends it: fresh, trained, or a trained backbone with a fresh head."""
+
+from typing import Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clients.datasets import open_dataset
+from fl_sim import models, seeds
+from fl_sim.config import Config, ConfigError
+
+Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
+
+
+def victim_model(config: Config, num_classes: int) -> nn.Module:
+    """The model of the config, initialised from its seed; `initial_model` has the weights that round 1 sends."""
+    section = config.model
+    generator = seeds.generator(config.seed, "model")
+    return models.build(
+        section.name, num_classes, config.dataset.image_size, generator, section.batch_norm, section.small_stem
+    )
+
+
+def initial_model(config: Config) -> nn.Module:
+    """The model that round 1 starts from: fresh from the seed, or with the weights of `model.weights`.
+
+    Raises ConfigError for weights that do not fit, and for a threat model that the model cannot serve.
+    """
+    return _start(config)[0]
+
+
+def origin(config: Config) -> Origin:
+    """Where the weights of `initial_model` are from; decides more than anything else how much leaks."""
+    return _start(config)[1]
+
+
+def _start(config: Config) -> tuple[nn.Module, Origin]:
+    model = victim_model(config, open_dataset(config.dataset, config.seed).num_classes)
+    if config.threat_model.batch_norm_statistics and not models.statistics_like(model):
+        raise ConfigError(
+            f"threat_model.batch_norm_statistics is set, but model {config.model.name!r} has no batch norm; "
+            "unset it or take resnet18"
+        )
+    path = config.model.weights
+    if path is None:
+        return model, "untrained"
+    try:
+        weights = load_file(path)
+        fresh = _fresh_head(model, weights)
+        model.load_state_dict({**weights, **fresh})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
+    return model, "trained backbone, fresh head" if fresh else "trained"
+
+
+def _fresh_head(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the model's last linear layer, if that of `weights` is for another number of classes; else none.
+
+    A backbone trained for one task then serves another (transfer learning).
+    """
+    name = next((name for name, layer in reversed([*model.named_modules()]) if isinstance(layer, nn.Linear)), "")
+    head = {key: value for key, value in model.state_dict().items() if key in {f"{name}.weight", f"{name}.bias"}}
+    if not head or not head.keys() <= weights.keys():
+        return {}
+    same_inputs = all(weights[key].shape[1:] == value.shape[1:] for key, value in head.items())
+    classes = {weights[key].shape[:1] for key in head}
+    other = len(classes) == 1 and classes != {value.shape[:1] for value in head.values()}
+    return head if same_inputs and other else {}

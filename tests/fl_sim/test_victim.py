@@ -1,0 +1,70 @@
+"""Where the weights of round 1 come from, and what a file of weights must be like."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_faces import tiny_config
+
+from fl_sim import models, seeds
+from fl_sim.config import ConfigError
+from fl_sim.victim import initial_model, origin, victim_model
+
+
+def saved(path, name, num_classes=2, image_size=32):
+    """A file of weights that no seed of these tests gives."""
+    model = models.build(name, num_classes, image_size, seeds.generator(77, "elsewhere"))
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["convnet", "lenet", "mlp", "tiny_faces:normed_net"])
+def test_weights_for_the_same_classes_are_loaded_whole(name, tmp_path):
+    config = tiny_config(model={"name": name, "weights": saved(tmp_path / "w.safetensors", name)})
+    loaded, file = initial_model(config).state_dict(), load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(loaded[key], file[key]) for key in file)
+    assert origin(config) == "trained"
+
+
+@pytest.mark.parametrize("name", ["convnet", "tiny_faces:normed_net"])
+def test_for_other_classes_the_head_starts_fresh_from_the_seed_and_all_else_is_loaded(name, tmp_path):
+    config = tiny_config(model={"name": name, "weights": saved(tmp_path / "w.safetensors", name, num_classes=7)})
+    loaded, file = initial_model(config).state_dict(), load_file(tmp_path / "w.safetensors")
+    fresh = victim_model(config, 2).state_dict()
+    head = {key for key in file if file[key].shape != fresh[key].shape}
+    assert len(head) == 2  # weight and bias
+    assert all(torch.equal(loaded[key], fresh[key] if key in head else file[key]) for key in file)
+    assert origin(config) == "trained backbone, fresh head"
+
+
+def test_no_weights_no_training():
+    config = tiny_config()
+    initial, fresh = initial_model(config).state_dict(), victim_model(config, 2).state_dict()
+    assert all(torch.equal(initial[key], fresh[key]) for key in fresh)
+    assert origin(config) == "untrained"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda weights: weights.pop("2.bias"),
+        lambda weights: weights.pop("4.bias"),  # half a head
+        lambda weights: weights.update({"4.bias": torch.zeros(3)}),  # a head of two minds
+        lambda weights: weights.update({"2.weight": torch.zeros(5, 48)}),  # another backbone
+        lambda weights: weights.update({"4.weight": torch.zeros(3, 5), "4.bias": torch.zeros(3)}),
+        lambda weights: weights.update({"more": torch.zeros(1)}),
+    ],
+)
+def test_any_other_mismatch_is_a_mistake(spoil, tmp_path):
+    config = tiny_config(model={"weights": saved(tmp_path / "w.safetensors", "tiny_faces:tiny_net")})
+    assert origin(config) == "trained"
+    weights = load_file(tmp_path / "w.safetensors")
+    spoil(weights)
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"model\.weights .* does not fit model"):
+        initial_model(config)
+
+
+def test_weights_for_another_image_size_are_a_mistake(tmp_path):
+    path = saved(tmp_path / "w.safetensors", "convnet", image_size=64)
+    with pytest.raises(ConfigError, match="does not fit model 'convnet'"):
+        initial_model(tiny_config(model={"name": "convnet", "weights": path}))
