@@ -1,4 +1,4 @@
-"""The command line: `fl-sim run | attack | report | train-prior | train-identity | faces | doctor`."""
+"""The command line: `fl-sim run | attack | report | train-prior | train-identity | train-model | faces | doctor`."""
 
 import json
 import math
@@ -154,6 +154,28 @@ def train_identity(
     with _bars() as progress:
         facts = training.identity(out, steps, seed, threads, progress)
     _print_facts(facts, as_json)
+
+
+@app.command("train-model")
+def train_model(
+    out: Annotated[Path, typer.Option(help="Safetensors file for the weights.")],
+    config: ConfigFile = None,
+    override: Overrides = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 32 photos.")] = 3000,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the model under attack on people who are never users, to attack a federation that has learnt much already.
+
+    For example: fl-sim train-model --out smile.safetensors -o dataset.name=folder -o dataset.root=FACES
+    """
+    from fl_sim import training
+
+    settings = load(config, override or [])
+    with _bars() as progress:
+        facts = training.model(settings, out, steps, threads, progress)
+    _print_facts(facts, as_json)
+    messages.print(f"model: {out}; use it with -o model.weights={out}")
 
 
 @app.command()

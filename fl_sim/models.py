@@ -145,6 +145,12 @@ def statistics_like(model: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{kind}": torch.zeros(size) for name, size in layers for kind in ("mean", "var")}
 
 
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
+    """The name and module of the last linear layer, which in all models here gives the logits; None without any."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return layers[-1] if layers else None
+
+
 def _batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
 

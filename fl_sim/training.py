@@ -1,21 +1,28 @@
-"""What the two training commands do: find the right people to learn from, train, and say how well."""
+"""What the training commands do: find the right people to learn from, train, and say how well."""
 
+import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from attacker import train_prior
 from clients.datasets import open_dataset
 from clients.datasets.synthetic import training_photos
-from fl_sim.config import ConfigError, Dataset
+from fl_sim import seeds, train_model
+from fl_sim.config import Config, ConfigError, Dataset
+from fl_sim.runs import write_atomically
+from fl_sim.victim import victim_model
 
 HELD_OUT = 512  # photos on which the denoising loss is measured, of people of their own
 PHOTOS_PER_PERSON = 4  # of synthetic people: many people matter more than many photos of each
+MODEL_PHOTOS = 6000  # of synthetic people, that a victim model is trained and tested on
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -32,8 +39,9 @@ def prior(
         held_out = training_photos("prior-held-out", HELD_OUT, dataset.image_size, 1, seed, device).photos
         source = f"synthetic people of the stream training/prior, seed {seed}"
     else:
-        train, held_out = _public_photos(dataset, photos, seed)
-        source = f"public people of {dataset.name} (split {dataset.public_split!r})"
+        public, _, held = _public_photos(dataset, seed, "a prior")
+        train, held_out = public[~held][:photos], public[held][:HELD_OUT]
+        source = _source(dataset)
     outcome = train_prior.train(
         train, held_out, out, settings, seed, device, {"source": source}, lambda k, n, loss: progress("steps", k, n)
     )
@@ -52,16 +60,66 @@ def identity(out: Path, steps: int, seed: int, threads: int, progress: Progress)
     )
 
 
-def _public_photos(dataset: Dataset, limit: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Photos of the dataset's public people, uint8; every tenth person is held out."""
+def model(config: Config, out: Path, steps: int, threads: int, progress: Progress) -> dict[str, Any]:
+    """Train the config's model for its task into the file `out`, which `model.weights` takes; how well it does.
+
+    On people who are never users, every tenth of them held out. ConfigError for the task `identity`.
+    """
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    dataset, settings = config.dataset, train_model.Settings(steps=steps)
+    if dataset.task == "identity":
+        raise ConfigError(
+            "dataset.task = 'identity' is about the users, of whom nobody else has photos; train for a binary task "
+            "such as smile: model.weights gives that backbone a fresh head for identity"
+        )
+    if dataset.name == "synthetic":
+        open_dataset(dataset, config.seed)  # knows the tasks
+        made = training_photos("model", MODEL_PHOTOS, dataset.image_size, PHOTOS_PER_PERSON, config.seed)
+        photos, held = made.photos, made.identity % 10 == 9
+        labels = made.smiles if dataset.task == "smile" else made.attributes[dataset.task]
+        source = f"synthetic people of the stream training/model, seed {config.seed}"
+    else:
+        photos, labels, held = _public_photos(dataset, config.seed, "a model")
+        source = _source(dataset)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, began = victim_model(config, 2).to(device), time.monotonic()
+    draws = seeds.generator(config.seed, "train-model")
+    train_model.train(
+        network, photos[~held], labels[~held], settings, draws, lambda done, total: progress("steps", done, total)
+    )
+    facts = {
+        "task": dataset.task,
+        "source": source,
+        "train_photos": int((~held).sum()),
+        "held_out_photos": int(held.sum()),
+        "held_out_accuracy": train_model.accuracy(network, photos[held], labels[held]),
+        "held_out_commoner_label": float(labels[held].bincount().max() / held.sum()),  # what guessing gets
+        "seconds": time.monotonic() - began,
+        **asdict(settings),
+    }
+    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    write_atomically(out, save(weights, {"facts": json.dumps(facts)}))
+    return facts
+
+
+def _source(dataset: Dataset) -> str:
+    return f"public people of {dataset.name} (split {dataset.public_split!r})"
+
+
+def _public_photos(dataset: Dataset, seed: int, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
+    """All photos (n, 3, H, W) uint8 of the dataset's public people, their labels (n,), and which are held out (n,).
+
+    Held out is every tenth person.
+    """
     faces = open_dataset(dataset, seed)
     if faces.num_public < 10:
         raise ConfigError(
-            f"dataset {dataset.name} has {faces.num_public} public people; a prior needs at least 10 who are no users"
+            f"dataset {dataset.name} has {faces.num_public} public people; {purpose} needs at least 10 who are no users"
         )
-    train: list[Tensor] = []
-    held_out: list[Tensor] = []
-    for person in range(faces.num_public):
-        photos = (faces.public(person).photos * 255).round().to(torch.uint8)
-        (held_out if person % 10 == 9 else train).append(photos)
-    return torch.cat(train)[:limit], torch.cat(held_out)[:HELD_OUT]
+    photos, labels, held = [], [], []
+    for index in range(faces.num_public):
+        person = faces.public(index)
+        photos.append((person.photos * 255).round().to(torch.uint8))
+        labels.append(person.labels)
+        held.append(torch.full_like(person.labels, index % 10 == 9, dtype=torch.bool))
+    return torch.cat(photos), torch.cat(labels), torch.cat(held)

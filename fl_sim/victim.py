@@ -60,9 +60,12 @@ def _fresh_head(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tenso
 
     A backbone trained for one task then serves another (transfer learning).
     """
-    name = next((name for name, layer in reversed([*model.named_modules()]) if isinstance(layer, nn.Linear)), "")
-    head = {key: value for key, value in model.state_dict().items() if key in {f"{name}.weight", f"{name}.bias"}}
-    if not head or not head.keys() <= weights.keys():
+    found = models.last_linear(model)
+    if found is None:
+        return {}
+    name, layer = found
+    head = {f"{name}.{key}": value for key, value in layer.state_dict().items()}
+    if not head.keys() <= weights.keys():
         return {}
     same_inputs = all(weights[key].shape[1:] == value.shape[1:] for key, value in head.items())
     classes = {weights[key].shape[:1] for key in head}

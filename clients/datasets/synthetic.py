@@ -120,6 +120,7 @@ class TrainingPhotos(NamedTuple):
 
     photos: Tensor  # (count, 3, s, s) uint8
     identity: Tensor  # (count,) int64, from 0
+    smiles: Tensor  # (count,) int64
     attributes: Mapping[str, Tensor]  # of the person of each photo, (count,) int64
 
 
@@ -141,6 +142,7 @@ def training_photos(
     people = [draw_person(seed, "training", split, index) for index in range(-(-count // photos_per_person))]
     codes = torch.cat([person.identity for person in people]) if people else torch.empty(0, 1)
     identity = torch.arange(count) // photos_per_person  # (count,)
+    smiles = torch.empty(count, dtype=torch.int64)
     per_chunk = max(1, 256 // photos_per_person)  # people
     for first in range(0, len(people), per_chunk):
         chunk = range(first, min(first + per_chunk, len(people)))
@@ -149,11 +151,13 @@ def training_photos(
         ]
         start, stop = first * photos_per_person, min((chunk[-1] + 1) * photos_per_person, count)
         nuisance = torch.cat([situation for situation, _ in drawn])[: stop - start].to(device)
+        smiles[start:stop] = _smiling(nuisance).cpu()
         noise = torch.cat([grain for _, grain in drawn])[: stop - start].to(device)
         photos[start:stop] = _develop(codes[identity[start:stop]].to(device), nuisance, noise).cpu()
     if not people:
-        return TrainingPhotos(photos, identity, {})
-    return TrainingPhotos(photos, identity, {name: values[identity] for name, values in attributes(codes).items()})
+        return TrainingPhotos(photos, identity, smiles, {})
+    lasting = {name: values[identity] for name, values in attributes(codes).items()}
+    return TrainingPhotos(photos, identity, smiles, lasting)
 
 
 def _situations(person: Person, count: int, size: int, seed: int, *names: int | str) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,9 @@ def fl_sim(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("command", ["run", "attack", "report", "train-prior", "train-identity", "faces", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "attack", "report", "train-prior", "train-identity", "train-model", "faces", "doctor"]
+)
 def test_every_command_explains_itself(fl_sim, command):
     code, out, _ = fl_sim(command, "--help")
     assert code == 0
