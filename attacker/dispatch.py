@@ -75,7 +75,9 @@ class Dispatcher:
         for server_round in sorted(set(self.store.finished_rounds()) - self.seen):
             users = self.store.users(server_round)
             victims = self.config.workers.victims_per_job
-            jobs = [job for label in self.attacks for job in batches(label, server_round, users, victims)]
+            wanted = server_round in (self.config.workers.attack_rounds or [server_round])
+            labels = self.attacks if wanted else []
+            jobs = [job for label in labels for job in batches(label, server_round, users, victims)]
             todo = [job for job in jobs if not is_done(self.run, self.config, self.attacks[job.label], job, self.force)]
             self.seen.add(server_round)
             self.waiting += todo

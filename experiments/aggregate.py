@@ -9,6 +9,7 @@ from experiments.statistics import Interval, Values, interval, mean, median, nor
 
 Table = dict[str, dict[str, dict[str, Interval]]]  # attack -> arm -> figure
 UNIT = ["run", "seed", "user"]  # one person
+MORE = ("verified_at_far_1e2", "verified_at_far_1e3", "psnr", "ssim", "lpips", "seconds")  # means of columns as such
 
 
 def aggregate(table: pd.DataFrame) -> dict[str, Any]:
@@ -17,8 +18,9 @@ def aggregate(table: pd.DataFrame) -> dict[str, Any]:
     The figures: `facial_similarity`; `rank1` and `rank5`, shares of users found at that rank or better (a
     reconstruction that failed is one not found); `median_rank` (its `mean` is the median);
     `normalised_leakage` (arm - prior_only) / (own_photo - prior_only) on facial similarity, 0 for what the
-    attacker knows without the update and 1 for a real photo; `attr_NAME`, the share inferred rightly. JSON
-    throughout: None for what cannot be computed. The order of the rows does not matter.
+    attacker knows without the update and 1 for a real photo; `attr_NAME`, the share inferred rightly; and those
+    of the columns MORE that hold anything. JSON throughout: None for what cannot be computed. The order of the
+    rows does not matter.
     """
     rounds = sorted(int(number) for number in table["round"].unique())
     return {"overall": _attacks(table), "rounds": {str(n): _attacks(table[table["round"] == n]) for n in rounds}}
@@ -37,6 +39,9 @@ def _arms(rows: pd.DataFrame) -> dict[str, dict[str, Interval]]:
         (ranks <= 5).astype(float),
         ranks,
     )
+    for name in MORE:
+        if name in rows and rows[name].notna().any():
+            scores[name] = rows[name].astype("float64")
     for name in attribute_names(rows):
         true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
         scores[f"attr_{name}"] = (true == inferred).astype(float).where(true.notna() & inferred.notna())

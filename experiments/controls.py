@@ -1,21 +1,28 @@
 """The arms of the experiment: what is put before the face recogniser in place of the user's photo.
 
 A generative attack prints a plausible face whatever it is fed, so a similarity means nothing alone. Each
-attack stands beside two floors that know nothing of this user's update, and two references.
+attack stands beside two floors that know nothing of this user's update, and two references. An attack that
+leaves several images (one a photo, or one a label) is read in two more ways: what they say together, and the
+best of them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from attacker.observation import Reconstruction
 from clients.user import User
 
-Arm = Literal["attack", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"]
+Arm = Literal[
+    "attack", "all_images", "best_image", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"
+]
 ARMS: dict[Arm, str] = {
-    "attack": "the reconstruction made from this user's update",
+    "attack": "the reconstruction made from this user's update: its first image, the answer",
+    "all_images": "all images of that reconstruction, embedded and averaged by their weights",
+    "best_image": "the one of them most like the user, chosen by who knows the truth: an upper bound, no attack",
     "prior_only": "what the prior draws without any update",
     "wrong_update": "the reconstruction made from another user's update of the same round (the next one's, cyclically)",
     "public_mean": "the mean face of people who are not users",
@@ -26,10 +33,11 @@ ARMS: dict[Arm, str] = {
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One picture to be judged."""
+    """What is judged as one: a picture, or several by the mean of their embeddings."""
 
     arm: Arm
-    picture: Tensor | None  # (3, H, W) in [0, 1]; None where the attack left none
+    images: Tensor | None  # (k, 3, H, W) in [0, 1]; None where the attack left none
+    weights: Tensor  # (k,) of the images in the mean, sums to 1
     matching_loss: float | None = None  # only of a reconstruction from this user's own update
     seconds: float | None = None
 
@@ -37,22 +45,27 @@ class Exhibit:
 def references(user: User, public_mean: Tensor) -> list[Exhibit]:
     """The arms that are the same for each attack and round."""
     return [
-        Exhibit("public_mean", public_mean),
-        Exhibit("own_photo", user.held_out.photos[0]),
-        Exhibit("own_mean", user.private.photos.mean(0)),
+        _picture("public_mean", public_mean),
+        _picture("own_photo", user.held_out.photos[0]),
+        _picture("own_mean", user.private.photos.mean(0)),
     ]
 
 
 def exhibits(
-    user: int, made: Mapping[int, Reconstruction], prior: Mapping[int, Reconstruction] | None
+    user: int, made: Mapping[int, Reconstruction], prior: Mapping[int, Reconstruction] | None, several: bool
 ) -> list[Exhibit]:
-    """The arms that differ by attack, in one round: `made` and `prior` are by user; `prior` None if it was not run."""
+    """The arms that differ by attack, in one round: `made` and `prior` are by user; `prior` None if it was not run.
+
+    `several`: the attack leaves more than one image of some user, so all users get the arms that read them.
+    """
     found = [_of("attack", made.get(user))]
+    if several:
+        found += [_all("all_images", made.get(user)), _all("best_image", made.get(user))]
     if prior is not None:
         found.append(_of("prior_only", prior.get(user)))
     other = wrong_user(user, sorted(made.keys() | {user}))
     if other is not None:
-        found.append(Exhibit("wrong_update", made[other].images[0]))
+        found.append(_picture("wrong_update", made[other].images[0]))
     return found
 
 
@@ -69,4 +82,16 @@ def prior_label(attack: Mapping[str, Any], controls: Mapping[str, Mapping[str, A
 
 
 def _of(arm: Arm, made: Reconstruction | None) -> Exhibit:
-    return Exhibit(arm, None) if made is None else Exhibit(arm, made.images[0], made.matching_loss, made.seconds)
+    if made is None:
+        return Exhibit(arm, None, torch.ones(0))
+    return Exhibit(arm, made.images[:1], torch.ones(1), made.matching_loss, made.seconds)
+
+
+def _all(arm: Arm, made: Reconstruction | None) -> Exhibit:
+    if made is None:
+        return Exhibit(arm, None, torch.ones(0))
+    return Exhibit(arm, made.images, made.weights / made.weights.sum(), made.matching_loss, made.seconds)
+
+
+def _picture(arm: Arm, picture: Tensor) -> Exhibit:
+    return Exhibit(arm, picture[None], torch.ones(1))

@@ -6,13 +6,15 @@ only the column `seconds` is a measured time.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from attacker.observation import Reconstruction
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction
@@ -20,7 +22,7 @@ from clients.datasets import open_dataset
 from clients.user import User
 from experiments import attributes, embedders, image_metrics
 from experiments.aggregate import aggregate
-from experiments.controls import Exhibit, exhibits, prior_label, references
+from experiments.controls import Exhibit, exhibits, prior_label, references, wrong_user
 from experiments.gallery import Gallery, build_gallery, check_size
 from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
@@ -48,6 +50,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "similarity_min": Column("float64", "-1 to 1", "higher leaks", "smallest of these cosines"),
     "similarity_max": Column("float64", "-1 to 1", "higher leaks", "largest of these cosines"),
+    "in_batch_min": Column(
+        "float64", "-1 to 1", "", "smallest cosine between two of the user's private photos; null for a single photo"
+    ),
+    "in_batch_max": Column("float64", "-1 to 1", "", "largest cosine between two of them"),
     "rank": Column(
         "Int64",
         "1 to gallery_size",
@@ -72,7 +78,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "seconds": Column("float64", "0 to inf", "", "of attack time for this user; null for arms that no attack made"),
 }
-"""Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
+"""Where an arm shows several images, the embedding is their weighted mean, an attribute is what they say by weighted
+vote (the lower class of two that are even), and PSNR, SSIM and LPIPS are weighted means over the images.
+
+Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
 the classifier off the arm's picture), Int64 classes from 0. Null: the picture is missing or not finite, or the
 dataset does not know the attribute."""
 
@@ -113,6 +122,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
     """
     store = CaptureStore(run)
     captured = {number: store.users(number) for number in store.finished_rounds()}
+    planned = config.workers.attack_rounds or list(captured)
     tables = _attacks(run, captured)
     priors = {label: table for label, table in tables.items() if _name(label, table) == "prior_only"}
     labels = [label for label in tables if label not in priors] or sorted(priors)
@@ -120,6 +130,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         judges = _judges(config)
         dataset = open_dataset(config.dataset, config.seed)
         users = sorted({user for accepted in captured.values() for user in accepted})
+        left = {(label, number): _left(run, label, number, captured[number]) for label in labels for number in captured}
         rows: list[dict[str, Any]] = []
         for done, partition in enumerate(users, 1):
             user = dataset.user(partition)
@@ -129,10 +140,15 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                 if partition not in accepted:
                     continue
                 for label in labels:
+                    there = left[label, number]
+                    if number not in planned and not there.users:
+                        continue
+                    other = wrong_user(partition, sorted({partition, *there.users}))
+                    made = _read(run, label, number, {partition, other})
                     control = prior_label(tables[label], priors)
-                    made = _read(run, label, number, accepted)
-                    drawn = _read(run, control, number, [partition]) if control is not None else None
-                    judged = [*(judge(exhibit) for exhibit in exhibits(partition, made, drawn)), *shared]
+                    drawn = _read(run, control, number, {partition}) if control is not None else None
+                    shown = exhibits(partition, made, drawn, several=there.images > 1)
+                    judged = [*(judge(exhibit) for exhibit in shown), *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
                     rows.extend(key | verdict for verdict in judged)
             if progress is not None:
@@ -146,25 +162,34 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
 
 
 class _Judgement:
-    """Scores pictures against one user."""
+    """Scores what is exhibited against one user."""
 
     def __init__(self, judges: Judges, user: User) -> None:
         self.judges, self.user = judges, user
         self.photos = user.private.photos  # (n, 3, H, W)
         self.embeddings = judges.embed(self.photos)  # (n, d)
         self.lpips = image_metrics.lpips_weights(judges.config.leakage)
-        self.truth = {
+        above = torch.triu_indices(len(self.photos), len(self.photos), 1)
+        pairs = (self.embeddings @ self.embeddings.T)[above[0], above[1]]  # (n (n - 1) / 2,) cosines
+        self.truth: dict[str, Any] = {
             f"attr_{name}_true": attributes.true_value(user.private.attributes, name) for name in judges.names
         }
+        if len(pairs):
+            self.truth |= {"in_batch_min": float(pairs.min()), "in_batch_max": float(pairs.max())}
 
     def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
-        """The row of one picture, without its keys; null metrics for none, or one that is not finite."""
+        """The row of one exhibit, without its keys; null metrics for no image, or one that is not finite."""
         row: dict[str, Any] = {"arm": exhibit.arm, "gallery_size": self.judges.gallery.size, **self.truth}
         row |= {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
-        picture = exhibit.picture
-        if picture is None or not bool(torch.isfinite(picture).all()):
+        images, weights = exhibit.images, exhibit.weights
+        if images is None or not bool(torch.isfinite(images).all()):
             return row
-        embedding = self.judges.embed(picture[None])[0]  # one at a time: the batch would decide the last bits
+        # One at a time: the batch would decide the last bits.
+        embeddings = torch.cat([self.judges.embed(image[None]) for image in images])  # (k, d)
+        if exhibit.arm == "best_image":
+            best = (embeddings @ self.embeddings.mean(0)).argmax(0, keepdim=True)
+            images, weights, embeddings = images[best], torch.ones(1), embeddings[best]
+        embedding = embeddings[0] if len(images) == 1 else F.normalize(weights @ embeddings, dim=0)
         cosines = self.embeddings @ embedding
         gallery = self.judges.gallery
         own = float(gallery.templates[self.user.partition] @ embedding)
@@ -175,13 +200,17 @@ class _Judgement:
             "rank": gallery.rank(embedding, self.user.partition),
             "verified_at_far_1e2": own > gallery.threshold(1e-2),
             "verified_at_far_1e3": own > gallery.threshold(1e-3),
-            "psnr": image_metrics.best_psnr(picture, self.photos),
-            "ssim": image_metrics.best_ssim(picture, self.photos),
+            "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
+            "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
         }
         if self.lpips is not None:
-            row["lpips"] = image_metrics.best_lpips(picture, self.photos, self.lpips)
-        inferred: dict[str, Tensor] = self.judges.classify(picture[None])
-        return row | {f"attr_{name}_inferred": int(value[0]) for name, value in inferred.items()}
+            distances = [image_metrics.best_lpips(image, self.photos, self.lpips) for image in images]
+            row["lpips"] = _mean(distances, weights)
+        read = [self.judges.classify(image[None]) for image in images]
+        votes = {name: torch.cat([one[name] for one in read]) for name in self.judges.names}  # (k,) classes
+        return row | {
+            f"attr_{name}_inferred": int(torch.bincount(cast, weights).argmax()) for name, cast in votes.items()
+        }
 
 
 def _judges(config: Config) -> Judges:
@@ -205,13 +234,34 @@ def _attacks(run: RunFolder, captured: dict[int, list[int]]) -> dict[str, dict[s
     return found
 
 
+class _Left(NamedTuple):
+    users: list[int]  # who have a reconstruction
+    images: int  # most images that one of them holds
+
+
+def _left(run: RunFolder, label: str, number: int, accepted: list[int]) -> _Left:
+    """What an attack left in a round, without reading the images themselves."""
+    paths = {user: run.reconstruction(label, number, user) for user in accepted}
+    users, images = [], 0
+    for user, path in paths.items():
+        if path.is_file():
+            users.append(user)
+            with safe_open(path, framework="pt") as file:
+                images = max(images, file.get_slice("images").get_shape()[0])
+    return _Left(users, images)
+
+
+def _mean(values: list[float], weights: Tensor) -> float:
+    return float(sum(weight * value for weight, value in zip(weights.tolist(), values, strict=True)))
+
+
 def _name(label: str, table: dict[str, Any]) -> str:
     return str(table.get("name", label))
 
 
-def _read(run: RunFolder, label: str, number: int, users: list[int]) -> dict[int, Reconstruction]:
+def _read(run: RunFolder, label: str, number: int, users: Iterable[int | None]) -> dict[int, Reconstruction]:
     """The reconstructions of a round by user; those that are missing are left out."""
-    present = [user for user in users if run.reconstruction(label, number, user).is_file()]
+    present = [user for user in users if user is not None and run.reconstruction(label, number, user).is_file()]
     return {user: read_reconstruction(run, label, number, user) for user in present}
 
 

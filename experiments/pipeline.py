@@ -88,6 +88,12 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         defenses.load(table)
     if config.workers.backend == "none":
         return
+    late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
+    if late:
+        raise ConfigError(
+            f"workers.attack_rounds names round {late[0]}, but federation.rounds is {config.federation.rounds}; "
+            "raise the latter or leave that round out"
+        )
     for label, table in config.attacks.items():
         settings = attacks.load(label, table).settings
         if hasattr(settings, "prior"):
@@ -123,7 +129,8 @@ class _Dispatch:
         self.problems: list[str] = []
         self.log = folder.root / "attack.log"
         batches = -(-config.dataset.users // config.workers.victims_per_job)
-        self.total = len(config.attacks) * batches * config.federation.rounds
+        rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
+        self.total = len(config.attacks) * batches * rounds
         self.done = 0
         self._progress = progress
         command = [sys.executable, "-m", "attacker.dispatch", str(folder.root), "--parent", str(os.getpid())]

@@ -6,7 +6,9 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-LOOK: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left"}
+LOOK: dict[str, Any] = {
+    "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left", "caption_justify": "left",
+}  # fmt: skip
 
 CONTROLS = {
     "prior_only": "prior\nonly",
@@ -19,6 +21,7 @@ CONTROLS = {
 def leakage_tables(figures: dict[str, Any]) -> Group:
     """Facial similarity and rank-1 of each attack per round, beside the controls and the ceiling.
 
+    Under an attack that leaves several images: what all of them say, and the best one, over all rounds.
     `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users. 80 columns wide.
     """
     tables = []
@@ -32,8 +35,16 @@ def leakage_tables(figures: dict[str, Any]) -> Group:
             arms = found.get(attack, {})
             controls = (_cell(arms.get(arm), interval=False) for arm in CONTROLS)
             table.add_row(server_round, _cell(arms.get("attack"), interval=True), *controls)
+        table.caption = _caption(figures["overall"][attack])
         tables.append(table)
     return Group(*tables)
+
+
+def _caption(arms: dict[str, Any]) -> str | None:
+    if "all_images" not in arms:
+        return None
+    together, best = (_cell(arms.get(arm), interval=False) for arm in ("all_images", "best_image"))
+    return f"all its images together {together}, the best of them {best} (all rounds)"
 
 
 def _cell(metrics: dict[str, Any] | None, interval: bool) -> str:

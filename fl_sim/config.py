@@ -104,6 +104,8 @@ class Workers(Section):
     """Users attacked together in one job. Part of the experiment: batching rounds floats differently."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a job is tried again after its worker died."""
+    attack_rounds: list[Annotated[int, Field(ge=1)]] = []
+    """Rounds whose updates are attacked; empty: all. The others are captured, and can be attacked later."""
 
 
 class Leakage(Section):
@@ -145,6 +147,14 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
 
     Raises ConfigError for an unreadable file, an unknown key, an ill-typed value.
     """
+    return parse(Config, read(path, overrides))
+
+
+def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """The table of a TOML file (None: an empty one) after `a.b=value` overrides, as it stands there.
+
+    Raises ConfigError for an unreadable file and a malformed override.
+    """
     table: dict[str, Any] = {}
     if path is not None:
         try:
@@ -156,7 +166,7 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
             raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
     for override in overrides:
         _apply(table, override)
-    return parse(Config, table)
+    return table
 
 
 def dump(config: Config) -> str:

@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
+from experiments.controls import ARMS
 from fl_sim.runs import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -50,9 +51,8 @@ def test_one_command_yields_table_report_and_figures(by_ray):
     table = pd.read_parquet(folder.leakage)
     assert set(figures["rounds"]) == {"1", "2"}
     assert set(figures["overall"]) == {"user_diffusion", "inverting_gradients"}
-    arms = {"attack", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"}
-    assert set(table["arm"]) == arms
-    assert len(table) == 2 * 3 * 2 * len(arms)  # attacks, users, rounds
+    assert set(table["arm"]) == set(ARMS)  # each attack leaves an image a label
+    assert len(table) == 2 * 3 * 2 * len(ARMS)  # attacks, users, rounds
     assert table.loc[table["arm"] == "own_photo", "rank"].eq(1).all()
     assert table["facial_similarity"].notna().all()
     assert folder.report.stat().st_size > 50_000

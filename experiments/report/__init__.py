@@ -25,7 +25,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
     material = read(run)
     head = headline(material)
     label, first = head.strongest, head.server_round
-    forests, rounds, strips = [], [], None
+    forests, rounds, strips, readings = [], [], None, []
     if label is not None and first is not None:
         forests = [
             figures.forest(
@@ -50,6 +50,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
             figures.per_round(material, "facial_similarity", "Alike: facial similarity", label),
         ]
         strips = distributions.strips(material, label)
+        readings = tables.readings(material, first)
     training_columns, training_rows = tables.training(material)
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -62,6 +63,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         forests=[forest for forest in forests if forest],
         legend=list(figures.series_of(material).items()),
         rounds=[panel for panel in rounds if panel],
+        readings=readings,
         numbers=tables.numbers(material),
         ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
         strips=strips,

@@ -61,6 +61,7 @@ class Portrait:
     """One user of the gallery."""
 
     user: int
+    alike: str  # "0.52 to 0.96", the range of similarity between two private photos, or ""
     photos: list[Picture]
     mean: Picture | None
     strips: list[Strip]
@@ -112,7 +113,8 @@ def gallery(material: Material, with_private_photos: bool) -> Gallery:
             mean = _picture(
                 private.mean(0), f"mean of the {len(private)} private photos of user {user}", f"mean of {len(private)}"
             )
-        portraits.append(Portrait(user, photos, mean, _strips(material, user, rounds), _traits(material, user)))
+        strips, traits = _strips(material, user, rounds), _traits(material, user)
+        portraits.append(Portrait(user, _alike(material, user), photos, mean, strips, traits))
     columns = [(label, svg.swatch(series)) for label, series in series_of(material).items()]
     return Gallery(
         portraits, columns, material.measured_rounds[0] if material.measured_rounds else None, photos_of, notes
@@ -155,6 +157,14 @@ def _scored(material: Material, image: Tensor, label: str, server_round: int, us
     alt = f"reconstruction of user {user} by {label} in round {server_round}"
     alt += f", {said_rank}, similarity {said}" if said_rank else ""
     return Picture(data_uri(image), alt, f"round {server_round}", said_rank, said, rank == 1)
+
+
+def _alike(material: Material, user: int) -> str:
+    if material.leakage is None or "in_batch_min" not in material.leakage:
+        return ""
+    rows = material.leakage[material.leakage["user"] == user]
+    ends = [float(rows[column].iloc[0]) for column in ("in_batch_min", "in_batch_max")] if len(rows) else []
+    return " to ".join(svg.number(end) for end in ends) if ends and math.isfinite(ends[0]) else ""
 
 
 def _traits(material: Material, user: int) -> list[Trait]:

@@ -9,15 +9,14 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
-from experiments import statistics
-from experiments.aggregate import UNIT, aggregate, attribute_names
+from experiments.aggregate import aggregate, attribute_names
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
+READINGS = ("all_images", "best_image")  # of attacks that leave several images
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
 REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *CONTROLS, *REFERENCES)
-MORE = ("verified_at_far_1e2", "verified_at_far_1e3", "psnr", "ssim", "lpips")  # shown beside the aggregates
+ARMS = ("attack", *READINGS, *CONTROLS, *REFERENCES)
 
 
 @dataclass(frozen=True)
@@ -111,25 +110,10 @@ def read(run: RunFolder) -> Material:
         rejected = [dict(row) for row in CaptureStore(run).rejected()]
     except (OSError, ValueError):
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
-    aggregates = _aggregates(leakage) if leakage is not None else {}
+    aggregates = aggregate(leakage) if leakage is not None else {}
     config = load(run.config)
     labels, priors = _labels(run, config)
     return Material(run, config, manifest, rounds, leakage, aggregates, rejected, labels, priors, missing)
-
-
-def _aggregates(leakage: pd.DataFrame) -> dict[str, Any]:
-    """What `aggregate` gives, and the same mean over users with interval for the columns in MORE."""
-    result = aggregate(leakage)
-    scopes = [(result["overall"], leakage)]
-    scopes += [(table, leakage[leakage["round"] == int(number)]) for number, table in result["rounds"].items()]
-    for table, rows in scopes:
-        for (attack, arm), group in rows.groupby(["attack", "arm"]):
-            for column in MORE:
-                if column not in group or not group[column].notna().any():
-                    continue
-                users = group.assign(value=group[column].astype("float64")).groupby(UNIT, sort=True)["value"].mean()
-                table[str(attack)][str(arm)].setdefault(column, statistics.interval(users.to_numpy(), statistics.mean))
-    return result
 
 
 def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.material import ARMS, CONTROLS, Interval, Material
+from experiments.report.material import ARMS, CONTROLS, READINGS, REFERENCES, Interval, Material
 from experiments.report.svg import DASH, number
-from experiments.report.words import ARM_NAMES, METRICS, bracket, digits
+from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Block:
     """The arms of one attack in one round, or in all of them."""
 
     title: str
-    rows: list[tuple[str, str, list[Cell]]]  # (arm, "attack" | "control" | "reference", cells)
+    rows: list[tuple[str, str, list[Cell]]]  # (arm, "attack" | "reading" | "control" | "reference", cells)
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,31 @@ class NumberTable:
     attack: str
     columns: list[str]
     blocks: list[Block]
+
+
+KINDS = {
+    "attack": "attack",
+    **dict.fromkeys(READINGS, "reading"),
+    **dict.fromkeys(CONTROLS, "control"),
+    **dict.fromkeys(REFERENCES, "reference"),
+}
+
+
+def readings(material: Material, server_round: int) -> list[tuple[str, list[str]]]:
+    """What an attack's first image says of the user, all its images together, and the best of them, in one round.
+
+    (attack, one cell "similarity interval, rank-1" each); only attacks that leave several images.
+    """
+    rows = []
+    for attack in material.attacks:
+        cells = []
+        for arm in ("attack", *READINGS):
+            similarity = material.interval(attack, arm, "facial_similarity", server_round)
+            rank1 = material.interval(attack, arm, "rank1", server_round)
+            cells.append(f"{spell(similarity)}, {100 * rank1.mean:.0f}\N{NO-BREAK SPACE}%" if rank1 else DASH)
+        if any(cell != DASH for cell in cells[1:]):
+            rows.append((attack, cells))
+    return rows
 
 
 def numbers(material: Material) -> list[NumberTable]:
@@ -53,8 +78,9 @@ def numbers(material: Material) -> list[NumberTable]:
             for arm in ARMS:
                 found = [material.interval(attack, arm, metric, scope) for metric in metrics]
                 if any(found):
-                    kind = "attack" if arm == "attack" else "control" if arm in CONTROLS else "reference"
-                    rows.append((ARM_NAMES[arm], kind, [_cell(m, f) for m, f in zip(metrics, found, strict=True)]))
+                    rows.append(
+                        (ARM_NAMES[arm], KINDS[arm], [_cell(m, f) for m, f in zip(metrics, found, strict=True)])
+                    )
             if rows:
                 blocks.append(Block(title, rows))
         tables.append(NumberTable(attack, [METRICS[metric] for metric in metrics], blocks))

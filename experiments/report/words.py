@@ -10,6 +10,8 @@ from experiments.report.svg import DASH, number
 
 ARM_NAMES = {
     "attack": "attack",
+    "all_images": "all images",
+    "best_image": "best image",
     "prior_only": "prior only",
     "wrong_update": "wrong update",
     "public_mean": "public mean",

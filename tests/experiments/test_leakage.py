@@ -16,12 +16,13 @@ from clients.user import Faces, User
 from experiments import leakage
 from experiments.controls import ARMS, prior_label, wrong_user
 from experiments.gallery import Gallery, build_gallery
-from fl_sim.config import Config, ConfigError, Leakage
+from fl_sim.config import Config, ConfigError, Leakage, Workers
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
 
 SIZE = 32
 USERS, ROUNDS = 4, 2
+SINGLE = {arm for arm in ARMS if arm not in {"all_images", "best_image"}}  # arms of attacks that leave one image
 
 
 @dataclass
@@ -96,9 +97,9 @@ def test_the_table_has_every_documented_column_of_its_dtype_and_one_row_a_key(co
     assert {name: str(table[name].dtype) for name in leakage.COLUMNS} == {
         name: column.dtype for name, column in leakage.COLUMNS.items()
     }
-    assert len(table) == ROUNDS * USERS * len(ARMS)
+    assert len(table) == ROUNDS * USERS * len(SINGLE)
     assert not table.duplicated(leakage.KEYS).any()
-    assert set(table["arm"]) == set(ARMS)
+    assert set(table["arm"]) == SINGLE
     assert set(table["attack"]) == {"copy"}  # prior_only is an arm of it
     assert table["lpips"].isna().all() or table["lpips"].notna().all()
     pd.testing.assert_frame_equal(pd.read_parquet(run.leakage), table)
@@ -173,7 +174,7 @@ def test_a_reconstruction_of_nan_is_a_row_of_nulls(config: Config, tmp_path: Pat
     row = table[(table["round"] == 1) & (table["user"] == 2) & (table["arm"] == "attack")].iloc[0]
     assert row[["facial_similarity", "rank", "psnr", "ssim", "attr_red_inferred"]].isna().all()
     assert row["attr_red_true"] in (0, 1)
-    assert len(table) == ROUNDS * USERS * len(ARMS)
+    assert len(table) == ROUNDS * USERS * len(SINGLE)
     json.dumps(leakage.aggregate(table), allow_nan=False)
     assert leakage.aggregate(table)["rounds"]["1"]["copy"]["attack"]["rank1"]["mean"] == (USERS - 1) / USERS
 
@@ -206,6 +207,76 @@ def test_too_few_people_for_the_gallery_is_told_before_the_run(config: Config) -
     large = config.model_copy(update={"leakage": Leakage(gallery_size=100)})
     with pytest.raises(ConfigError, match="only 44 people"):
         leakage.preflight(large)
+
+
+def leave(run: RunFolder, user: int, images: list[Tensor], weights: list[float]) -> None:
+    made = Reconstruction(torch.stack(images), torch.tensor(weights), 0.25, 1.5)
+    for number in range(1, ROUNDS + 1):
+        write_reconstruction(run, "copy", number, user, made, {"name": "copy"})
+
+
+def rows_of(table: pd.DataFrame, user: int, number: int = 1) -> pd.DataFrame:
+    return table[(table["user"] == user) & (table["round"] == number)].set_index("arm").drop(columns=["seconds"])
+
+
+def test_identical_images_say_together_what_one_says(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    leave(run, 1, [Patterns().user(1).private.photos.mean(0)] * 3, [0.5, 0.3, 0.2])
+    rows = rows_of(leakage.measure(run, config), 1)
+    for arm in ("all_images", "best_image"):
+        left, right = rows.loc[[arm]].reset_index(drop=True), rows.loc[["attack"]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(left, right, rtol=1e-5)
+
+
+def test_where_one_user_has_several_images_every_user_is_read_in_all_ways(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    leave(run, 1, [Patterns().user(1).private.photos.mean(0)] * 2, [0.5, 0.5])
+    run.reconstruction("copy", 1, 3).unlink()
+    table = leakage.measure(run, config)
+    for _, rows in table.groupby(["round", "user"]):
+        assert sorted(rows["arm"]) == sorted(ARMS)  # else means over users would be of different people
+    assert rows_of(table, 3)["facial_similarity"].loc[["attack", "all_images", "best_image"]].isna().all()
+
+
+def test_the_best_image_is_the_one_most_like_the_user_wherever_it_stands(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    own, other = (Patterns().user(user).private.photos.mean(0) for user in (0, 1))
+    leave(run, 0, [other, own, torch.full_like(own, 0.3)], [0.6, 0.2, 0.2])
+    rows = rows_of(leakage.measure(run, config), 0)
+    assert rows.loc["best_image", "facial_similarity"] > rows.loc["attack", "facial_similarity"]
+    for metric in ("facial_similarity", "rank", "psnr", "attr_red_inferred"):
+        assert rows.loc["best_image", metric] == pytest.approx(rows.loc["own_mean", metric])
+
+
+def test_images_count_by_their_weight(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    own, other = (Patterns().user(user).private.photos.mean(0) for user in (0, 1))
+    red, blue = (torch.zeros(3, SIZE, SIZE).index_fill_(0, torch.tensor([c]), 1.0) for c in (0, 2))
+    leave(run, 0, [red, blue, blue], [0.6, 0.2, 0.2])
+    leave(run, 1, [red, blue, blue], [0.4, 0.3, 0.3])
+    leave(run, 2, [own, other], [0.7, 0.3])
+    table = leakage.measure(run, config)
+    assert [rows_of(table, user).loc["all_images", "attr_red_inferred"] for user in (0, 1)] == [1, 0]
+    mean = F.normalize(0.7 * embed(own[None]) + 0.3 * embed(other[None]), dim=1)[0]
+    expected = float((embed(Patterns().user(2).private.photos) @ mean).mean())
+    assert rows_of(table, 2).loc["all_images", "facial_similarity"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_range_within_the_batch_is_that_of_its_pairs(config: Config, tmp_path: Path) -> None:
+    table = leakage.measure(make_run(tmp_path), config)
+    vectors = embed(Patterns().user(2).private.photos)
+    cosines = [float(a @ b) for i, a in enumerate(vectors) for b in vectors[:i]]
+    row = table[table["user"] == 2].iloc[0]
+    assert (row["in_batch_min"], row["in_batch_max"]) == pytest.approx((min(cosines), max(cosines)), abs=1e-6)
+
+
+def test_rounds_that_were_not_to_be_attacked_have_no_rows(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for user in range(USERS):
+        run.reconstruction("copy", 1, user).unlink()
+    assert set(leakage.measure(run, config)["round"]) == {1, 2}  # failed, and said so
+    planned = config.model_copy(update={"workers": Workers(attack_rounds=[2])})
+    assert set(leakage.measure(run, planned)["round"]) == {2}
 
 
 def test_random_embeddings_give_uniform_ranks() -> None:

@@ -68,7 +68,8 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
         for user in range(users):
             for attack, start in ATTACKS.items():
                 level = start * 0.85 ** (server_round - 1) if leaks else 0.04
-                for arm, mean in {"attack": level, **ARMS}.items():
+                several = {"all_images": level + 0.04, "best_image": level + 0.08}
+                for arm, mean in {"attack": level, **several, **ARMS}.items():
                     similarity = mean + 0.06 * _normal(draw)
                     hit = similarity > 0.3
                     row = dict(zip(COLUMNS, (name, 0, server_round, user, attack, arm), strict=True))
@@ -77,6 +78,8 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                         "facial_similarity": similarity,
                         "similarity_min": similarity - 0.1,
                         "similarity_max": similarity + 0.1,
+                        "in_batch_min": 0.52,
+                        "in_batch_max": 0.96,
                         "rank": rank,
                         "gallery_size": 100,
                         "verified_at_far_1e2": hit,
@@ -84,9 +87,11 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                         "psnr": 12 + 8 * similarity,
                         "ssim": 0.2 + 0.4 * similarity,
                         "lpips": float("nan"),
-                        "matching_loss": 0.2 if arm == "attack" else float("nan"),
-                        "seconds": (9.0 if attack == "user_diffusion" else 4.0) if arm == "attack" else float("nan"),
+                        "matching_loss": 0.2 if arm in {"attack", *several} else float("nan"),
+                        "seconds": float("nan"),
                     }
+                    if arm in {"attack", *several}:
+                        row["seconds"] = 9.0 if attack == "user_diffusion" else 4.0
                     for attribute, classes in ATTRIBUTES.items():
                         true = int(truth[attribute][user])
                         knows = _uniform(draw) < (0.85 if hit else 0.2)
