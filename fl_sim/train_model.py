@@ -53,7 +53,7 @@ def train(
         images = vary(photos[chosen].float() / 255, generator).to(device)
         loss = F.cross_entropy(model(normalise(images)), labels[chosen].to(device))
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         rate.step()
         progress(step + 1, settings.steps)
