@@ -1,9 +1,10 @@
-"""A diffusion prior over faces: a diffusers UNet2DModel and its noise schedule.
+"""A diffusion prior over faces: a diffusers UNet2DModel and its noise schedule, on pixels or on latents.
 
 `load_prior(name, image_size, device)` takes the shipped prior (`synthetic64`), a folder written by
 `save_pretrained` (of a DDPM pipeline, or of `unet/` and `scheduler/`), or a hub name such as
 `google/ddpm-celebahq-256`. `Prior.x0_hat` turns whatever the U-Net predicts (noise, image or velocity)
-into the denoised image, so that attacks never branch on it.
+into the denoised image, so that attacks never branch on it. A folder with `vae/` (an AutoencoderKL) beside
+`unet/` is a latent prior (Rombach et al. 2022): the U-Net works on `encode(images)`, and `decode` leads back.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SHIPPED = Path(__file__).parent / "weights"
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -23,62 +25,101 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 class Prior:
     """q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I), and a network that undoes it (Ho et al. 2020)."""
 
-    unet: nn.Module  # (n, 3, S, S), (n,) -> object with .sample (n, 3, S, S)
+    unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S)
     alphas_cumprod: Tensor  # (T,) abar_t, falling from about 1 to about 0
     prediction_type: str  # "epsilon", "sample" or "v_prediction"
-    size: int  # S, pixels: the size that the U-Net was trained at
-    image_size: int  # pixels: the size that the attack works at; resized to S and back inside
-    autocast: bool  # bfloat16 arithmetic inside the U-Net
+    size: int  # S, the size that the U-Net was trained at, in its own pixels
+    image_size: int  # pixels: the size that the attack works at; resized and back inside
+    autocast: bool  # bfloat16 arithmetic inside the networks
+    vae: Any = None  # AutoencoderKL, if the U-Net works on its latents instead of pixels
 
     @property
     def steps(self) -> int:
         """T, the number of diffusion steps; t is in [0, T)."""
         return len(self.alphas_cumprod)
 
+    @property
+    def latent(self) -> bool:
+        """Whether the U-Net works on latents."""
+        return self.vae is not None
+
+    @property
+    def channels(self) -> int:
+        """c, of what the U-Net works on: 3, or those of the latents."""
+        return int(self.vae.config.latent_channels) if self.latent else 3
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the U-Net works on (n, c, S, S), for images (n, 3, image_size, image_size) in [-1, 1].
+
+        Of a pixel prior the images themselves, at S pixels; of a latent one the mean latents, of about unit
+        variance. Differentiable.
+        """
+        if not self.latent:
+            return resize(images, self.size)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of the autoencoder to a latent
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
+            code: Tensor = self.vae.encode(resize(images, self.size * factor)).latent_dist.mean
+        return code.float() * float(self.vae.config.scaling_factor)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Images (n, 3, image_size, image_size), in about [-1, 1], of a code (n, c, S, S). Differentiable."""
+        if not self.latent:
+            return resize(code, self.image_size)
+        with torch.autocast(code.device.type, torch.bfloat16, enabled=self.autocast):
+            images = self.vae.decode(code / float(self.vae.config.scaling_factor)).sample
+        return resize(images.float(), self.image_size)
+
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t (n, 3, H, W) = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for t (n,) int64."""
+        """x_t (n, c, H, W) = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for t (n,) int64."""
         signal, sigma = self._scales(t)
         return signal * x0 + sigma * noise
 
-    def x0_hat(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The denoised image (n, 3, H, W), clamped to [-1, 1], that the U-Net sees in x_t (n, 3, H, W), t (n,) int64.
+    def x0_hat(self, x_t: Tensor, t: Tensor, differentiable: bool = False) -> Tensor:
+        """What the U-Net sees in x_t (n, c, H, W), t (n,) int64, without the noise: (n, c, H, W), pixels in [-1, 1].
 
-        No gradient flows through it. Any H, W that equals `image_size` for images of the attack.
+        Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
+        attack. Gradients flow through the U-Net only if `differentiable`.
         """
-        with torch.no_grad(), torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast):
+        with (
+            torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
+            torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
+        ):
             prediction = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
-        return self._x0(x_t, prediction.float(), t).clamp(-1, 1)
+        x0 = self._x0(x_t, prediction.float(), t)
+        return x0 if self.latent else x0.clamp(-1, 1)
 
     def residual(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x - x0_hat(x_t, t), (n, 3, H, W): where the prior wants less of x; the plug-and-play gradient.
+        """x - x0_hat(x_t, t), (n, c, H, W): where the prior wants less of x; the plug-and-play gradient.
 
         It is the gradient of the denoising loss || eps - eps_phi(x_t, t) ||^2 of Graikos et al. 2022 up to
         a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation).
-        `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, 3, S, S) at the prior's.
+        `x` (n, 3, H, W) in [-1, 1] at the attack's size, or latents (n, c, S, S); `noise` (n, c, S, S).
         """
         small = resize(x, self.size)
         return x - resize(self.x0_hat(self.noised(small, noise, t), t), x.shape[-1])
 
     def denoised(self, x: Tensor, t: Tensor) -> Tensor:
-        """x (n, 3, H, W) in [-1, 1] without the noise that it has itself, if that is the noise of step t (n,) int64.
+        """x (n, c, H, W), pixels or latents, without the noise that it has itself: that of step t (n,) int64.
 
         x is taken for x_0 + noise of variance (1 - abar_t) / abar_t; nothing is added.
         """
         small = resize(x, self.size)
         return x + resize(self.x0_hat(small * self._scales(t)[0], t) - small, x.shape[-1])
 
-    def sample(self, noise: Tensor, steps: int) -> Tensor:
+    def sample(self, noise: Tensor, steps: int, differentiable: bool = False) -> Tensor:
         """Images (n, 3, image_size, image_size) in [-1, 1] drawn by `steps` DDIM steps (Song et al. 2021, eta = 0).
 
-        `noise` (n, 3, S, S) standard normal decides the image.
+        `noise` (n, c, S, S) standard normal decides the image. Gradients flow back to it only if `differentiable`;
+        each step is then computed again in the backward pass, so that memory does not grow with the steps.
         """
         times = torch.linspace(self.steps - 1, 0, steps).round().long().tolist()
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
             now = torch.full((len(x),), t, device=x.device)
-            x0 = self.x0_hat(x, now)
+            x0 = checkpoint(self.x0_hat, x, now, True, use_reentrant=False) if differentiable else self.x0_hat(x, now)
             if following is None:
-                return resize(x0, self.image_size)
+                with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+                    return self.decode(x0).clamp(-1, 1)
             signal, sigma = self._scales(now)
             x = self.noised(x0, (x - signal * x0) / sigma, torch.full_like(now, following))
         raise ValueError("a sample takes at least 1 step")
@@ -117,12 +158,19 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
             f"one), a hub name such as google/ddpm-celebahq-256, or a shipped prior ({', '.join(shipped) or 'none'})"
         )
     unet, scheduler = _read(str(folder) if local else name, local)
+    vae = _read_vae(folder / "vae")
     prediction, channels = scheduler.config.prediction_type, (unet.config.in_channels, unet.config.out_channels)
     if prediction not in PREDICTIONS:
         raise ValueError(f"prior {name!r} predicts {prediction!r}; only {', '.join(PREDICTIONS)} can be read")
-    if channels != (3, 3):
-        raise ValueError(f"prior {name!r} maps {channels[0]} to {channels[1]} channels; it must map 3 to 3")
+    wanted = 3 if vae is None else vae.config.latent_channels
+    if channels != (wanted, wanted):
+        space = "pixels" if vae is None else "the latents of its vae/"
+        raise ValueError(
+            f"prior {name!r} maps {channels[0]} to {channels[1]} channels; for {space} it must map {wanted} to {wanted}"
+        )
     size = unet.config.sample_size or image_size
+    if vae is not None:
+        vae = vae.float().eval().requires_grad_(False).to(device)
     return Prior(
         unet=unet.float().eval().requires_grad_(False).to(device, memory_format=torch.channels_last),
         alphas_cumprod=scheduler.alphas_cumprod.to(device),
@@ -130,7 +178,21 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
         size=size if isinstance(size, int) else size[0],
         image_size=image_size,
         autocast=fast_bfloat16(torch.device(device)),
+        vae=vae,
     )
+
+
+def _read_vae(folder: Path) -> Any:
+    """The AutoencoderKL in `folder`, None if there is no such folder; ValueError in one sentence where that fails."""
+    if not folder.is_dir():
+        return None
+    from diffusers import AutoencoderKL
+
+    try:
+        return AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{folder} is no AutoencoderKL ({reason}); save one there, or remove the folder") from error
 
 
 def _read(source: str, local: bool) -> Any:

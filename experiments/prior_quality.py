@@ -52,7 +52,7 @@ def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 def draw(prior: Prior, count: int, steps: int, seed: int) -> Tensor:
     """`count` samples of `prior`, (count, 3, H, W) in [0, 1]."""
     random = generator(seed, "prior-quality")
-    noise = torch.randn(count, 3, prior.size, prior.size, generator=random)
+    noise = torch.randn(count, prior.channels, prior.size, prior.size, generator=random)
     return torch.cat([(prior.sample(part, steps) + 1) / 2 for part in torch.split(noise, 32)])
 
 

@@ -38,7 +38,8 @@ def attack(
     if prior is None:
         raise ConfigError("prior_only was given no prior; name one in its settings (prior = ...)")
     started = time.perf_counter()
-    noise = torch.cat([torch.randn(1, 3, prior.size, prior.size, generator=source) for source in generators])
+    shape = (1, prior.channels, prior.size, prior.size)
+    noise = torch.cat([torch.randn(shape, generator=source) for source in generators])
     samples = prior.sample(noise.to(attacker.device), settings.steps)
     progress(settings.steps, settings.steps)
     seconds = (time.perf_counter() - started) / len(observations)

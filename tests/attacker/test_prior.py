@@ -1,5 +1,6 @@
 """The prior: whatever the U-Net predicts, x0_hat of an exact prediction is the image."""
 
+import dataclasses
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,23 @@ def oracle(prediction: str, size: int = 8) -> tuple[Prior, Tensor]:
     abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
     x0 = torch.rand(4, 3, size, size, generator=generator(0, "x0")) * 2 - 1
     return Prior(Oracle(x0, abar, prediction), abar, prediction, size, size, autocast=False), x0
+
+
+def write_vae(folder: Path, latent_channels: int) -> None:
+    """A tiny AutoencoderKL, two pixels to a latent along each side."""
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            latent_channels=latent_channels,
+            norm_num_groups=4,
+            scaling_factor=0.5,
+        )
+    vae.save_pretrained(folder)
 
 
 def write_folder(
@@ -151,3 +169,60 @@ def test_a_prior_of_grey_images_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, channels=1)
     with pytest.raises(ValueError, match="must map 3 to 3"):
         load_prior(str(tmp_path), 16)
+
+
+def test_a_sample_has_a_gradient_in_its_noise_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    prior = dataclasses.replace(load_prior(str(tmp_path), 16), autocast=False)
+    noise = torch.randn(2, 3, 16, 16, generator=generator(0, "noise"))
+    free = noise.clone().requires_grad_(True)
+    image = prior.sample(free, 3, differentiable=True)
+    assert torch.allclose(image, prior.sample(noise, 3), atol=1e-6)
+    assert not prior.sample(free, 3).requires_grad
+    direction = torch.randn(image.shape, generator=generator(0, "direction"))
+    (slope,) = torch.autograd.grad((image * direction).sum(), free)
+    assert slope.abs().sum() > 0
+    push = 1e-3 * slope / slope.norm()
+    ahead, behind = (float((prior.sample(noise + sign * push, 3) * direction).sum()) for sign in (1, -1))
+    assert ahead - behind == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
+
+
+def test_pixel_priors_work_on_the_images_themselves(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    prior = load_prior(str(tmp_path), 16)
+    images = torch.rand(2, 3, 16, 16, generator=generator(0, "images")) * 2 - 1
+    assert (prior.latent, prior.channels) == (False, 3)
+    assert torch.equal(prior.encode(images), images)
+    assert torch.equal(prior.decode(images), images)
+
+
+def test_latent_priors_work_on_codes_of_their_autoencoder(tmp_path: Path) -> None:
+    write_folder(tmp_path, channels=4)
+    write_vae(tmp_path / "vae", latent_channels=4)
+    prior = dataclasses.replace(load_prior(str(tmp_path), 64), autocast=False)
+    assert (prior.latent, prior.channels, prior.size) == (True, 4, 16)
+    images = torch.rand(2, 3, 64, 64, generator=generator(0, "images")) * 2 - 1
+    code = prior.encode(images)
+    assert code.shape == (2, 4, 16, 16)
+    raw = prior.vae.encode(resize(images, 32)).latent_dist.mean  # two pixels to a latent: 32 of them
+    assert torch.allclose(code, 0.5 * raw, atol=1e-6)
+    assert torch.allclose(prior.decode(code), resize(prior.vae.decode(raw).sample, 64), atol=1e-5)
+
+    t, noise = torch.tensor([5, 40]), torch.randn(code.shape, generator=generator(0, "noise"))
+    assert prior.residual(code, noise, t).shape == code.shape
+    assert prior.denoised(code, t).shape == code.shape
+    assert prior.sample(noise, 2).shape == images.shape
+    free = code.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
+    assert slope.abs().sum() > 0
+
+
+def test_an_autoencoder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    write_vae(tmp_path / "vae", latent_channels=4)
+    with pytest.raises(ValueError, match="for the latents of its vae/ it must map 4 to 4"):
+        load_prior(str(tmp_path), 16)
+    (tmp_path / "vae" / "config.json").unlink()
+    with pytest.raises(ValueError, match="is no AutoencoderKL") as failure:
+        load_prior(str(tmp_path), 16)
+    assert "\n" not in str(failure.value)
