@@ -71,8 +71,9 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
 
 def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
     """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
-    rounds = [server_round, *CaptureStore(run).earlier_rounds(server_round, user, _earlier(attack))]
-    captured = [path for one in rounds for path in (run.global_model(one), run.capture(one, user))]
+    store = CaptureStore(run)
+    rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
+    captured = [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
     table = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),

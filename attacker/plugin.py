@@ -1,12 +1,13 @@
 """The malicious server: a Flower strategy around any other, which keeps every reply it sees.
 
 It is the outermost layer, so it sees each reply as it came over the wire, before the inner strategy does.
-Training goes on as without it, except that replies which no honest user sends are kept out.
+Training goes on as without it, except that replies which no honest user sends are kept out. An actively
+malicious one may also rewrite the model that it sends; see `rewrite`.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeGuard
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -18,6 +19,9 @@ from attacker.observation import LocalTraining
 from attacker.store import Capture, CaptureStore
 from fl_sim.updates import Update, norm, problem, to_gradient
 
+Rewrite = Callable[[int, Update], Update]
+"""(round, the honest model) -> the model to send in its place, of the same names and shapes."""
+
 
 class MaliciousServer(Strategy):
     """`inner`, with every reply captured into `store`.
@@ -25,6 +29,9 @@ class MaliciousServer(Strategy):
     A user is known by the partition id, which is asked for once per node by a QUERY message; a node that
     does not answer is believed in what its reply says. Of several replies of a node or user in a round the
     first counts. Rejected replies never reach `inner`; error replies do, as they would without the plugin.
+
+    With `rewrite` all users get a model made for spying, and their updates say nothing about the honest one:
+    they are captured and kept from `inner`, so the global model stays what it was, and is what users evaluate.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class MaliciousServer(Strategy):
         timeout: float,
         local: LocalTraining | None = None,
         statistics: Mapping[str, Tensor] | None = None,
+        rewrite: Rewrite | None = None,
     ) -> None:
         self.inner = inner
         self.store = store
@@ -48,19 +56,28 @@ class MaliciousServer(Strategy):
         self.timeout = timeout  # seconds to wait for the answers to QUERY
         self.local = local  # what the attacker is told of several local steps
         self.statistics = dict(statistics or {})  # tensors like the batch-norm statistics beside the replies, if any
+        self.rewrite = rewrite
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
-        self._sent = ArrayRecord()
-        self._parameters: Update = {}
+        self._arrays = ArrayRecord()
+        self._parameters: Update = {}  # the global model
+        self._sent: Update = {}  # what users got in this round: the global model, or its rewritten form
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
-        if arrays is not self._sent or not self._parameters:  # else saved at the end of the round before
+        if arrays is not self._arrays or not self._parameters:  # else saved at the end of the round before
             self._remember(arrays)
             self.store.save_model(server_round, self._parameters)
+        self._sent = self._parameters
+        if self.rewrite is not None:
+            self._sent = self.rewrite(server_round, self._parameters)
+            self.store.save_rewritten(server_round, self._sent)
+            for message in messages:
+                for key in message.content.array_records:
+                    message.content[key] = ArrayRecord(self._sent)
         self._requests = {message.metadata.dst_node_id: message.metadata.created_at for message in messages}
         self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
         return messages
@@ -78,7 +95,8 @@ class MaliciousServer(Strategy):
             nodes.add(capture.node)
             if capture.status == "accepted" and capture.user is not None:
                 users.add(capture.user)
-            if capture.status != "rejected":
+            kept_back = self.rewrite is not None and reply.has_content()
+            if capture.status != "rejected" and not kept_back:
                 if self.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
                     reply.content.pop("statistics", None)
                 passed.append(reply)
@@ -89,6 +107,8 @@ class MaliciousServer(Strategy):
         self.rejected = len(captures) - len(users)
 
         arrays, metrics = self.inner.aggregate_train(server_round, passed)
+        if self.rewrite is not None and arrays is None:
+            arrays = self._arrays  # `inner` had nothing to average
         if arrays is not None:
             self._remember(arrays)
         self.store.save_round(server_round, captures, self.update, self.learning_rate, self._parameters, self.local)
@@ -106,7 +126,7 @@ class MaliciousServer(Strategy):
         self.inner.summary()
 
     def _remember(self, arrays: ArrayRecord) -> None:
-        self._sent, self._parameters = arrays, dict(arrays.to_torch_state_dict())
+        self._arrays, self._parameters = arrays, dict(arrays.to_torch_state_dict())
 
     def _ask_partitions(self, grid: Grid, nodes: Sequence[int]) -> None:
         questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
@@ -152,16 +172,14 @@ class MaliciousServer(Strategy):
             return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
         # A user who sends weights may send the buffers too; they carry no gradient.
         buffers = received.keys() - set(self.parameter_names) if self.update == "weights" else set()
-        expected = {
-            name: self._parameters[name] for name in self._parameters if name in {*self.parameter_names, *buffers}
-        }
+        expected = {name: self._sent[name] for name in self._sent if name in {*self.parameter_names, *buffers}}
         reason = problem(received, expected, math.inf) or problem(statistics, self.statistics, math.inf)
         if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
             reason = "a batch-norm variance is below 0"
         if reason is not None:
             return self._no_update(node, "rejected", reason, reply, examples)
         update = {name: received[name] for name in self.parameter_names}
-        gradient = update if self.update == "gradient" else to_gradient(self._parameters, update, self.learning_rate)
+        gradient = update if self.update == "gradient" else to_gradient(self._sent, update, self.learning_rate)
         size = norm(gradient)
         if not size <= self.max_norm:
             reason = f"norm {size:.3g} exceeds the limit {self.max_norm:.3g}"

@@ -72,8 +72,12 @@ class CaptureStore:
     # Write side
 
     def save_model(self, server_round: int, parameters: Mapping[str, Tensor]) -> None:
-        """Queue the model that the server sends in `server_round`."""
-        self._queue(self._write_model, server_round, dict(parameters))
+        """Queue the global model at the start of `server_round`."""
+        self._queue(self._write_model, self.run.global_model(server_round), dict(parameters))
+
+    def save_rewritten(self, server_round: int, parameters: Mapping[str, Tensor]) -> None:
+        """Queue the model that the server sends in `server_round` in the place of the global one."""
+        self._queue(self._write_model, self.run.rewritten_model(server_round), dict(parameters))
 
     def save_round(
         self,
@@ -117,8 +121,8 @@ class CaptureStore:
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="captures")
         self._pending.append(self._writer.submit(call, *arguments))
 
-    def _write_model(self, server_round: int, parameters: Update) -> None:
-        write_atomically(self.run.global_model(server_round), _encode(parameters))
+    def _write_model(self, path: Path, parameters: Update) -> None:
+        write_atomically(path, _encode(parameters))
 
     def _write_round(self, server_round: int, captures: list[Capture], facts: Row, next_parameters: Update) -> None:
         for capture in captures:
@@ -133,7 +137,7 @@ class CaptureStore:
                 beside = {f"{STATISTICS}{name}": value for name, value in (capture.statistics or {}).items()}
                 data = _encode({**capture.update, **beside}, about)
                 write_atomically(self.run.capture(server_round, capture.user), data)
-        self._write_model(server_round + 1, next_parameters)
+        self._write_model(self.run.global_model(server_round + 1), next_parameters)
         rows = [capture.row(server_round) for capture in captures]
         rows.append({"round": server_round, "status": "finished"})
         with self._index.open("ab") as file:
@@ -167,15 +171,20 @@ class CaptureStore:
         return [row for row in self._rows() if row["status"] in {"rejected", "error"}]
 
     def parameters(self, server_round: int) -> Update:
-        """The model that the server sent in `server_round`, parameters and buffers.
+        """The global model at the start of `server_round`, parameters and buffers.
 
         After the last round there is one more: the final model. FileNotFoundError if there is none.
         """
         return _decode(self.run.global_model(server_round))[0]
 
+    def sent_model(self, server_round: int) -> Path:
+        """The file of the model that users got in `server_round`: the rewritten one if there is one."""
+        rewritten = self.run.rewritten_model(server_round)
+        return rewritten if rewritten.exists() else self.run.global_model(server_round)
+
     def observation(self, server_round: int, user: int) -> Observation:
         """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured."""
-        parameters = self.parameters(server_round)
+        parameters = _decode(self.sent_model(server_round))[0]
         tensors, facts = _decode(self.run.capture(server_round, user))
         update = {name: value for name, value in tensors.items() if not name.startswith(STATISTICS)}
         beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}

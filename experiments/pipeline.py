@@ -83,7 +83,9 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
-    initial_model(config)
+    model, rewrite = initial_model(config), attacks.rewriter(config)
+    if rewrite is not None:
+        rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     for table in config.defenses:
         defenses.load(table)
     if config.workers.backend == "none":
@@ -109,6 +111,7 @@ def threat_model(config: Config) -> dict[str, Any]:
     """
     section, photos = config.federation, config.dataset.photos
     return {
+        "server": config.threat_model.server,
         "labels": config.threat_model.labels,
         "update": section.update,
         "local_steps": section.local_epochs * (-(-photos // section.batch_size) if section.batch_size else 1),

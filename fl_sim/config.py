@@ -54,7 +54,7 @@ class Dataset(Section):
 
 class Model(Section):
     name: str = "convnet"
-    """`convnet`, `lenet`, `mlp`, `resnet18`, or `package.module:factory`."""
+    """`convnet`, `lenet`, `mlp`, `resnet18`, `imprint_convnet`, or `package.module:factory`."""
     batch_norm: Literal["eval", "train"] = "eval"
     """Normalise with fixed statistics, or with those of the batch at hand."""
     small_stem: bool = True
@@ -89,6 +89,10 @@ class ThreatModel(Section):
     """Whether the attacker must read the label proportions off the update or is told them."""
     local_training: Literal["known", "unknown"] = "known"
     """Whether the attacker knows local_epochs, batch_size and learning_rate, or takes any update for one gradient."""
+    server: Literal["honest_but_curious", "malicious"] = "honest_but_curious"
+    """Whether the server sends the model that it trains, or one that an attack (`imprint`) has rewritten for spying.
+
+    Then the global model is not trained."""
     batch_norm_statistics: bool = False
     """Whether users also send the means and variances that their photos have in each batch-norm layer."""
 

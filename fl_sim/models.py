@@ -48,6 +48,26 @@ def mlp(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn
     )
 
 
+class BrightnessBlock(nn.Module):
+    """x plus one number, which a layer of ReLU units that see all pixels makes of it: the form of the imprint block.
+
+    An architecture that a malicious server may well propose (Fowl et al. 2022); harmless until it sets the weights.
+    """
+
+    def __init__(self, image_size: int, units: int = 256) -> None:
+        super().__init__()
+        self.measure, self.correct = nn.Linear(3 * image_size * image_size, units), nn.Linear(units, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        correction: Tensor = self.correct(self.measure(x.flatten(1)).relu())  # (n, 1)
+        return x + correction[:, :, None, None]
+
+
+def imprint_convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+    """The convnet behind a block that the attack `imprint` can turn into its own."""
+    return nn.Sequential(BrightnessBlock(image_size), convnet(num_classes, image_size))
+
+
 def resnet18_small(
     num_classes: int, image_size: int, batch_norm: BatchNorm = "eval", small_stem: bool = True
 ) -> nn.Module:
@@ -72,7 +92,13 @@ def resnet18_small(
 
 
 Factory = Callable[..., nn.Module]
-MODELS: dict[str, Factory] = {"convnet": convnet, "lenet": lenet, "mlp": mlp, "resnet18": resnet18_small}
+MODELS: dict[str, Factory] = {
+    "convnet": convnet,
+    "lenet": lenet,
+    "mlp": mlp,
+    "resnet18": resnet18_small,
+    "imprint_convnet": imprint_convnet,
+}
 
 
 def build(

@@ -3,6 +3,7 @@
 runs/NAME/config.toml                                     the resolved configuration
          manifest.json                                    versions, seed, threat model, users
          captures/round-0001/{global,user-0007}.safetensors   what the server sent and received
+         captures/round-0001/rewritten.safetensors  what it sent instead, where it is actively malicious
          captures/index.jsonl                             one line a reply, rejected ones too
          reconstructions/LABEL/round-0001/user-0007.safetensors
          rounds.parquet  leakage.parquet  leakage.csv  report.html
@@ -63,8 +64,12 @@ class RunFolder:
         return self.captures / f"round-{server_round:04d}" / f"user-{user:04d}.safetensors"
 
     def global_model(self, server_round: int) -> Path:
-        """The model that the server sent in that round."""
+        """The global model at the start of that round, which an honest server sends."""
         return self.captures / f"round-{server_round:04d}" / "global.safetensors"
+
+    def rewritten_model(self, server_round: int) -> Path:
+        """The model that an actively malicious server sent in that round instead."""
+        return self.captures / f"round-{server_round:04d}" / "rewritten.safetensors"
 
     def reconstruction(self, label: str, server_round: int, user: int) -> Path:
         return self.reconstructions / label / f"round-{server_round:04d}" / f"user-{user:04d}.safetensors"

@@ -14,6 +14,7 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
+from attacker.attacks import rewriter
 from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
@@ -72,6 +73,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             timeout=section.timeout,
             local=told_local_training(config),
             statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
+            rewrite=rewriter(config),
         )
         try:
             for server_round in range(first, section.rounds + 1):

@@ -8,6 +8,12 @@ An attack is one file here, `attacks/NAME.py` (or a third-party `package.module`
 that attacks several victims of one round together: all observations hold the same parameters, each victim
 draws from its own generator (so its result does not depend on who else is there), and `progress(done, total)`
 is called as steps pass. An attack never sees private data: observations are all it has.
+
+An attack of an actively malicious server has one function more: the model that users are sent in a round.
+
+    rewrite(server_round, parameters, settings, image_size) -> parameters
+
+It needs `threat_model.server = "malicious"`, and is refused without.
 """
 
 import importlib
@@ -21,7 +27,8 @@ from torch import nn
 
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
-from fl_sim.config import ConfigError, parse
+from fl_sim.config import Config, ConfigError, parse
+from fl_sim.updates import Update
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +45,7 @@ class Attacker:
 
 
 Run = Callable[[Sequence[Observation], Attacker, Any, Sequence[torch.Generator], Progress], list[Reconstruction]]
+Rewrite = Callable[[int, Update, Any, int], Update]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Attack:
     name: str  # the module in this folder, or package.module
     settings: Any  # an instance of the module's Settings
     run: Run
+    rewrite: Rewrite | None = None  # of an actively malicious server
 
 
 def available() -> list[str]:
@@ -66,7 +75,31 @@ def load(label: str, table: Mapping[str, Any]) -> Attack:
     where = f"attacks.{label}"
     builtin = name in available()
     module = importlib.import_module(f"attacker.attacks.{name}") if builtin else _third_party(name, where)
-    return Attack(label, name, parse(module.Settings, settings, where), module.attack)
+    rewrite = getattr(module, "rewrite", None)
+    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite)
+
+
+def rewriter(config: Config) -> Callable[[int, Update], Update] | None:
+    """What the server of this config does to the model that it sends, (round, parameters) -> parameters; None: nothing.
+
+    Raises ConfigError where attacks and `threat_model.server` do not fit each other.
+    """
+    loaded = [load(label, table) for label, table in config.attacks.items()]
+    active = [(attack.label, attack.rewrite, attack.settings) for attack in loaded if attack.rewrite is not None]
+    malicious = config.threat_model.server == "malicious"
+    if active and not malicious:
+        raise ConfigError(
+            f"attack {active[0][0]!r} rewrites the model that users are sent, which an honest-but-curious server does "
+            "not do; set threat_model.server = 'malicious' in a new run, or leave the attack out"
+        )
+    if malicious and len(active) != 1:
+        raise ConfigError(
+            f"threat_model.server is 'malicious', but {len(active)} attacks rewrite the model; give one, as imprint is"
+        )
+    if not active:
+        return None
+    (_, rewrite, settings), size = active[0], config.dataset.image_size
+    return lambda server_round, parameters: rewrite(server_round, parameters, settings, size)
 
 
 def _third_party(name: str, where: str) -> Any:

@@ -116,7 +116,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
     return rows
 
 
-ELSEWHERE = {"labels", "update", "defenses", "batch_norm"}
+ELSEWHERE = {"server", "labels", "update", "defenses", "batch_norm"}
 """Facts of the stated threat model that the set-up or the lines above tell in words."""
 
 
@@ -129,8 +129,13 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
         else ("the proportions of every user's labels are told")
     )
     norm = f" (normalisation in {config.model.batch_norm} mode)" if config.model.name.startswith("resnet") else ""
+    server = (
+        "the server: honest in training, curious about every update it receives"
+        if config.threat_model.server == "honest_but_curious"
+        else "the server, actively malicious: users get a model made for spying, and the global one is not trained"
+    )
     rows = [
-        ("Attacker", "the server: honest in training, curious about every update it receives"),
+        ("Attacker", server),
         ("Sees", "each user's own update in every round, not only their sum"),
         ("Knows", f"the model as sent{norm}, the learning rate, how many photos are behind an update"),
         ("Labels", labels),
