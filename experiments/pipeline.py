@@ -78,6 +78,22 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     return _judge(folder, config, progress, dispatch)
 
 
+def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
+    """`run` or `attack`, whichever is left to do; neither where `folder` holds this very experiment in full."""
+    if folder.config.exists():
+        saved = _saved(folder)
+        whole = folder.report.exists() and folder.report.stat().st_mtime_ns >= folder.config.stat().st_mtime_ns
+        failed = (folder.reconstructions / "failed.json").exists()
+        same = _difference(saved, config, except_for=("workers",)) is None
+        same = same and saved.workers.attack_rounds == config.workers.attack_rounds
+        if whole and not failed and same:  # of all files the report is written last
+            return Outcome(pd.read_parquet(folder.leakage), folder.report)
+        trained = len(CaptureStore(folder).finished_rounds()) == config.federation.rounds
+        if trained and _difference(saved, config, except_for=AFTERWARDS) is None:
+            return attack(folder, config, False, progress, note)
+    return run(config, folder, progress, note)
+
+
 def preflight(config: Config, note: Callable[[str], None]) -> None:
     """Everything that can be known to fail later, now: dataset, model, defenses, attacks, priors, judges.
 

@@ -1,0 +1,72 @@
+"""Run a study: its runs, its table, its plot.
+
+    python -m experiments.studies STUDY [-o base.KEY=VALUE ...] [--runs runs] [--json]
+
+What is finished is not done again, so a stopped study goes on, and a study with one more run or attack in it
+does only that. `runs/STUDY` holds study.csv, study.parquet, study.png and a run folder for each cell.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.real_faces import add_options, base_with_faces
+from experiments.studies import plot, results
+from experiments.studies.study import open_study, shipped
+from fl_sim.config import ConfigError
+from fl_sim.runs import write_atomically
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.studies", description="Run a study.")
+    parser.add_argument("study", help=f"a TOML file, or one of {', '.join(shipped())}")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="of the study")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    add_options(parser)
+    given = parser.parse_args(arguments)
+    try:
+        name, study = open_study(given.study, given.override)
+        study = study.model_copy(update={"base": base_with_faces(study.base, given)})
+        table, problems = results.run(name, study, given.runs, lambda line: print(line, file=sys.stderr, flush=True))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_atomically(given.runs / name / "study.png", plot.draw(study, table))
+    if given.json:
+        print(table.to_json(orient="records"))
+    else:
+        Console(highlight=False).print(_summary(study.title, json.loads(table.to_json(orient="records"))))
+    print(f"table and plot: {given.runs / name}/study.csv, study.png", file=sys.stderr)
+    for problem in problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _summary(title: str, rows: list[dict[str, Any]]) -> Table:
+    """What the attack and the prior alone reach, per run and attack label."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    for heading in ("run", "round", "attack"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("similarity [95 %]", "rank-1", "prior\nonly", "a real\nphoto"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    arms = {(row["cell"], row["round"], row["label"], row["arm"]): row for row in rows}
+    for (cell, server_round, label, arm), row in arms.items():
+        if arm != "attack" or row["facial_similarity"] is None:
+            continue
+        beside = [arms.get((cell, server_round, label, other)) for other in ("prior_only", "own_photo")]
+        levels = ["-" if one is None else f"{one['facial_similarity']:.2f}" for one in beside]
+        low, high = row["facial_similarity_low"], row["facial_similarity_high"]
+        around = f"{row['facial_similarity']:.2f} [{low:.2f}, {high:.2f}]"
+        table.add_row(cell, str(server_round or "all"), label, around, f"{row['rank1']:.0%}", *levels)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
