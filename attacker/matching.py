@@ -13,12 +13,16 @@ victim's representatives as the batch, each counted once: the best guess at the 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacker.second_order import cheap_second_order
+
 Distance = Callable[[Tensor, Tensor], Tensor]
+MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
 
@@ -26,7 +30,7 @@ TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters
 class Group:
     """The representatives of one victim: what stays fixed while their pixels are optimised."""
 
-    labels: Tensor  # (k,) int64
+    labels: Tensor  # (k,) int64, or (k, classes) probabilities
     weights: Tensor  # (k,) the share of the user's photos behind each, heaviest first, sums to 1
 
 
@@ -90,12 +94,20 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0) -> Target:
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
     """The gradient (p,) of the weighted mean loss of images (k, 3, H, W) in [-1, 1]; differentiable in the images."""
-    losses = F.cross_entropy(model(images), group.labels, reduction="none")  # (k,)
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(
-        (losses * group.weights).sum(), parameters, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+    return torch.cat([gradient.reshape(-1) for gradient in _gradients(model, images, group)])
+
+
+def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, ...]:
+    """The same, one tensor a parameter."""
+    with cheap_second_order():
+        losses = F.cross_entropy(model(images), group.labels, reduction="none")  # (k,)
+        return torch.autograd.grad(
+            (losses * group.weights).sum(),
+            list(model.parameters()),
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
 
 
 def match(
@@ -105,13 +117,45 @@ def match(
 
     `images` holds the representatives of all victims, one victim after the other; one group and target each.
     """
+    differentiate = _cosine_directions if distance is cosine else partial(_directions, distance=distance)
     losses, slopes = [], []
     for part, group, observed in zip(split(images, groups), groups, targets, strict=True):
-        pixels = part.detach().requires_grad_(True)
-        loss = distance(dummy_gradient(model, pixels, group) * observed.scale, observed.vector)
-        slopes.append(torch.autograd.grad(loss, pixels)[0])
-        losses.append(loss.detach())
+        layout = torch.channels_last if len(part) >= MANY else torch.contiguous_format
+        pixels = part.detach().contiguous(memory_format=layout).requires_grad_(True)
+        gradients = _gradients(model, pixels, group)
+        # The distance is differentiated on its own: the loss depends on the images through the gradient alone.
+        loss, directions = differentiate([gradient.detach().reshape(-1) for gradient in gradients], observed)
+        pairs = [(g, v.view_as(g)) for g, v in zip(gradients, directions, strict=True) if g.requires_grad]
+        outputs, along = zip(*pairs, strict=True)
+        slopes.append(torch.autograd.grad(outputs, pixels, along)[0])
+        losses.append(loss)
     return torch.stack(losses), torch.cat(slopes)
+
+
+def _directions(dummy: list[Tensor], observed: Target, distance: Distance) -> tuple[Tensor, Sequence[Tensor]]:
+    """Any distance of the dummy gradient (one vector a parameter) and its derivative in each of them."""
+    vector = torch.cat(dummy).requires_grad_(True)
+    loss = distance(vector * observed.scale, observed.vector)
+    slope: Tensor = torch.autograd.grad(loss, vector)[0]
+    return loss.detach(), slope.split([len(part) for part in dummy])  # type: ignore[no-untyped-call]
+
+
+def _cosine_directions(dummy: list[Tensor], observed: Target) -> tuple[Tensor, Sequence[Tensor]]:
+    """The same for `cosine`, in closed form and tensor by tensor.
+
+    Over ResNet-18's 11 million entries this takes 0.1 s less than autograd over one long vector: the system
+    hands out vectors of that length page by page, shorter ones are reused.
+    """
+    sizes = [len(part) for part in dummy]
+    scales, seen = torch.split(observed.scale, sizes), torch.split(observed.vector, sizes)
+    scaled = [part * scale for part, scale in zip(dummy, scales, strict=True)]
+    norm = torch.stack([part.square().sum() for part in scaled]).sum().sqrt() + TINY
+    rest = [(whole / norm).sub_(part) for part, whole in zip(seen, scaled, strict=True)]
+    loss = 0.5 * torch.stack([part.square().sum() for part in rest]).sum()
+    along = torch.stack([(part * whole).sum() for part, whole in zip(rest, scaled, strict=True)]).sum() / norm
+    for part, whole, scale in zip(rest, scaled, scales, strict=True):
+        part.sub_(whole.mul_(along / norm)).mul_(scale).div_(norm)
+    return loss, rest
 
 
 def split(images: Tensor, groups: Sequence[Group]) -> tuple[Tensor, ...]:

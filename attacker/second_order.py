@@ -1,0 +1,141 @@
+"""Convolutions and fixed batch norms whose second derivatives cost no more than they must.
+
+Gradient matching differentiates a gradient once more. Of the layers' formulas for that, torch's own are
+made for any order and any input: they also yield the parameters' second derivatives, which nobody reads,
+and take one convolution with a kernel of the size of the image. Here a convolution costs its seven passes
+and no more: output, two slopes; two for the outer derivative of the slopes, two for that of the input.
+
+    with cheap_second_order():
+        gradients = torch.autograd.grad(loss(model(images)), parameters, create_graph=True)
+    torch.autograd.grad(gradients, images, directions)
+
+Any module is served, as the calls are intercepted, not the classes; others keep torch's formulas. The results
+are torch's to float rounding. A leaf parameter counts as a constant of the last derivative, which is
+therefore one in images (or in what they depend on).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+convolution_backward = torch.ops.aten.convolution_backward
+norm_backward = torch.ops.aten.native_batch_norm_backward
+
+
+class cheap_second_order(TorchFunctionMode):
+    """Within it, 2d convolutions and batch norms with fixed statistics are those of this file."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d and len(args) == 7 and not isinstance(args[4], str):
+            x, weight, bias, *geometry = args
+            return Convolution.apply(x, weight, bias, tuple(geometry))
+        if func is F.batch_norm and not kwargs.get("training", True) and kwargs.get("weight") is not None:
+            x, mean, variance = args
+            return Norm.apply(x, kwargs["weight"], kwargs["bias"], mean, variance, kwargs["eps"])
+        return func(*args, **kwargs)
+
+
+def wanted(needed: bool, value: Tensor) -> bool:
+    """Whether the slope in `value` is read: in the last derivative (no graph is made) leaf parameters are constants."""
+    return needed and (torch.is_grad_enabled() or not value.is_leaf)
+
+
+def slopes(slope: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
+    """The slopes of a convolution in x, weight and bias, as far as the mask asks for them."""
+    stride, padding, dilation, groups = geometry
+    bias = list(weight.shape[:1]) if mask[2] else None
+    return convolution_backward(slope, x, weight, bias, stride, padding, dilation, False, (0, 0), groups, mask)
+
+
+class Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return F.conv2d(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        if not torch.is_grad_enabled():
+            mask = [to_x, wanted(to_weight, weight), wanted(to_bias, weight)]
+            return (*slopes(slope, x, weight, ctx.geometry, mask), None)
+        # Of the first layer's input, the images, nobody reads the first derivative.
+        mask = [to_x and not x.is_leaf, to_weight, False]
+        inner = ConvolutionSlopes.apply(slope, x, weight, ctx.geometry, mask)
+        return (*inner, slope.sum((0, 2, 3)) if to_bias else None, None)
+
+
+class ConvolutionSlopes(torch.autograd.Function):
+    """(slope in the output, x, weight) to the slopes in x and weight: bilinear, so its slopes are convolutions too."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(slope, x, weight)
+        ctx.geometry = geometry
+        return slopes(slope, x, weight, geometry, mask)[:2]
+
+    @staticmethod
+    def backward(ctx: Any, along_x: Tensor | None, along_weight: Tensor | None) -> Any:
+        slope, x, weight = ctx.saved_tensors
+        to_slope = to_x = to_weight = None
+        if along_weight is not None:
+            to_slope = F.conv2d(x, along_weight, None, *ctx.geometry)
+            if ctx.needs_input_grad[1]:
+                to_x = slopes(slope, x, along_weight, ctx.geometry, [True, False, False])[0]
+        if along_x is not None:
+            more = F.conv2d(along_x, weight, None, *ctx.geometry)
+            to_slope = more if to_slope is None else to_slope + more
+            if wanted(ctx.needs_input_grad[2], weight):
+                to_weight = slopes(slope, along_x, weight, ctx.geometry, [False, True, False])[1]
+        return to_slope, to_x, to_weight, None, None
+
+
+class Norm(torch.autograd.Function):
+    """Batch norm with fixed statistics: x -> (x - mean) r weight + bias, r = 1 / sqrt(variance + eps), per channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        x, weight, mean, variance = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            return (*NormSlopes.apply(slope, x, weight, mean, variance, ctx.eps), None, None, None)
+        mask = [to_x, wanted(to_weight, weight), wanted(to_bias, weight)]
+        return (*norm_backward(slope, x, weight, mean, variance, None, None, False, ctx.eps, mask), None, None, None)
+
+
+class NormSlopes(torch.autograd.Function):
+    """(slope in the output, x, weight) to the slopes in x, weight and bias."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Any:
+        ctx.save_for_backward(slope, x, weight, mean, variance)
+        ctx.eps = eps
+        return norm_backward(slope, x, weight, mean, variance, None, None, False, eps, [True, True, True])
+
+    @staticmethod
+    def backward(ctx: Any, along_x: Tensor, along_weight: Tensor, along_bias: Tensor) -> Any:
+        slope, x, weight, mean, variance = ctx.saved_tensors
+        shape = (-1, *[1] * (x.dim() - 2))  # (channels, 1, 1)
+        r = (variance + ctx.eps).rsqrt()
+        affine = F.batch_norm(x, mean, variance, along_weight, along_bias, False, 0.0, ctx.eps)
+        to_slope = affine.addcmul(along_x, (weight * r).view(shape))
+        to_x = slope * (along_weight * r).view(shape)
+        to_weight = None
+        if wanted(ctx.needs_input_grad[2], weight):
+            to_weight = (along_x * slope).transpose(0, 1).flatten(1).sum(1) * r
+        return to_slope, to_x, to_weight, None, None, None
