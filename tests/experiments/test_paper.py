@@ -61,7 +61,7 @@ def made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: s
     return out
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "table2"])
+@pytest.mark.parametrize("name", ["figure1", "figure3", "table1"])
 def test_an_item_is_a_record_a_picture_and_a_section(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
