@@ -1,6 +1,7 @@
 """The figures of the paper, drawn from runs: photos, reconstructions, and what they score."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,9 @@ def schedule(centre: Sequence[float], window: float, steps: int) -> bytes:
 def mosaic(images: Tensor) -> NDArray[np.float32]:
     """Images (n, 3, H, W) in [0, 1] side by side in nearly a square, white between: (height, width, 3)."""
     count, _, height, width = images.shape
-    columns = round(np.sqrt(count * 1.2) + 1e-9)
+    near = round(math.sqrt(count * 1.2))
+    whole = [per_row for per_row in range(math.isqrt(count), near + 2) if count % per_row == 0]
+    columns = max(whole, default=near)  # without a row that is not full, where that can be
     rows = -(-count // columns)
     canvas = torch.ones(3, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
     for index, image in enumerate(images.float().nan_to_num(0.5).clamp(0, 1)):
