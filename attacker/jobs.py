@@ -21,8 +21,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from attacker import attacks
+from attacker import attacks, faces
 from attacker.attacks import Attack, Attacker
+from attacker.faces import FaceSpace
 from attacker.observation import Observation
 from attacker.prior import Prior, load_prior
 from attacker.store import CaptureStore, write_reconstruction
@@ -150,7 +151,13 @@ class Workbench:
         """What `attack` gets beside the observations; a prior where its settings name one."""
         name = getattr(attack.settings, "prior", None)
         prior = self.prior(name) if name is not None else None
-        return Attacker(self.model, self.config.dataset.image_size, self.num_classes, prior, self.device)
+        size = self.config.dataset.image_size
+        return Attacker(self.model, size, self.num_classes, prior, self.device, self.faces)
+
+    @cached_property
+    def faces(self) -> FaceSpace | None:
+        space = faces.read(self.run.faces)
+        return None if space is None else space.at(self.config.dataset.image_size, self.device)
 
     def warm(self) -> None:
         """Load everything that any job may need, while the first round is still being trained."""

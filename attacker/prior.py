@@ -88,13 +88,20 @@ class Prior:
         x0 = self._x0(x_t, prediction.float(), t)
         return x0 if self.latent else x0.clamp(-1, 1)
 
-    def residual(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def residual(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
         """x - x0_hat(x_t, t), (n, c, H, W): where the prior wants less of x; the plug-and-play gradient.
 
         It is the gradient of the denoising loss || eps - eps_phi(x_t, t) ||^2 of Graikos et al. 2022 up to
-        a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation).
+        a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation) unless
+        `jacobian`; then it is the gradient of half of || x - x0_hat ||^2.
         `x` (n, 3, H, W) in [-1, 1] at the attack's size, or latents (n, c, S, S); `noise` (n, c, S, S).
         """
+        if jacobian:
+            with torch.enable_grad():
+                image = x.detach().requires_grad_(True)
+                seen = self.x0_hat(self.noised(resize(image, self.size), noise, t), t, differentiable=True)
+                error = (image - resize(seen, x.shape[-1])).square().sum() / 2
+                return torch.autograd.grad(error, image)[0]
         small = resize(x, self.size)
         return x - resize(self.x0_hat(self.noised(small, noise, t), t), x.shape[-1])
 

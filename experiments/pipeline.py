@@ -16,8 +16,9 @@ from threading import Thread
 from typing import Any
 
 import pandas as pd
+import torch
 
-from attacker import attacks
+from attacker import attacks, faces
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
@@ -26,6 +27,7 @@ from experiments import leakage
 from experiments.report import write_report
 from fl_sim.config import Config, ConfigError, dump, load
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
+from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
 
 Progress = Callable[[str, int, int], None]
@@ -134,6 +136,7 @@ def threat_model(config: Config) -> dict[str, Any]:
         "local_training": config.threat_model.local_training,
         "batch_norm_statistics": config.threat_model.batch_norm_statistics,
         "aggregated": False,
+        "public_people": config.threat_model.public_people,
         "model": origin(config),
         "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],
@@ -224,10 +227,15 @@ def _claim(config: Config, folder: RunFolder) -> None:
 
 
 def _stamp(folder: RunFolder, config: Config) -> None:
-    """Write the manifest of a run that has none yet: a new one, or one that `flwr run` has captured."""
+    """Write what a run lacks of manifest and face space: a new one, or one that `flwr run` has captured."""
+    dataset = open_dataset(config.dataset, config.seed)
+    people = min(config.threat_model.public_people, dataset.num_public)
+    if people and not folder.faces.exists() and _looks_at_faces(config):
+        with one_thread():
+            space = faces.fit(torch.cat([dataset.public(index).photos for index in range(people)]))
+        write_atomically(folder.faces, faces.encode(space))
     if folder.manifest.exists():
         return
-    dataset = open_dataset(config.dataset, config.seed)
     write_manifest(
         folder,
         seed=config.seed,
@@ -236,6 +244,13 @@ def _stamp(folder: RunFolder, config: Config) -> None:
         image_size=dataset.image_size,
         threat_model=threat_model(config),
     )
+
+
+def _looks_at_faces(config: Config) -> bool:
+    """Whether an attack of this run wants to know what faces have in common."""
+    if config.workers.backend == "none":
+        return False
+    return any(getattr(attacks.load(*one).settings, "face_space", 0) for one in config.attacks.items())
 
 
 def _saved(folder: RunFolder) -> Config:

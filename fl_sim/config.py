@@ -93,6 +93,8 @@ class ThreatModel(Section):
     """Whether the server sends the model that it trains, or one that an attack (`imprint`) has rewritten for spying.
 
     Then the global model is not trained."""
+    public_people: Annotated[int, Field(ge=0)] = 200
+    """People who are no users, from whose photos the attacker knows what faces have in common; 0: none."""
     batch_norm_statistics: bool = False
     """Whether users also send the means and variances that their photos have in each batch-norm layer."""
 

@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "captures"
 
     @property
+    def faces(self) -> Path:
+        """What the attacker knows of faces in general."""
+        return self.root / "faces.safetensors"
+
+    @property
     def reconstructions(self) -> Path:
         return self.root / "reconstructions"
 

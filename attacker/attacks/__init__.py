@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attacker.faces import FaceSpace
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
 from fl_sim.config import Config, ConfigError, parse
@@ -42,6 +43,7 @@ class Attacker:
     num_classes: int
     prior: Prior | None  # there if the attack's settings name one
     device: torch.device
+    faces: FaceSpace | None = None  # there if the threat model grants photos of public people
 
 
 Run = Callable[[Sequence[Observation], Attacker, Any, Sequence[torch.Generator], Progress], list[Reconstruction]]

@@ -21,7 +21,9 @@ from attacker.attacks.representatives import (
     Descent,
     cosine_decay,
     descend,
+    draw,
     group_by_label,
+    means,
     reconstructions,
     step_decay,
     victims,
@@ -33,9 +35,12 @@ from attacker.observation import Observation, Reconstruction
 
 @dataclass(frozen=True)
 class Settings:
-    images: Literal["representative", "batch"] = "representative"  # one image a label, or one a photo
+    images: Literal["representative", "batch"] = "representative"  # a few images a label, or one a photo (paper)
+    per_group: Annotated[int, Field(ge=1)] = 4  # `representative`: images a label; their mean is the answer
+    spread: Annotated[float, Field(ge=0)] = 0.1  # of the smooth noise to start from, in the range [-1, 1]; 0: grey
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
-    steps: Annotated[int, Field(ge=1)] = 50  # optimisation steps; more fit noise (paper: 24,000)
+    steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps (paper: 24,000)
+    rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # Adam's first, in the image range [-1, 1]
     schedule: Literal["cosine", "steps"] = "cosine"  # of the rate; steps: / 10 at 3/8, 5/8, 7/8 (paper)
     tv: Annotated[float, Field(ge=0)] = 0.0  # weight of total variation against the distance (paper: 1e-4 to 1e-1)
@@ -58,9 +63,9 @@ def attack(
     def arrange(shares: Tensor, observation: Observation) -> Group:
         if settings.images == "batch":
             return whole_batch(shares, observation.num_examples)
-        return group_by_label(shares, settings.group_floor)
+        return group_by_label(shares, settings.group_floor, settings.per_group)
 
-    def directions(x: Tensor, slope: Tensor, done: float) -> list[tuple[float, Tensor]]:
+    def directions(x: Tensor, slope: Tensor, done: float, shared: bool) -> list[tuple[float, Tensor]]:
         slope = smooth(slope, settings.blur * (1 - done * 2 / 3))
         return [(1.0, slope + settings.tv * total_variation_gradient(x) if settings.tv else slope)]
 
@@ -69,9 +74,12 @@ def attack(
     rate = {"steps": step_decay, "cosine": cosine_decay}[settings.schedule](settings.learning_rate)
     scale = torch.sign if settings.sign else unit
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, scale, pixelwise=settings.sign)
-    start = torch.zeros(targets.images, 3, attacker.image_size, attacker.image_size, device=attacker.device)  # grey
+    size = attacker.image_size
+    noise = draw([len(group.labels) for group in targets.groups], generators, torch.randn, 3, size, size)
+    start = settings.spread * unit(smooth(noise, size / 16)).to(attacker.device) * (3 * size**2) ** 0.5
     images, losses = descend(targets, start, descent, directions, lambda step: progress(step, settings.steps))
-    return reconstructions(images, losses, targets, time.perf_counter() - started)
+    found, groups = means(images, targets.groups, 1 if settings.images == "batch" else settings.per_group)
+    return reconstructions(found, losses, groups, time.perf_counter() - started)
 
 
 def total_variation_gradient(images: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class Victims:
     model: nn.Module  # with the parameters that the server sent
     groups: list[Group]  # one a victim
     targets: list[Target]  # one a victim
+    earlier: list[list[tuple[nn.Module, Target]]]  # per victim, the models and updates of rounds before, latest first
 
     @property
     def images(self) -> int:
@@ -37,8 +38,18 @@ class Victims:
         return sum(len(group.labels) for group in self.groups)
 
     def match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
-        """Matching losses (victims,) and their gradients in the images (n, 3, H, W)."""
-        return match(self.model, images, self.groups, self.targets, DISTANCES[distance])
+        """Matching losses (victims,) and their gradients in the images (n, 3, H, W); means over the rounds known."""
+        losses, slopes = match(self.model, images, self.groups, self.targets, DISTANCES[distance])
+        if not any(self.earlier):
+            return losses, slopes
+        parts = zip(losses, split(images, self.groups), split(slopes, self.groups), strict=True)
+        fused = []
+        for (loss, part, slope), group, known in zip(parts, self.groups, self.earlier, strict=True):
+            before = [match(model, part, [group], [seen], DISTANCES[distance]) for model, seen in known]
+            count = 1 + len(before)
+            total = sum((one[0] for one, _ in before), loss) / count
+            fused.append((total, sum((more for _, more in before), slope) / count))
+        return torch.stack([loss for loss, _ in fused]), torch.cat([slope for _, slope in fused])
 
 
 def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:
@@ -52,11 +63,16 @@ def proportions(observation: Observation, model: nn.Module, attacker: Attacker) 
     return recover_proportions(gradient, model, probes, observation.num_examples)
 
 
-def group_by_label(shares: Tensor, floor: float) -> Group:
-    """One representative for each class whose share is at least `floor` (the heaviest always), heaviest first."""
+def group_by_label(shares: Tensor, floor: float, count: int = 1) -> Group:
+    """`count` representatives for each class whose share is at least `floor` (the heaviest always), heaviest first.
+
+    One image cannot explain the spread of a user's photos, and what it cannot explain it answers with artefacts.
+    Several images that differ take up the spread, and leave their mean clean.
+    """
     order = shares.argsort(descending=True, stable=True)
     kept = order[(shares[order] >= floor) | (order == order[0])]
-    return Group(labels=kept, weights=shares[kept] / shares[kept].sum())
+    weights = shares[kept] / shares[kept].sum() / count
+    return Group(labels=kept.repeat_interleave(count), weights=weights.repeat_interleave(count))
 
 
 def whole_batch(shares: Tensor, count: int) -> Group:
@@ -84,22 +100,32 @@ def victims(
         raise ConfigError(f"observations of rounds {rounds} given; an attack takes the victims of one round together")
     model = load_model(attacker.model, observations[0].parameters).to(attacker.device)
     groups = [arrange(proportions(observation, model, attacker), observation) for observation in observations]
-    targets = []
-    for observation in observations:
-        targets.append(target({k: value.to(attacker.device) for k, value in observation.gradient.items()}, balance))
-    return Victims(model, groups, targets)
+    models: dict[int, nn.Module] = {}
+
+    def seen(observation: Observation) -> Target:
+        return target({k: value.to(attacker.device) for k, value in observation.gradient.items()}, balance)
+
+    def sent(observation: Observation) -> nn.Module:
+        if observation.server_round not in models:
+            loaded = load_model(attacker.model, observation.parameters)
+            models[observation.server_round] = loaded.to(attacker.device)
+        return models[observation.server_round]
+
+    earlier = [[(sent(before), seen(before)) for before in observation.history] for observation in observations]
+    return Victims(model, groups, [seen(observation) for observation in observations], earlier)
 
 
-def draw(victims: Victims, generators: Sequence[torch.Generator], normal: Callable[..., Tensor], *shape: int) -> Tensor:
-    """Random numbers (n, *shape) for all representatives, each victim's from its own generator.
+def draw(
+    counts: Sequence[int], generators: Sequence[torch.Generator], normal: Callable[..., Tensor], *shape: int
+) -> Tensor:
+    """Random numbers (sum of counts, *shape): `counts[v]` of victim v, from its own generator.
 
     `normal` is torch.randn or torch.rand. Drawn on the CPU, so that the device does not change the result.
     """
-    parts = [
-        normal(len(group.labels), *shape, generator=source)
-        for group, source in zip(victims.groups, generators, strict=True)
-    ]
-    return torch.cat(parts).to(victims.targets[0].vector.device)
+    return torch.cat([normal(n, *shape, generator=source) for n, source in zip(counts, generators, strict=True)])
+
+
+Directions = Callable[[Tensor, Tensor, float, bool], Sequence[tuple[float, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,7 @@ class Descent:
     shared: float  # part of the rate, in [0, 1), for the image that a victim's representatives share; 0 unties them
     scale: Callable[[Tensor], Tensor]  # brings gradients (n, 3, H, W) to a common size: `unit`, or torch.sign
     pixelwise: bool  # Adam's second moment per pixel, or its mean over the image
+    ema: float = 0.0  # decay of a running mean of the images, which is then the result; 0: the last ones are
 
 
 class Adam:
@@ -138,31 +165,35 @@ def descend(
     victims: Victims,
     start: Tensor,
     descent: Descent,
-    directions: Callable[[Tensor, Tensor, float], Sequence[tuple[float, Tensor]]],
+    directions: Directions,
     progress: Callable[[int], None],
 ) -> tuple[Tensor, Tensor]:
     """Move images from `start` (n, 3, H, W) in [-1, 1]; return them and their matching losses (victims,).
 
-    `directions(x, matching gradient, fraction done)` gives the terms to follow, (weight, gradient) each.
+    `directions(images, matching gradient, fraction done, shared)` gives the terms to follow, (weight, gradient)
+    each: of the representatives, and with shared = True of each victim's mean image (victims, 3, H, W).
 
     A representative is x_k = shared + own_k, and both parts descend. Without the shared part the labels'
     opposite signs drive the groups apart: only w_A x_A - w_B x_B is seen, and its shortest explanation is
     the face in one group and the *negative* of the face in the other, each too faint. All groups show one
     person, so what they share should take the bulk; its gradient is the plain sum over the groups.
     """
-    owner = torch.tensor([index for index, group in enumerate(victims.groups) for _ in group.labels]).to(start.device)
+    counts = torch.tensor([len(group.labels) for group in victims.groups]).to(start.device)
+    owner = torch.arange(len(counts), device=start.device).repeat_interleave(counts)
     x, own, shared = start, Adam(descent.pixelwise), Adam(descent.pixelwise)
+    average = start
     for step in range(descent.steps):
         done = step / max(descent.steps - 1, 1)
         _, slope = victims.match(x, descent.distance)
-        terms = directions(x, slope, done)
-        move = (1 - descent.shared) * own(sum_terms(terms, descent.scale))
+        move = (1 - descent.shared) * own(sum_terms(directions(x, slope, done, False), descent.scale))
         if descent.shared:
-            summed = [(weight, sum_groups(term, owner, len(victims.groups))) for weight, term in terms]
-            move = move + descent.shared * shared(sum_terms(summed, descent.scale))[owner]
+            face = sum_groups(x, owner, len(counts)) / counts[:, None, None, None]
+            terms = directions(face, sum_groups(slope, owner, len(counts)), done, True)
+            move = move + descent.shared * shared(sum_terms(terms, descent.scale))[owner]
         x = (x - descent.rate(done) * move).clamp(-1, 1)
+        average = x + min(descent.ema, step / (step + 10)) * (average - x)  # a young mean forgets faster
         progress(step + 1)
-    return x, victims.match(x, descent.distance)[0]
+    return average, victims.match(average, descent.distance)[0]
 
 
 def sum_terms(terms: Sequence[tuple[float, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:
@@ -185,10 +216,16 @@ def step_decay(peak: float) -> Callable[[float], float]:
     return lambda done: float(peak * 0.1 ** sum(done >= mark for mark in (3 / 8, 5 / 8, 7 / 8)))
 
 
-def reconstructions(images: Tensor, losses: Tensor, victims: Victims, seconds: float) -> list[Reconstruction]:
+def means(images: Tensor, groups: Sequence[Group], count: int) -> tuple[Tensor, list[Group]]:
+    """The mean (n / count, 3, H, W) of every `count` representatives of one label, and the groups of these means."""
+    merged = [Group(group.labels[::count], group.weights.view(-1, count).sum(1)) for group in groups]
+    return images.view(-1, count, *images.shape[1:]).mean(1), merged
+
+
+def reconstructions(images: Tensor, losses: Tensor, groups: Sequence[Group], seconds: float) -> list[Reconstruction]:
     """One Reconstruction a victim from images (n, 3, H, W) in [-1, 1]; the job's `seconds` are shared equally."""
-    photos = ((images + 1) / 2).cpu()
+    photos = ((images + 1) / 2).clamp(0, 1).cpu()
     return [
-        Reconstruction(part, group.weights.cpu(), float(loss), seconds / len(victims.groups))
-        for part, group, loss in zip(split(photos, victims.groups), victims.groups, losses, strict=True)
+        Reconstruction(part, group.weights.cpu(), float(loss), seconds / len(groups))
+        for part, group, loss in zip(split(photos, groups), groups, losses, strict=True)
     ]

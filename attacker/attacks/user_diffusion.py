@@ -1,6 +1,6 @@
 """User-level gradient inversion with a diffusion prior (after Li et al. 2023, arXiv 2409.07291).
 
-One representative image per label group is optimised, whatever the number of photos:
+A few representative images per label group are optimised, whatever the number of photos:
 
     min_x  D(dummy gradient of x, observed gradient) + weight * || eps - eps_phi(x_t, t) ||^2
 
@@ -8,8 +8,13 @@ with t drawn from a window that slides from high noise to low (the paper's Figur
 the balance of the two terms open; here each enters with its gradient scaled to unit norm per image, so
 that one weight serves models whose matching losses differ by orders of magnitude, and the U-Net's
 Jacobian is left out (Poole et al. 2022), which costs a forward pass a step and works as well.
+
+The paper optimises one image (`per_group = 1`). Here several explain the update together and their mean is the
+answer: a single image that must explain the spread of a user's photos explains it with artefacts. The prior
+looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +31,7 @@ from attacker.attacks.representatives import (
     descend,
     draw,
     group_by_label,
+    means,
     reconstructions,
     victims,
 )
@@ -33,23 +39,36 @@ from attacker.matching import smooth, unit
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 
+LEVELS = (0.1, 0.3, 0.5)  # of the noise schedule, at which restarts are compared by the prior
+
 
 @dataclass(frozen=True)
 class Settings:
     prior: str = "synthetic64"  # shipped name, diffusers folder or hub name
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
-    steps: Annotated[int, Field(ge=1)] = 70  # optimisation steps; more fit the noise of the mean gradient
+    steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # in the image range [-1, 1]; falls to a tenth along a cosine
-    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the groups share; 0 unties them
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers in the distance: 0 as they come, 1 all alike
-    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient; falls to a third of it
+    per_group: Annotated[int, Field(ge=1)] = 4  # images for each label that jointly explain the update (paper: 1)
+    spread: Annotated[float, Field(ge=0)] = 0.3  # by how much they differ at the start, in deviations of faces
+    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the images share; 0 unties them
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.8  # of the layers in the distance: 0 as they come, 1 all alike
+    face_space: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the step along public faces' components; 0: none
+    blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the rest of the step; falls to a third of it
     prior_weight: Annotated[float, Field(ge=0)] = 0.4  # of the prior's unit-norm gradient against the matching one's
+    prior_schedule: Literal["constant", "rising", "falling"] = "constant"  # of that weight: 0 to all of it, or back
+    prior_every: Annotated[int, Field(ge=1)] = 1  # steps between two looks at the prior
+    through_unet: bool = False  # the denoising loss' true gradient, with the U-Net's Jacobian (paper), or without
     t_start: Annotated[float, Field(ge=0, le=1)] = 0.7  # centre of the window at the first step, of the schedule
     t_end: Annotated[float, Field(ge=0, le=1)] = 0.0  # the same at the last step
+    anneal: Literal["linear", "sqrt", "cosine"] = "linear"  # from t_start to t_end; sqrt falls early, cosine late
+    repeats: Annotated[int, Field(ge=1)] = 1  # times that the window slides down
     window: Annotated[float, Field(ge=0, le=1)] = 0.15  # its width, of the schedule
-    t_clean: Annotated[float, Field(ge=0, le=1)] = 0.015  # noise level at which the result is denoised once; 0: not
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of a running mean of the images, which is then the answer
+    sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on the answer: a mean is softer than any photo
+    t_clean: Annotated[float, Field(ge=0, le=1)] = 0.0  # noise level at which the result is denoised once; 0: not
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
-    restarts: Annotated[int, Field(ge=1)] = 1  # independent runs; the one of lowest matching loss is kept
+    rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
+    restarts: Annotated[int, Field(ge=1)] = 1  # independent runs; kept is the least matching loss times prior loss
 
 
 def attack(
@@ -59,37 +78,89 @@ def attack(
     generators: Sequence[torch.Generator],
     progress: Progress,
 ) -> list[Reconstruction]:
-    """The user's representatives, the heaviest group's first; it is the answer."""
+    """The user's face by label group (the mean of that group's representatives), the heaviest group's first."""
     prior = attacker.prior
     if prior is None:
         raise ConfigError("user_diffusion was given no prior; name one in its settings (prior = ...)")
+    if prior.latent:
+        raise ConfigError("user_diffusion works on pixels; give a prior without a vae, or the attack generative_latent")
     started = time.perf_counter()
-    floor = settings.group_floor
-    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
+    floor, count = settings.group_floor, settings.per_group
+    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor, count), settings.balance)
     rate = cosine_decay(settings.learning_rate)
-    descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, pixelwise=False)
-    top = prior.steps - 1
+    descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, False, settings.ema)
+    counts, top, taken = [len(group.labels) for group in targets.groups], prior.steps - 1, 0
+    faces = attacker.faces if settings.face_space else None
 
-    def directions(x: Tensor, slope: Tensor, done: float) -> list[tuple[float, Tensor]]:
-        centre = settings.t_start + (settings.t_end - settings.t_start) * done
-        offset = (draw(targets, generators, torch.rand) - 0.5) * settings.window  # (n,)
-        t = ((centre + offset) * top).round().long().clamp(0, top)
-        noise = draw(targets, generators, torch.randn, 3, prior.size, prior.size)
-        slope = smooth(slope, settings.blur * (1 - done * 2 / 3))
-        return [(1.0, slope), (settings.prior_weight, prior.residual(x, noise, t))]
+    def pull(x: Tensor, done: float) -> tuple[float, Tensor]:
+        """The prior's term for images (n, 3, H, W), one a victim or all representatives."""
+        each = [1] * len(counts) if len(x) == len(counts) else counts
+        offset = (draw(each, generators, torch.rand).to(x.device) - 0.5) * settings.window  # (n,)
+        t = ((centre(settings, done) + offset) * top).round().long().clamp(0, top)
+        noise = draw(each, generators, torch.randn, 3, prior.size, prior.size).to(x.device)
+        weight = {"constant": 1.0, "rising": done, "falling": 1 - done}[settings.prior_schedule]
+        return settings.prior_weight * weight, prior.residual(x, noise, t, settings.through_unet)
 
-    size = attacker.image_size
-    start = torch.zeros(targets.images, 3, size, size, device=attacker.device)  # grey
-    counts = torch.tensor([len(group.labels) for group in targets.groups], device=attacker.device)
+    def directions(x: Tensor, slope: Tensor, done: float, shared: bool) -> list[tuple[float, Tensor]]:
+        nonlocal taken
+        blurred = smooth(slope, settings.blur * (1 - done * 2 / 3))
+        if faces is None:
+            terms = [(1.0, blurred)]
+        else:
+            terms = [(settings.face_space, faces.condition(slope)), (1 - settings.face_space, blurred)]
+        if shared == bool(settings.shared) and settings.prior_weight:
+            taken += 1
+            if taken % settings.prior_every == 0:
+                terms.append(pull(x, done))
+        return terms
+
+    best, least = torch.empty(0), torch.full((len(counts),), torch.inf, device=attacker.device)
+    lowest = least
     total = settings.steps * settings.restarts
-    best, lowest = start, torch.full((len(counts),), torch.inf, device=attacker.device)
     for passed in range(0, total, settings.steps):
+        start = beginnings(counts, generators, attacker, settings.spread)
         images, losses = descend(targets, start, descent, directions, lambda step: progress(passed + step, total))  # noqa: B023
-        chosen = (losses < lowest) | lowest.isinf()  # (victims,)
-        best = torch.where(chosen.repeat_interleave(counts)[:, None, None, None], images, best)
-        lowest = torch.where(chosen, losses, lowest)
+        found, groups = means(images, targets.groups, count)
+        score = losses
+        if settings.restarts > 1:
+            each = [len(group.labels) for group in groups]
+            noise = draw(each, generators, torch.randn, 3, prior.size, prior.size).to(found.device)
+            errors = torch.stack([_error(prior.residual(found, noise, _at(found, level * top))) for level in LEVELS])
+            score = losses * torch.stack([part.mean() for part in torch.split(errors.mean(0), each)])
+        better = (score < least) | least.isinf()  # (victims,)
+        spot = better.repeat_interleave(torch.tensor([len(group.labels) for group in groups], device=better.device))
+        best = torch.where(spot[:, None, None, None], found, best if len(best) else found)
+        least, lowest = torch.where(better, score, least), torch.where(better, losses, lowest)
     if settings.t_clean:  # the gradient leaves faint noise; the prior takes what lies below that level for noise
-        t = torch.full((targets.images,), round(settings.t_clean * top), device=attacker.device)
-        best = prior.denoised(best, t)
-        lowest, _ = targets.match(best, settings.distance)
-    return reconstructions(best, lowest, targets, time.perf_counter() - started)
+        best = prior.denoised(best, _at(best, settings.t_clean * top))
+    if settings.sharpen:
+        best = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
+    return reconstructions(best, lowest, groups, time.perf_counter() - started)
+
+
+def centre(settings: Settings, done: float) -> float:
+    """Centre of the window, of the schedule, at the fraction `done` of the steps, both in [0, 1] (paper, Figure 5)."""
+    part = done if done == 1 else (done * settings.repeats) % 1
+    fallen = {"linear": part, "sqrt": math.sqrt(part), "cosine": 1 - math.cos(math.pi / 2 * part)}[settings.anneal]
+    return settings.t_start + (settings.t_end - settings.t_start) * fallen
+
+
+def beginnings(
+    counts: Sequence[int], generators: Sequence[torch.Generator], attacker: Attacker, spread: float
+) -> Tensor:
+    """Images (n, 3, H, W) to start from: the mean face of public people, or grey, plus what tells them apart."""
+    size, device = attacker.image_size, attacker.device
+    if attacker.faces is not None:
+        noise = draw(counts, generators, torch.randn, len(attacker.faces.deviations)).to(device)
+        return attacker.faces.mean + spread * attacker.faces.draw(noise)
+    noise = smooth(draw(counts, generators, torch.randn, 3, size, size).to(device), size / 16)
+    return spread / 3 * noise / noise.std((1, 2, 3), keepdim=True)
+
+
+def _at(images: Tensor, t: float) -> Tensor:
+    return torch.full((len(images),), round(t), device=images.device)
+
+
+def _error(residuals: Tensor) -> Tensor:
+    """Mean square (n,) of residuals (n, 3, H, W)."""
+    return residuals.square().mean((1, 2, 3))
