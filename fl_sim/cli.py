@@ -161,7 +161,7 @@ def train_model(
     out: Annotated[Path, typer.Option(help="Safetensors file for the weights.")],
     config: ConfigFile = None,
     override: Overrides = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 32 photos.")] = 3000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 32 photos.")] = 2000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
     as_json: AsJson = False,
 ) -> None:

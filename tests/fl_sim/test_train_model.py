@@ -112,7 +112,7 @@ def test_mistakes(tmp_path):
     assert not out.exists()
 
 
-def test_the_global_generator_plays_no_part_and_the_models_hooks_are_gone():
+def test_the_global_generator_plays_no_part():
     photos, labels = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % 2
     ends = []
     for noise in (1, 2):
@@ -122,7 +122,6 @@ def test_the_global_generator_plays_no_part_and_the_models_hooks_are_gone():
         train(model, photos, labels, Settings(steps=2, batch_size=4), seeds.generator(0, "draws"), quiet)
         assert torch.equal(torch.get_rng_state(), state)
         assert not model.training
-        assert not any(layer._forward_pre_hooks for layer in model.modules())
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert not torch.equal(ends[0]["1.running_mean"], nn.BatchNorm2d(4).running_mean)  # learnt on the way
