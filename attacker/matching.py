@@ -24,7 +24,7 @@ from attacker.second_order import cheap_second_order
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
-SHORT = 1 << 15  # entries that float32 sums up to its own precision
+SHORT = 1 << 17  # entries that float32 sums up to its own precision
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
 

@@ -1,0 +1,217 @@
+"""What a step of an attack costs: our `inverting_gradients` beside that of the `breaching` package, and the users' one.
+
+    pip install -e '.[benchmarks]'
+    python -m experiments.benchmarks.attack_speed [--models convnet resnet18] [--sizes 32 64] [--batches 1 30] [--json]
+
+Both attack the same update with the published recipe (Geiping et al. 2020): the same model, parameters, labels,
+grey start, number of steps, cosine distance, total variation, signed Adam at 0.1 divided by ten at 3/8, 5/8
+and 7/8 of the steps, pixels kept in range. Theirs is the package's own `OptimizationBasedAttacker` with its
+`invertinggradients` settings. CPU seconds of this process (one torch thread) per step, median over the steps of
+all repeats; the two alternate, set-up and each run's first step are left out. Both reconstructions' matching
+losses are then computed by one function, in double precision. About ten minutes for all rows.
+
+The last table is one user's `user_diffusion` (one image a label group, the shipped prior) against the inversion
+of all 30 photos, per step and so at equal step count.
+"""
+
+import argparse
+import contextlib
+import copy
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacker.attacks import Attacker, inverting_gradients, user_diffusion
+from attacker.attacks.representatives import whole_batch
+from attacker.observation import Observation
+from attacker.prior import load_prior
+from fl_sim.models import build, trainable
+from fl_sim.seeds import generator
+
+CLASSES = 2
+TV = 0.2  # weight of the batch's mean total variation, breaching's default
+WORK = 6e10  # multiply-adds a run may take, about: sets the number of steps of a case
+
+
+@dataclass(frozen=True)
+class Case:
+    """One update to invert."""
+
+    model: nn.Module  # with the parameters that were sent
+    size: int  # pixels
+    labels: Tensor  # (batch,) int64, as the attacks know them
+    gradient: dict[str, Tensor]  # of the mean loss over the private photos
+
+    @property
+    def batch(self) -> int:
+        return len(self.labels)
+
+    @property
+    def observation(self) -> Observation:
+        shares = torch.bincount(self.labels, minlength=CLASSES) / self.batch
+        return Observation(1, 0, dict(self.model.state_dict()), self.gradient, self.batch, shares)
+
+
+def make_case(name: str, size: int, batch: int) -> Case:
+    """Photos of smooth noise, labels half and half, an untrained model."""
+    model = build(name, CLASSES, size, generator(0, "model"))
+    labels = whole_batch(torch.tensor([0.5, 0.5]) if batch > 1 else torch.tensor([1.0, 0.0]), batch).labels
+    noise = torch.randn(batch, 3, 8, 8, generator=generator(0, "photos"))
+    photos = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1)
+    values = torch.autograd.grad(F.cross_entropy(model(photos), labels), list(model.parameters()))
+    return Case(model, size, labels, dict(zip(trainable(model), values, strict=True)))
+
+
+def matching_loss(case: Case, images: Tensor) -> float:
+    """1 - cosine of the gradients of images (batch, 3, H, W) in [-1, 1] and of the photos, in double precision."""
+    model = copy.deepcopy(case.model).double()
+    values = torch.autograd.grad(F.cross_entropy(model(images.double()), case.labels), list(model.parameters()))
+    dummy = torch.cat([value.flatten() for value in values])
+    observed = torch.cat([value.double().flatten() for value in case.gradient.values()])
+    return 1 - float(F.cosine_similarity(dummy, observed, dim=0))
+
+
+def ours(case: Case, steps: int) -> tuple[Tensor, list[float]]:
+    """The reconstruction (batch, 3, H, W) in [-1, 1] and the CPU seconds of each step but the first."""
+    settings = inverting_gradients.Settings(
+        images="batch",
+        steps=steps,
+        schedule="steps",
+        tv=TV / case.batch,  # ours is each image's own total variation
+        sign=True,
+        shared=0.0,
+        balance=0.0,
+        blur=0.0,
+    )
+    attacker = Attacker(case.model, case.size, CLASSES, None, torch.device("cpu"))
+    return timed(inverting_gradients.attack, case, attacker, settings)
+
+
+def timed(attack: Callable[..., Any], case: Case, attacker: Attacker, settings: Any) -> tuple[Tensor, list[float]]:
+    marks: list[float] = []
+    (found,) = attack(
+        [case.observation], attacker, settings, [generator(0, "attack")], lambda *_: marks.append(time.process_time())
+    )
+    return found.images * 2 - 1, [after - before for before, after in itertools.pairwise(marks)]
+
+
+def breachings(case: Case, steps: int) -> tuple[Tensor, list[float]]:
+    """The same by breaching."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            import breaching
+
+            config = breaching.get_attack_config("invertinggradients")
+    except ImportError as error:
+        raise SystemExit(
+            f"breaching cannot be imported ({error}); install it: pip install -e '.[benchmarks]'"
+        ) from error
+    config.optim.max_iterations = steps
+    config.regularization.total_variation.scale = TV
+    attacker = breaching.attacks.prepare_attack(case.model, nn.CrossEntropyLoss(), config)
+    marks: list[float] = []
+    compute = attacker._compute_objective
+
+    def marked(*arguments: Any) -> Any:  # called once at the start of each step
+        marks.append(time.process_time())
+        return compute(*arguments)
+
+    attacker._compute_objective = marked
+    metadata = SimpleNamespace(shape=(3, case.size, case.size), modality="vision", mean=[0.5] * 3, std=[0.5] * 3)
+    server = [
+        {"parameters": list(case.model.parameters()), "buffers": list(case.model.buffers()), "metadata": metadata}
+    ]
+    known = {"num_data_points": case.batch, "labels": case.labels, "local_hyperparams": None}
+    shared = [{"gradients": list(case.gradient.values()), "buffers": None, "metadata": known}]
+    start = torch.zeros(case.batch, 3, case.size, case.size)
+    found, _ = attacker.reconstruct(server, shared, {}, initial_data=start)
+    # The first difference holds the first step, the last one is closed by no further call.
+    return found["data"], [after - before for before, after in itertools.pairwise(marks[1:])]
+
+
+def steps_of(name: str, size: int, batch: int) -> int:
+    """As many as the budget of work allows, 5 to 48."""
+    adds = (0.56e9 if name == "resnet18" else 7e6) * (size / 32) ** 2 * batch * 7
+    return int(min(max(WORK / adds, 5), 48))
+
+
+def compare(name: str, size: int, batch: int, repeats: int) -> dict[str, Any]:
+    """One row: medians over the steps of all repeats."""
+    case, steps = make_case(name, size, batch), steps_of(name, size, batch)
+    seconds: dict[str, list[float]] = {"ours": [], "breaching": []}
+    images = {}
+    for _ in range(repeats):
+        for who, attack in (("ours", ours), ("breaching", breachings)):
+            images[who], passed = attack(case, steps)
+            seconds[who] += passed
+    cost = {who: statistics.median(passed) for who, passed in seconds.items()}
+    return {
+        "model": name,
+        "size": size,
+        "batch": batch,
+        "ours_cpu_s_per_step": cost["ours"],
+        "breaching_cpu_s_per_step": cost["breaching"],
+        "speedup": cost["breaching"] / cost["ours"],
+        "ours_matching_loss": matching_loss(case, images["ours"]),
+        "breaching_matching_loss": matching_loss(case, images["breaching"]),
+        "steps": steps,
+    }
+
+
+def user_level(name: str, size: int, batch_seconds: float) -> tuple[float, float]:
+    """CPU seconds a step of `user_diffusion` on the 30 photos' update, and that as a part of the batch's inversion."""
+    case = make_case(name, size, 30)
+    prior = load_prior("synthetic64", size)
+    attacker = Attacker(case.model, size, CLASSES, prior, torch.device("cpu"))
+    _, passed = timed(user_diffusion.attack, case, attacker, user_diffusion.Settings(steps=12))
+    cost = statistics.median(passed)
+    return cost, cost / batch_seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["convnet", "resnet18"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 30])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="the rows of the first table as one JSON array")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    if not options.json:
+        print("one torch thread, CPU milliseconds a step")
+        print(f"{'model':9s} {'size':>4s} {'batch':>5s} {'ours':>8s} {'breaching':>9s} {'ratio':>6s}", end="")
+        print(f" {'steps':>5s}  matching loss: ours, breaching")
+    for name in options.models:
+        for size in options.sizes:
+            for batch in options.batches:
+                row = compare(name, size, batch, options.repeats)
+                rows.append(row)
+                if not options.json:
+                    print(f"{name:9s} {size:4d} {batch:5d} {row['ours_cpu_s_per_step'] * 1e3:8.1f}", end="")
+                    print(
+                        f" {row['breaching_cpu_s_per_step'] * 1e3:9.1f} {row['speedup']:6.2f} {row['steps']:5d}", end=""
+                    )
+                    print(f"  {row['ours_matching_loss']:.5f}, {row['breaching_matching_loss']:.5f}", flush=True)
+    if options.json:
+        print(json.dumps(rows))
+        return
+    print(f"\n{'model':9s} {'size':>4s} {'user_diffusion':>14s}  of the inversion of 30 photos")
+    for row in rows:
+        if row["batch"] == 30:
+            cost, part = user_level(row["model"], row["size"], row["ours_cpu_s_per_step"])
+            print(f"{row['model']:9s} {row['size']:4d} {cost * 1e3:14.1f}  1/{1 / part:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
