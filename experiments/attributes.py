@@ -4,7 +4,8 @@ They read the picture alone. Applied to a reconstruction, they tell which privat
 gives away; truth comes from the dataset.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -27,21 +28,50 @@ def open_classifier(leakage: Leakage) -> Classifier:
     """The classifier that the config names. Raises ConfigError where it or its weights are missing."""
     if leakage.attributes == "none":
         return lambda photos: {}
-    if leakage.attributes == "synthetic":
-        return synthetic()
-    if leakage.attributes == "onnx":
+    opened = [_open(name.strip(), leakage) for name in leakage.attributes.split(",")]
+    return opened[0] if len(opened) == 1 else first_that_knows(opened)
+
+
+def _open(name: str, leakage: Leakage) -> Classifier:
+    if name == "synthetic":
+        return network()
+    if name == "onnx":
         if leakage.attributes_path is None:
             raise ConfigError(
                 "leakage.attributes is 'onnx' without a model; set leakage.attributes_path to an .onnx file"
             )
         return age_gender(open_onnx(leakage.attributes_path, "leakage.attributes_path"))
-    raise ConfigError(f"leakage.attributes is {leakage.attributes!r}; allowed are 'synthetic', 'onnx' and 'none'")
+    if name == "trained":
+        if leakage.attributes_weights is None:
+            raise ConfigError(
+                "leakage.attributes is 'trained' without weights; set leakage.attributes_weights to a file of "
+                "`fl-sim train-attributes`"
+            )
+        if not leakage.attributes_weights.is_file():
+            raise ConfigError(
+                f"leakage.attributes_weights {leakage.attributes_weights} does not exist; make it with "
+                "`fl-sim train-attributes`"
+            )
+        return network(leakage.attributes_weights)
+    raise ConfigError(
+        f"leakage.attributes is {leakage.attributes!r}; allowed are 'none', or 'synthetic', 'onnx' and 'trained', "
+        "several with commas between"
+    )
 
 
-def synthetic() -> Classifier:
-    """The attribute heads of the shipped network for rendered faces."""
+def first_that_knows(classifiers: Sequence[Classifier]) -> Classifier:
+    """Each attribute by the first of the classifiers that infers it."""
+
+    def classify(photos: Tensor) -> dict[str, Tensor]:
+        return {name: classes for one in reversed(classifiers) for name, classes in one(photos).items()}
+
+    return classify
+
+
+def network(path: Path = identity_net.SHIPPED) -> Classifier:
+    """The attribute heads of a network of ours: the shipped one for rendered faces, or one of `train_attributes`."""
     try:
-        net = identity_net.load_net()
+        net = identity_net.load_net(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

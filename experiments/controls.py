@@ -17,15 +17,26 @@ from attacker.observation import Reconstruction
 from clients.user import User
 
 Arm = Literal[
-    "attack", "all_images", "best_image", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"
+    "attack",
+    "all_images",
+    "best_image",
+    "direct_update",
+    "prior_only",
+    "wrong_update",
+    "public_mean",
+    "base_rate",
+    "own_photo",
+    "own_mean",
 ]
 ARMS: dict[Arm, str] = {
     "attack": "the reconstruction made from this user's update: its first image, the answer",
     "all_images": "all images of that reconstruction, embedded and averaged by their weights",
     "best_image": "the one of them most like the user, chosen by who knows the truth: an upper bound, no attack",
+    "direct_update": "no picture: attributes and an embedding regressed from this user's update (`leakage.direct`)",
     "prior_only": "what the prior draws without any update",
     "wrong_update": "the reconstruction made from another user's update of the same round (the next one's, cyclically)",
     "public_mean": "the mean face of people who are not users",
+    "base_rate": "no picture: the commonest attributes of the public people in the gallery, their mean embedding",
     "own_photo": "one real photo of the user that is neither private nor in the gallery: the ceiling",
     "own_mean": "the mean of the user's private photos",
 }
@@ -40,6 +51,15 @@ class Exhibit:
     weights: Tensor  # (k,) of the images in the mean, sums to 1
     matching_loss: float | None = None  # only of a reconstruction from this user's own update
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is said of a user without any picture."""
+
+    arm: Arm
+    embedding: Tensor  # (d,) of norm 1, in the space of the judge's embedder
+    attributes: Mapping[str, int]  # the class of each that is guessed
 
 
 def references(user: User, public_mean: Tensor) -> list[Exhibit]:

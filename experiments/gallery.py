@@ -4,6 +4,7 @@ Each person has one template, the mean embedding of photos that are neither priv
 The users are in it, and public people fill it up as distractors.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ class Gallery:
     size: int  # people among whom one user is ranked
     impostors: Tensor  # (pairs,) cosines of single photos to the templates of other people, ascending
     public_mean: Tensor  # (3, H, W) in [0, 1], the mean of all photos of the distractors
+    attributes: tuple[Mapping[str, int], ...] = ()  # of each distractor, as the dataset says
 
     def rank(self, embedding: Tensor, user: int) -> int | None:
         """Of the true user among `size` people, 1 the best; None for an embedding (d,) that is not finite.
@@ -70,12 +72,11 @@ def build_gallery(dataset: FaceDataset, embed: Embedder, size: int) -> Gallery:
         )
     most = max(len(held_out) for held_out in photos)
     # A gallery full of users still needs public people for their mean face.
-    distractors = [
-        dataset.public(index).photos[:most] for index in range(max(size - len(photos), min(20, dataset.num_public)))
-    ]
+    public = [dataset.public(index) for index in range(max(size - len(photos), min(20, dataset.num_public)))]
+    distractors = [faces.photos[:most] for faces in public]
     embeddings = [embed(person) for person in [*photos, *distractors]]
     templates = torch.stack([F.normalize((own[1:] if len(own) > 1 else own).mean(0), dim=0) for own in embeddings])
     singles = torch.stack([own[0] for own in embeddings])
     cosines = singles @ templates.T  # (people, people)
     impostors = cosines[~torch.eye(len(cosines), dtype=torch.bool)].sort().values
-    return Gallery(templates, size, impostors, torch.cat(distractors).mean(0))
+    return Gallery(templates, size, impostors, torch.cat(distractors).mean(0), tuple(one.attributes for one in public))

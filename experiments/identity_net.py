@@ -6,10 +6,11 @@ classifier an attribute. The file is safetensors; its metadata say how it was tr
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,11 +81,14 @@ def load_net(path: Path = SHIPPED) -> IdentityNet:
         raise ValueError(
             f"identity weights {path} are missing; train them with `fl-sim train-identity`, or choose another embedder"
         )
-    with safe_open(path, framework="pt") as file:
+    metadata: dict[str, str] = {}
+    with suppress(SafetensorError), safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if "heads" not in metadata:
-        raise ValueError(f"{path} is not a file of `fl-sim train-identity`; give one, or choose the embedder `onnx`")
+        raise ValueError(
+            f"{path} is not a file of `fl-sim train-identity` or `train-attributes`; give one, or another kind of judge"
+        )
     net = IdentityNet(json.loads(metadata["heads"]))
     net.load_state_dict(tensors)
     return net.eval()

@@ -20,9 +20,9 @@ from attacker.observation import Reconstruction
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction
 from clients.datasets import open_dataset
 from clients.user import User
-from experiments import attributes, embedders, image_metrics
+from experiments import attributes, direct_attributes, embedders, image_metrics
 from experiments.aggregate import aggregate
-from experiments.controls import Exhibit, exhibits, prior_label, references, wrong_user
+from experiments.controls import Exhibit, Guess, exhibits, prior_label, references, wrong_user
 from experiments.gallery import Gallery, build_gallery, check_size
 from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
@@ -106,7 +106,9 @@ def preflight(config: Config) -> list[str]:
     """
     embedders.open_embedder(config.leakage)
     attributes.open_classifier(config.leakage)
-    check_size(open_dataset(config.dataset, config.seed), config.leakage.gallery_size)
+    dataset = open_dataset(config.dataset, config.seed)
+    check_size(dataset, config.leakage.gallery_size)
+    direct_attributes.check(config, dataset)
     notes = [image_metrics.lpips_available(config)]
     if config.attacks and not any(_name(label, table) == "prior_only" for label, table in config.attacks.items()):
         notes.append(
@@ -131,14 +133,21 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         dataset = open_dataset(config.dataset, config.seed)
         users = sorted({user for accepted in captured.values() for user in accepted})
         left = {(label, number): _left(run, label, number, captured[number]) for label in labels for number in captured}
+        base_rate = direct_attributes.base_rate(judges.gallery, judges.names)
+        said: dict[tuple[int, int], Guess] = {}
+        if config.leakage.direct:
+            attacked = [number for number in captured if number in planned]
+            said = direct_attributes.guesses(store, config, dataset, judges.embed, judges.names, attacked)
         rows: list[dict[str, Any]] = []
         for done, partition in enumerate(users, 1):
             user = dataset.user(partition)
             judge = _Judgement(judges, user)
             shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
+            shared.append(judge.guess(base_rate))
             for number, accepted in captured.items():
                 if partition not in accepted:
                     continue
+                direct = [judge.guess(said[number, partition])] if (number, partition) in said else []
                 for label in labels:
                     there = left[label, number]
                     if number not in planned and not there.users:
@@ -148,7 +157,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     control = prior_label(tables[label], priors)
                     drawn = _read(run, control, number, {partition}) if control is not None else None
                     shown = exhibits(partition, made, drawn, several=there.images > 1)
-                    judged = [*(judge(exhibit) for exhibit in shown), *shared]
+                    judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
                     rows.extend(key | verdict for verdict in judged)
             if progress is not None:
@@ -179,8 +188,7 @@ class _Judgement:
 
     def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
         """The row of one exhibit, without its keys; null metrics for no image, or one that is not finite."""
-        row: dict[str, Any] = {"arm": exhibit.arm, "gallery_size": self.judges.gallery.size, **self.truth}
-        row |= {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
+        row = self._blank(exhibit.arm) | {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
         images, weights = exhibit.images, exhibit.weights
         if images is None or not bool(torch.isfinite(images).all()):
             return row
@@ -190,16 +198,7 @@ class _Judgement:
             best = (embeddings @ self.embeddings.mean(0)).argmax(0, keepdim=True)
             images, weights, embeddings = images[best], torch.ones(1), embeddings[best]
         embedding = embeddings[0] if len(images) == 1 else F.normalize(weights @ embeddings, dim=0)
-        cosines = self.embeddings @ embedding
-        gallery = self.judges.gallery
-        own = float(gallery.templates[self.user.partition] @ embedding)
-        row |= {
-            "facial_similarity": float(cosines.mean()),
-            "similarity_min": float(cosines.min()),
-            "similarity_max": float(cosines.max()),
-            "rank": gallery.rank(embedding, self.user.partition),
-            "verified_at_far_1e2": own > gallery.threshold(1e-2),
-            "verified_at_far_1e3": own > gallery.threshold(1e-3),
+        row |= self._recognised(embedding) | {
             "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
             "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
         }
@@ -210,6 +209,28 @@ class _Judgement:
         votes = {name: torch.cat([one[name] for one in read]) for name in self.judges.names}  # (k,) classes
         return row | {
             f"attr_{name}_inferred": int(torch.bincount(cast, weights).argmax()) for name, cast in votes.items()
+        }
+
+    def guess(self, guess: Guess) -> dict[str, Any]:
+        """The row of what was said without a picture; null are all metrics of pictures."""
+        said = {f"attr_{name}_inferred": value for name, value in guess.attributes.items()}
+        return self._blank(guess.arm) | self._recognised(guess.embedding) | said
+
+    def _blank(self, arm: str) -> dict[str, Any]:
+        return {"arm": arm, "gallery_size": self.judges.gallery.size, **self.truth}
+
+    def _recognised(self, embedding: Tensor) -> dict[str, Any]:
+        """What the face recogniser says of an embedding (d,) of norm 1."""
+        cosines = self.embeddings @ embedding
+        gallery = self.judges.gallery
+        own = float(gallery.templates[self.user.partition] @ embedding)
+        return {
+            "facial_similarity": float(cosines.mean()),
+            "similarity_min": float(cosines.min()),
+            "similarity_max": float(cosines.max()),
+            "rank": gallery.rank(embedding, self.user.partition),
+            "verified_at_far_1e2": own > gallery.threshold(1e-2),
+            "verified_at_far_1e3": own > gallery.threshold(1e-3),
         }
 
 

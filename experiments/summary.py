@@ -17,12 +17,15 @@ CONTROLS = {
     "own_photo": "a real\nphoto",
 }
 
+WITHOUT_PICTURE = {"base_rate": "base rate", "direct_update": "direct, no picture"}
+
 
 def leakage_tables(figures: dict[str, Any]) -> Group:
     """Facial similarity and rank-1 of each attack per round, beside the controls and the ceiling.
 
     Under an attack that leaves several images: what all of them say, and the best one, over all rounds.
-    `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users. 80 columns wide.
+    Last the attributes. `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users.
+    80 columns wide.
     """
     tables = []
     for attack in figures["overall"]:
@@ -37,7 +40,36 @@ def leakage_tables(figures: dict[str, Any]) -> Group:
             table.add_row(server_round, _cell(arms.get("attack"), interval=True), *controls)
         table.caption = _caption(figures["overall"][attack])
         tables.append(table)
-    return Group(*tables)
+    inferred = attributes_table(figures)
+    return Group(*tables, *([inferred] if inferred else []))
+
+
+def attributes_table(figures: dict[str, Any]) -> Table | None:
+    """Share of users whose attributes are inferred rightly, over all rounds; None where none were asked for.
+
+    One column an attribute; rows: the base rate, the direct attack, each attack's reconstruction, a real photo.
+    """
+    overall = figures["overall"]
+    first: dict[str, Any] = next(iter(overall.values()), {})
+    names = sorted(
+        {figure for arms in overall.values() for arm in arms.values() for figure in arm if figure[:5] == "attr_"}
+    )
+    lines = [(title, first.get(arm, {})) for arm, title in WITHOUT_PICTURE.items() if arm in first]
+    lines += [(attack, arms.get("attack", {})) for attack, arms in overall.items()]
+    lines.append(("a real photo", first.get("own_photo", {})))
+    if not names:
+        return None
+    table = Table(title="attributes inferred rightly", **LOOK)
+    table.add_column("")
+    for name in names:
+        table.add_column(name[5:].replace("_", "\n"), justify="right")
+    for title, figures_of in lines:
+        table.add_row(title, *(_share(figures_of.get(name)) for name in names))
+    return table
+
+
+def _share(interval: dict[str, Any] | None) -> str:
+    return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.2f}"
 
 
 def _caption(arms: dict[str, Any]) -> str | None:

@@ -122,9 +122,13 @@ class Leakage(Section):
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
     """`facenet`: which of its weights to download where `embedder_path` is not given."""
     attributes: str = "synthetic"
-    """Attribute classifier: `synthetic` (shipped), `onnx`, or `none`."""
+    """Attribute classifier: `synthetic` (shipped), `onnx`, `trained`, or `none`; several with commas between."""
     attributes_path: LocalPath | None = None
     """`onnx`: the model file."""
+    attributes_weights: LocalPath | None = None
+    """`trained`: the file that `fl-sim train-attributes` wrote."""
+    direct: Annotated[int, Field(ge=0)] = 0
+    """Public people whose updates the direct attack simulates to regress attributes on (the baseline); 0: without."""
     gallery_size: Annotated[int, Field(ge=2)] = 100
     """People among whom the user is looked for."""
     lpips_weights: LocalPath | None = None

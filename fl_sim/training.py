@@ -102,6 +102,49 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
     return facts
 
 
+def attributes(
+    config: Config, out: Path, names: list[str], steps: int, threads: int, progress: Progress
+) -> dict[str, Any]:
+    """Train classifiers of the attributes `names` into the file `out`; their balanced accuracy on people held out.
+
+    On photographs of a dataset's public people. ConfigError for synthetic ones, and for what is no binary attribute.
+    """
+    from experiments import identity_net, train_attributes
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if config.dataset.name == "synthetic":
+        raise ConfigError(
+            "dataset.name is 'synthetic', for which classifiers are shipped (leakage.attributes = 'synthetic'); "
+            "give a dataset of photographs, such as -o dataset.name=folder -o dataset.root=FACES"
+        )
+    if not names or "identity" in names:
+        raise ConfigError(f"attributes are {', '.join(names) or 'none'}; name binary ones, such as eyeglasses,smiling")
+    labels: dict[str, Tensor] = {}
+    for name in names:  # as if it were the task: so the labels are those of the photos, not of the people
+        one = config.dataset.model_copy(update={"task": name})
+        photos, labels[name.lower()], held = _public_photos(one, config.seed, "a classifier")
+    settings, began = train_attributes.Settings(steps=steps, seed=config.seed), time.monotonic()
+    network = train_attributes.train(
+        photos[~held],
+        {name: known[~held] for name, known in labels.items()},
+        settings,
+        lambda done, total: progress("steps", done, total),
+    )
+    facts = {
+        "source": _source(config.dataset),
+        "train_photos": int((~held).sum()),
+        "held_out_photos": int(held.sum()),
+        "held_out_balanced_accuracy": train_attributes.balanced_accuracies(
+            network, photos[held], {name: known[held] for name, known in labels.items()}
+        ),
+        "held_out_share": {name: float(known[held].float().mean()) for name, known in labels.items()},
+        "seconds": time.monotonic() - began,
+        **asdict(settings),
+    }
+    identity_net.save_net(network, out, facts)
+    return facts
+
+
 def _source(dataset: Dataset) -> str:
     return f"public people of {dataset.name} (split {dataset.public_split!r})"
 

@@ -14,7 +14,7 @@ from fl_sim.runs import RunFolder
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2",
+    "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2", "leakage.direct=6",
     "attacks.user_diffusion.steps=4", "attacks.inverting_gradients.steps=4", "attacks.prior_only.steps=2",
 ]  # fmt: skip
 WITHOUT_TIMES = ["run", "seconds"]

@@ -134,16 +134,16 @@ def per_round(material: Material, metric: str, title: str, label: str) -> Panel 
 
 
 def attributes(material: Material, label: str) -> list[DotTable]:
-    """Share of users whose attribute is read right, all rounds together, against always guessing the commonest value.
+    """Share of users whose attribute is read right, all rounds together, against the commonest value of public people.
 
-    One table an attribute, all on one axis; the control is that of attack `label`.
+    One table an attribute, all on one axis; what is not an attack (prior only, the regression on the update that needs
+    no picture, a real photo) is that of attack `label`.
     """
     tables = []
     scale = svg.Scale(0, 1)
     for attribute in material.attribute_names:
-        assert material.leakage is not None  # there are attribute names
-        truth = material.leakage.drop_duplicates("user")[f"attr_{attribute}_true"].dropna()
-        base = float(truth.value_counts(normalize=True).max())
+        found = material.interval(label, "base_rate", f"attr_{attribute}")
+        base = found.mean if found else None
         rows = []
         for attack, series in series_of(material).items():
             if interval := material.interval(attack, "attack", f"attr_{attribute}"):
@@ -151,13 +151,14 @@ def attributes(material: Material, label: str) -> list[DotTable]:
                 rows.append(
                     Row(attack, svg.swatch(series), "attack", drawing, svg.number(interval.mean), bracket(interval))
                 )
-        if interval := material.interval(label, "prior_only", f"attr_{attribute}"):
-            mark = svg.swatch(0, "mark control")
-            drawing = _dot_row(scale, interval, "control", 0, base)
-            rows.append(Row("prior only", mark, "control", drawing, svg.number(interval.mean), bracket(interval)))
+        for arm in ("direct_update", "prior_only", "own_photo"):
+            if interval := material.interval(label, arm, f"attr_{attribute}"):
+                kind = "reference" if arm in REFERENCES else "control"
+                mark, drawing = svg.swatch(0, f"mark {kind}"), _dot_row(scale, interval, kind, 0, base)
+                rows.append(Row(ARM_NAMES[arm], mark, kind, drawing, svg.number(interval.mean), bracket(interval)))
         if not rows:
             continue
-        caption = f"Base rate {svg.number(base)}: the commonest value among the {len(truth)} users."
+        caption = f"Base rate {spell(found)}: users who have the commonest value of public people."
         tables.append(DotTable(heading(attribute), caption, rows, axis(scale)))
     return tables
 

@@ -14,9 +14,10 @@ from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
 READINGS = ("all_images", "best_image")  # of attacks that leave several images
+WITHOUT_PICTURE = ("direct_update", "base_rate")
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
 REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *READINGS, *CONTROLS, *REFERENCES)
+ARMS = ("attack", *READINGS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.material import ARMS, CONTROLS, READINGS, REFERENCES, Interval, Material
+from experiments.report.material import ARMS, CONTROLS, READINGS, REFERENCES, WITHOUT_PICTURE, Interval, Material
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
 
@@ -38,6 +38,7 @@ class NumberTable:
 KINDS = {
     "attack": "attack",
     **dict.fromkeys(READINGS, "reading"),
+    **dict.fromkeys(WITHOUT_PICTURE, "control"),
     **dict.fromkeys(CONTROLS, "control"),
     **dict.fromkeys(REFERENCES, "reference"),
 }

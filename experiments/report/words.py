@@ -12,6 +12,8 @@ ARM_NAMES = {
     "attack": "attack",
     "all_images": "all images",
     "best_image": "best image",
+    "direct_update": "direct, no picture",
+    "base_rate": "base rate",
     "prior_only": "prior only",
     "wrong_update": "wrong update",
     "public_mean": "public mean",

@@ -154,7 +154,7 @@ def test_the_onnx_models_recognise_real_faces() -> None:
 @pytest.mark.slow
 def test_the_shipped_net_finds_users_it_has_never_seen_among_100() -> None:
     dataset = open_dataset(Dataset(users=20, photos=10), seed=123)
-    embed, classify = embedders.synthetic(), attributes.synthetic()
+    embed, classify = embedders.synthetic(), attributes.network()
     gallery = build_gallery(dataset, embed, 100)
     users = [dataset.user(index) for index in range(20)]
     ranks = [gallery.rank(own, user.partition) for user in users for own in embed(user.private.photos)]
