@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacker import attacks
 from attacker.attacks.user_diffusion import Settings
+from attacker.attacks.user_diffusion import centre as window_centre
 from experiments import pipeline
 from experiments.image_metrics import best_psnr
 from experiments.paper import pictures, tables
@@ -159,10 +160,7 @@ def _schedule(item: Item, place: Place, command: str) -> list[str]:
     study = study.model_copy(update={"base": place.base(study.base)})
     table, problems = results.run(item.name, study, place.runs, place.tell)
     settings = parse(Settings, study.base["attacks"]["user_diffusion"])
-    centre = [
-        settings.t_start + (settings.t_end - settings.t_start) * step / max(settings.steps - 1, 1)
-        for step in range(settings.steps)
-    ]
+    centre = [window_centre(settings, step / max(settings.steps - 1, 1)) for step in range(settings.steps)]
     drawn = {
         f"{item.name}.png": pictures.schedule(centre, settings.window, settings.steps),
         f"{item.name}-leakage.png": plot.draw(study, table),

@@ -23,7 +23,7 @@ threat_model.labels = ["known", "recovered"]
 [base.attacks.user_diffusion]
 [base.attacks.inverting_gradients]
 [vary.inverting_gradients]
-steps = [25, 50]
+steps = [25, 100]
 """
 
 
@@ -33,13 +33,7 @@ def study(tmp_path: Path) -> Study:
     return open_study(str(tmp_path / "try.toml"))[1]
 
 
-SOON = pytest.mark.xfail(reason="its attack setting is being written", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=SOON) if name in {"representatives", "rounds_fused"} else name for name in shipped()],
-)
+@pytest.mark.parametrize("name", shipped())
 def test_every_shipped_study_asks_for_runs_that_can_be_configured(name: str) -> None:
     title, study = open_study(name)
     cells = expand(title, study)
@@ -57,7 +51,7 @@ def test_the_grid_is_every_combination_and_each_cell_differs_in_it_alone(study: 
 
 def test_one_setting_at_a_time_is_an_attack_more_and_its_present_value_is_not(study: Study) -> None:
     labels = [variant.label for variant in variants(study)]
-    assert labels == ["user_diffusion", "inverting_gradients", "inverting_gradients-steps-25"]  # 50 is the default
+    assert labels == ["user_diffusion", "inverting_gradients", "inverting_gradients-steps-25"]  # 100 is the default
     config = expand("try", study)[0].config
     assert config.attacks["inverting_gradients-steps-25"] == {"name": "inverting_gradients", "steps": 25}
 
