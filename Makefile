@@ -8,20 +8,24 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
+# Two test processes of one thread each; tests that start processes themselves stay together (tests/conftest.py).
+TWO := -n 2
+test check: export OMP_NUM_THREADS = 1
+
 .PHONY: demo test check install browser clean
 
 demo: install
 	$(BIN)/fl-sim run --config experiments/configs/quickstart.toml
 
 test: install browser
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(TWO)
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow" $(TWO)
 
 install: .venv/installed
 
