@@ -1,0 +1,66 @@
+"""The face space: principal components that are orthonormal, steps along them, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacker.faces import encode, fit, read
+from fl_sim.seeds import generator
+
+SIZE = 12
+
+
+def photos(count: int = 40, rank: int = 3) -> torch.Tensor:
+    """Images (count, 3, SIZE, SIZE) about grey that vary along `rank` mirror-symmetric directions alone."""
+    source = generator(0, "photos")
+    directions = torch.randn(rank, 3, SIZE, SIZE, generator=source)
+    directions = directions + directions.flip(-1)
+    weights = torch.randn(count, rank, generator=source)
+    return 0.5 + 0.01 * torch.einsum("nr,rchw->nchw", weights, directions)
+
+
+def test_components_are_orthonormal_and_hold_the_variance_of_the_photos() -> None:
+    space = fit(photos())
+    strong = space.components[:3]
+    assert torch.allclose(strong @ strong.T, torch.eye(3), atol=1e-4)
+    images = photos() * 2 - 1
+    variance = (images - images.mean(0)).flatten(1).square().sum(1).mean()
+    assert float(space.deviations.square().sum()) == pytest.approx(float(variance), rel=1e-3)
+
+
+def test_a_step_stays_within_what_faces_show() -> None:
+    space = fit(photos())
+    slope = torch.randn(2, 3, SIZE, SIZE, generator=generator(0, "slope"))
+    step = space.condition(slope)
+    strong = space.components[:3]
+    assert torch.allclose((step.flatten(1) @ strong.T) @ strong, step.flatten(1), atol=1e-3)
+    assert float((step * slope).sum()) > 0  # still downhill
+
+
+def test_the_global_generator_is_untouched_and_the_result_is_always_the_same() -> None:
+    before = torch.get_rng_state()
+    first, second = fit(photos()), fit(photos())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.components, second.components)
+
+
+def test_a_file_gives_back_the_space_and_none_where_there_is_none(tmp_path: Path) -> None:
+    space, path = fit(photos()), tmp_path / "faces.safetensors"
+    assert read(path) is None
+    path.write_bytes(encode(space))
+    found = read(path)
+    assert found is not None
+    assert torch.allclose(found.components, space.components, atol=1e-3)
+    assert torch.equal(found.deviations, space.deviations)
+
+
+def test_another_size_has_the_same_mean_and_steps_of_that_size() -> None:
+    space = fit(photos()).at(2 * SIZE, torch.device("cpu"))
+    assert space.mean.shape == (3, 2 * SIZE, 2 * SIZE)
+    assert space.condition(torch.ones(1, 3, 2 * SIZE, 2 * SIZE)).shape == (1, 3, 2 * SIZE, 2 * SIZE)
+
+
+def test_one_photo_is_no_space() -> None:
+    with pytest.raises(ValueError, match="two or more"):
+        fit(photos(1))
