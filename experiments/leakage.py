@@ -82,8 +82,8 @@ COLUMNS: dict[str, Column] = {
 vote (the lower class of two that are even), and PSNR, SSIM and LPIPS are weighted means over the images.
 
 Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
-the classifier off the arm's picture), Int64 classes from 0. Null: the picture is missing or not finite, or the
-dataset does not know the attribute."""
+the classifier off the arm's picture; of the arms without one, said directly), Int64 classes from 0. Null: the picture
+is missing or not finite, the arm has none, or the dataset does not know the attribute."""
 
 KEYS = ["run", "seed", "round", "user", "attack", "arm"]
 

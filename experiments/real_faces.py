@@ -18,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prior", metavar="FOLDER", help="diffusion prior for every attack that has one")
     group.add_argument("--embedder", metavar="ONNX", help="face recogniser that judges (leakage.embedder_path)")
     group.add_argument("--attributes", metavar="ONNX", help="attribute classifier that judges; without: none")
+    group.add_argument("--attribute-weights", metavar="FILE", help="another, of fl-sim train-attributes")
 
 
 def base_with_faces(base: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Any]:
@@ -28,11 +29,13 @@ def base_with_faces(base: Mapping[str, Any], given: argparse.Namespace) -> dict[
             raise ConfigError("--faces without --embedder and --prior: the shipped ones know synthetic faces alone")
         table["dataset"] = {**table.get("dataset", {}), "name": "folder", "root": given.faces}
         judge = {"embedder": "onnx", "embedder_path": given.embedder, "attributes": "none"}
-        if given.attributes is not None:
-            judge |= {"attributes": "onnx", "attributes_path": given.attributes}
+        kinds = {"onnx": given.attributes, "trained": given.attribute_weights}
+        if named := [kind for kind, path in kinds.items() if path is not None]:
+            paths = {"attributes_path": given.attributes, "attributes_weights": given.attribute_weights}
+            judge |= {"attributes": ",".join(named), **{key: path for key, path in paths.items() if path is not None}}
         table["leakage"] = {**table.get("leakage", {}), **judge}
-    elif given.embedder is not None or given.attributes is not None:
-        raise ConfigError("--embedder and --attributes are for real faces; add --faces FOLDER")
+    elif any((given.embedder, given.attributes, given.attribute_weights)):
+        raise ConfigError("--embedder, --attributes and --attribute-weights are for real faces; add --faces FOLDER")
     if given.prior is not None:
         table["attacks"] = {
             label: {**settings, "prior": given.prior}
