@@ -1,0 +1,80 @@
+"""Guided sampling: the diffusion prior's reverse process, steered to explain the update.
+
+The other way to use the prior: not a term of an optimisation (`user_diffusion`) but a sample of the posterior. At
+every noise level the denoised image takes a few steps down the matching loss before noise of the next level is put
+back (diffusion posterior sampling, Chung et al. 2023; for gradients arXiv 2411.03053), without the U-Net's Jacobian.
+The steps have Adam's moments, which are kept from level to level (arXiv 2603.16797).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacker.attacks import Attacker, Progress
+from attacker.attacks.representatives import Adam, draw, group_by_label, reconstructions, sum_groups, victims
+from attacker.matching import smooth, unit
+from attacker.observation import Observation, Reconstruction
+from attacker.prior import resize
+from fl_sim.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    prior: str = "synthetic64"  # shipped name, diffusers folder or hub name; of pixels
+    distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
+    levels: Annotated[int, Field(ge=2)] = 25  # noise levels of the reverse process, one U-Net pass each
+    guidance: Annotated[int, Field(ge=1)] = 3  # steps down the matching loss at each level
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05  # of these steps, in the image range [-1, 1]
+    start: Annotated[float, Field(gt=0, le=1)] = 0.7  # noise level of the first, of the schedule
+    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the groups share; 0 unties them
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers in the distance: 0 as they come, 1 all alike
+    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient
+    group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
+    rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
+
+
+def attack(
+    observations: Sequence[Observation],
+    attacker: Attacker,
+    settings: Settings,
+    generators: Sequence[torch.Generator],
+    progress: Progress,
+) -> list[Reconstruction]:
+    """One image a label group, the heaviest group's first."""
+    prior = attacker.prior
+    if prior is None or prior.latent:
+        raise ConfigError("guided_sampling needs a prior of pixels; name one in its settings (prior = ...)")
+    started = time.perf_counter()
+    floor = settings.group_floor
+    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
+    counts = [len(group.labels) for group in targets.groups]
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(attacker.device)
+    own, together = Adam(False), Adam(False)
+
+    def guided(x: Tensor) -> Tensor:
+        """Images (n, 3, H, W) after some steps down the matching loss."""
+        for _ in range(settings.guidance):
+            slope = smooth(targets.match(x, settings.distance)[1], settings.blur)
+            move = (1 - settings.shared) * own(unit(slope))
+            if settings.shared:
+                move = move + settings.shared * together(unit(sum_groups(slope, owner, len(counts))))[owner]
+            x = (x - settings.learning_rate * move).clamp(-1, 1)
+        return x
+
+    times = torch.linspace(settings.start * (prior.steps - 1), 0, settings.levels).round().long().tolist()
+    noise = draw(counts, generators, torch.randn, 3, prior.size, prior.size).to(attacker.device)
+    grey = torch.zeros(len(owner), 3, attacker.image_size, attacker.image_size, device=attacker.device)
+    x = grey if attacker.faces is None else grey + attacker.faces.mean
+    for level, t in enumerate(times):
+        now = torch.full((len(owner),), t, device=attacker.device)
+        seen = prior.noised(resize(x, prior.size), noise, now)
+        x = guided(resize(prior.x0_hat(seen, now), attacker.image_size))
+        noise = draw(counts, generators, torch.randn, 3, prior.size, prior.size).to(attacker.device)
+        progress(level + 1, settings.levels)
+    losses, _ = targets.match(x, settings.distance)
+    return reconstructions(x, losses, targets.groups, time.perf_counter() - started)
