@@ -262,7 +262,7 @@ def _fail(sentence: str, code: int) -> None:
 
 
 def _note(sentence: str) -> None:
-    messages.print(f"note: {sentence}", soft_wrap=True)
+    messages.print(f"note: {sentence}", soft_wrap=True, markup=False)  # sentences name [tables]
 
 
 def _config_of(folder: RunFolder) -> Path:

@@ -128,7 +128,9 @@ class Leakage(Section):
     attributes_weights: LocalPath | None = None
     """`trained`: the file that `fl-sim train-attributes` wrote."""
     direct: Annotated[int, Field(ge=0)] = 0
-    """Public people whose updates the direct attack simulates to regress attributes on (the baseline); 0: without."""
+    """Public people whose updates the direct attack simulates to regress attributes on (the baseline); 0: without.
+
+    A person costs 0.04 s a round with the convnet and two classes, 1.7 s with `resnet18`; `identity`: by class."""
     gallery_size: Annotated[int, Field(ge=2)] = 100
     """People among whom the user is looked for."""
     lpips_weights: LocalPath | None = None
