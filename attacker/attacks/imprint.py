@@ -15,6 +15,9 @@ is one photo,
 to the last digits, whatever the number of photos, the loss and the rest of the model. Photos that share a bin come
 out as their mixture, so more bins recover more.
 
+With 256 bins and 30 photos of one person 70 % of the photos come back at more than 30 dB, most of them at more than
+130 (python -m experiments.benchmarks.existing_attacks imprint); had all been spread evenly it would be 89 %.
+
 The model must have such a layer: `mlp`, or `imprint_convnet` (a convnet behind the block of the paper). After GELU in
 the place of ReLU a step is 6 / gain wide, and should be narrower than a bin, about 2.5 std / k. Only a single
 gradient leaks photos so; users that reply with weights (`update = "weights"`) round it off, the more the larger the

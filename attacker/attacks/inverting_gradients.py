@@ -1,10 +1,15 @@
 """Inverting gradients without a learned prior (Geiping et al. 2020, arXiv 2003.14053), and its tuned form.
 
-The published attack is these settings: `tv = 0.1, sign = true, schedule = "steps", learning_rate = 0.1,
-shared = 0, balance = 0, blur = 0`: cosine distance plus total variation, Adam on the gradient's sign, the rate
-divided by ten at 3/8, 5/8 and 7/8. On one user's batch they hide most of what leaks (DESIGN.md has the table),
-so the default is the tuned form, with all that helps `user_diffusion` but the prior. A baseline must be as
-good as it can be.
+The published attack is these settings: cosine distance plus total variation, Adam on the gradient's sign, the rate
+divided by ten at 3/8, 5/8 and 7/8, one image a photo from normal noise, the best of several runs by matching loss:
+
+    images = "batch", start = "normal", steps = 24000, learning_rate = 0.1, schedule = "steps", sign = true, tv = 1e-4,
+    shared = 0, balance = 0, blur = 0, restarts = 2            (tv up to 1e-1 for trained networks and large batches)
+
+It does what the paper says on one photo: 42.7 dB PSNR on a 32 px face and the convnet, with 1,200 steps in the place of
+24,000 (python -m experiments.benchmarks.existing_attacks inverting_gradients). On one user's batch it hides most of
+what leaks (DESIGN.md has the table), so the default is the tuned form, with all that helps `user_diffusion` but
+the prior. A baseline must be as good as it can be.
 """
 
 import time
@@ -37,7 +42,8 @@ from attacker.observation import Observation, Reconstruction
 class Settings:
     images: Literal["representative", "batch"] = "representative"  # a few images a label, or one a photo (paper)
     per_group: Annotated[int, Field(ge=1)] = 4  # `representative`: images a label; their mean is the answer
-    spread: Annotated[float, Field(ge=0)] = 0.1  # of the smooth noise to start from, in the range [-1, 1]; 0: grey
+    start: Literal["smooth", "normal"] = "smooth"  # noise to start from; normal: of each pixel, variance 1 (paper)
+    spread: Annotated[float, Field(ge=0)] = 0.1  # `smooth`: of that noise, in the range [-1, 1]; 0: grey
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
     steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps (paper: 24,000)
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
@@ -49,6 +55,7 @@ class Settings:
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 all alike
     blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the gradient; falls to a third of it (paper: 0)
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # `representative`: labels of smaller share get no image
+    restarts: Annotated[int, Field(ge=1)] = 1  # independent runs; a victim's is the one of least matching loss
 
 
 def attack(
@@ -74,12 +81,29 @@ def attack(
     rate = {"steps": step_decay, "cosine": cosine_decay}[settings.schedule](settings.learning_rate)
     scale = torch.sign if settings.sign else unit
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, scale, pixelwise=settings.sign)
+    counts = [len(group.labels) for group in targets.groups]
+    total = settings.steps * settings.restarts
+    best, least = torch.empty(0), torch.full((len(counts),), torch.inf, device=attacker.device)
+    for passed in range(0, total, settings.steps):
+        start = beginnings(counts, generators, attacker, settings)
+        images, losses = descend(targets, start, descent, directions, lambda step: progress(passed + step, total))  # noqa: B023
+        better = (losses < least) | least.isinf()  # (victims,)
+        chosen = better.repeat_interleave(torch.tensor(counts, device=better.device))[:, None, None, None]
+        best = torch.where(chosen, images, best if passed else images)
+        least = torch.where(better, losses, least)
+    found, groups = means(best, targets.groups, 1 if settings.images == "batch" else settings.per_group)
+    return reconstructions(found, least, groups, time.perf_counter() - started)
+
+
+def beginnings(
+    counts: Sequence[int], generators: Sequence[torch.Generator], attacker: Attacker, settings: Settings
+) -> Tensor:
+    """Noise (n, 3, H, W) to start from, each victim's from its own generator."""
     size = attacker.image_size
-    noise = draw([len(group.labels) for group in targets.groups], generators, torch.randn, 3, size, size)
-    start = settings.spread * unit(smooth(noise, size / 16)).to(attacker.device) * (3 * size**2) ** 0.5
-    images, losses = descend(targets, start, descent, directions, lambda step: progress(step, settings.steps))
-    found, groups = means(images, targets.groups, 1 if settings.images == "batch" else settings.per_group)
-    return reconstructions(found, losses, groups, time.perf_counter() - started)
+    noise = draw(counts, generators, torch.randn, 3, size, size)
+    if settings.start == "smooth":
+        noise = settings.spread * unit(smooth(noise, size / 16)) * (3 * size**2) ** 0.5
+    return noise.to(attacker.device)
 
 
 def total_variation_gradient(images: Tensor) -> Tensor:

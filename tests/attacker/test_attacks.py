@@ -8,7 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacker.attacks import Attacker, available, inverting_gradients, load, prior_only, user_diffusion
+from attacker.attacks import (
+    Attacker,
+    available,
+    generative_latent,
+    inverting_gradients,
+    load,
+    prior_only,
+    see_through_gradients,
+    user_diffusion,
+)
 from attacker.attacks.representatives import group_by_label, step_decay, whole_batch
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
@@ -67,7 +76,14 @@ def run(module: ModuleType, attacker: Attacker, users: list[int], **settings: An
     return result
 
 
-ATTACKS = [(user_diffusion, {"steps": 6}), (inverting_gradients, {"steps": 6}), (prior_only, {"steps": 4})]
+ATTACKS = [
+    (user_diffusion, {"steps": 6}),
+    (inverting_gradients, {"steps": 6}),
+    (inverting_gradients, {"steps": 2, "start": "normal", "restarts": 2}),
+    (see_through_gradients, {"steps": 2, "seeds": 2}),
+    (generative_latent, {"steps": 2, "sampler_steps": 2}),
+    (prior_only, {"steps": 4}),
+]
 
 
 @pytest.mark.parametrize(("module", "settings"), ATTACKS)

@@ -1,0 +1,106 @@
+"""See Through Gradients: batch recovery via GradInversion (Yin et al. 2021, arXiv 2104.07586).
+
+One image a photo, with labels read off the last layer, optimised by Adam from several random seeds at once:
+
+    min_x  D(dummy gradient, observed) + tv TV(x) + l2 ||x||^2 + statistics R_BN(x) + group ||x - mean over seeds||^2
+
+R_BN is the relative distance of the batch's means and variances in each batch-norm layer to those of the user's
+photos, where the threat model grants them (`threat_model.batch_norm_statistics`); without, the term is absent. Here
+the seeds agree on their pixel mean, which the paper first registers by RANSAC flow: faces that fill the frame
+need none. The paper's noise on each step is left out, and each term enters on the scale of a gradient of norm 1. The
+paper's squared distance rewards images whose gradient vanishes, and from noise on an untrained network it ends there
+(a loss of 1.0); hence the cosine. The seed that matches best is the answer.
+
+A user's photos
+of one face share few labels, so that the seeds need not put the same photo in the same place, and agree on a smear.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacker.attacks import Attacker, Progress
+from attacker.attacks.inverting_gradients import total_variation_gradient
+from attacker.attacks.representatives import Adam, cosine_decay, victims, whole_batch
+from attacker.matching import DISTANCES, Group, Target, match
+from attacker.observation import Observation, Reconstruction
+from fl_sim.models import batch_statistics
+from fl_sim.updates import Update
+
+
+@dataclass(frozen=True)
+class Settings:
+    seeds: Annotated[int, Field(ge=1)] = 4  # independent starts that are drawn towards each other
+    steps: Annotated[int, Field(ge=1)] = 200  # of Adam (paper: 20,000)
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1  # in the image range [-1, 1]; falls to a tenth along a cosine
+    distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient (paper: mse)
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 all alike
+    tv: Annotated[float, Field(ge=0)] = 1e-2  # weight of total variation
+    l2: Annotated[float, Field(ge=0)] = 1e-6  # weight of each image's squared norm
+    statistics: Annotated[float, Field(ge=0)] = 0.1  # weight of the batch-norm statistics, where they are granted
+    group: Annotated[float, Field(ge=0)] = 1e-3  # weight of each image's squared distance to the mean over the seeds
+    max_images: Annotated[int, Field(ge=1)] = 32  # a user with more photos gets this many: time and memory grow with it
+
+
+def attack(
+    observations: Sequence[Observation],
+    attacker: Attacker,
+    settings: Settings,
+    generators: Sequence[torch.Generator],
+    progress: Progress,
+) -> list[Reconstruction]:
+    """All images of the seed that matches best, those of the heaviest label first; the first is the answer."""
+
+    def arrange(shares: Tensor, observation: Observation) -> Group:
+        return whole_batch(shares, min(observation.num_examples, settings.max_images))
+
+    targets = victims(observations, attacker, arrange, settings.balance)
+    total, found = settings.steps * len(observations), []
+    for index, (group, observed, source) in enumerate(zip(targets.groups, targets.targets, generators, strict=True)):
+        started = time.perf_counter()
+        told = observations[index].statistics if settings.statistics else None
+        told = told and {name: value.to(attacker.device) for name, value in told.items()}
+        shape = (settings.seeds, len(group.labels), 3, attacker.image_size, attacker.image_size)
+        x, adam = torch.randn(shape, generator=source).to(attacker.device), Adam(pixelwise=True)
+        rate = cosine_decay(settings.learning_rate)
+        for step in range(settings.steps):
+            _, slope = _match(targets.model, x, group, observed, settings)
+            slope = slope + regularisers(x, settings)
+            if told:
+                slope = slope + settings.statistics * statistics_gradient(targets.model, x, told)
+            x = (x - rate(step / max(settings.steps - 1, 1)) * adam(slope.flatten(0, 1)).view_as(x)).clamp(-1, 1)
+            progress(index * settings.steps + step + 1, total)
+        losses, _ = _match(targets.model, x, group, observed, settings)
+        best = int(losses.argmin())
+        photos, seconds = ((x[best] + 1) / 2).cpu(), time.perf_counter() - started
+        found.append(Reconstruction(photos, group.weights.cpu(), float(losses[best]), seconds))
+    return found
+
+
+def _match(model: nn.Module, x: Tensor, group: Group, observed: Target, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Matching losses (seeds,) and their gradients (seeds, n, 3, H, W); each seed is a batch of its own."""
+    seeds = len(x)
+    losses, slopes = match(model, x.flatten(0, 1), [group] * seeds, [observed] * seeds, DISTANCES[settings.distance])
+    return losses, slopes.view_as(x)
+
+
+def regularisers(x: Tensor, settings: Settings) -> Tensor:
+    """The gradient (seeds, n, 3, H, W) of total variation, squared norm and group consistency."""
+    variation = total_variation_gradient(x.flatten(0, 1)).view_as(x)
+    return settings.tv * variation + 2 * settings.l2 * x + 2 * settings.group * (x - x.mean(0)) / x[0, 0].numel()
+
+
+def statistics_gradient(model: nn.Module, x: Tensor, told: Update) -> Tensor:
+    """The gradient (seeds, n, 3, H, W) of the mean relative distance of each seed's statistics to those `told`."""
+    slopes = []
+    for batch in x:
+        pixels = batch.detach().requires_grad_(True)
+        seen = batch_statistics(model, pixels)
+        distances = [(seen[name] - value).norm() / value.norm().clamp_min(1e-6) for name, value in told.items()]
+        slopes.append(torch.autograd.grad(torch.stack(distances).mean(), pixels)[0])
+    return torch.stack(slopes)
