@@ -12,6 +12,7 @@ from attacker.attacks import (
     Attacker,
     available,
     generative_latent,
+    guided_sampling,
     inverting_gradients,
     load,
     prior_only,
@@ -82,6 +83,7 @@ ATTACKS = [
     (inverting_gradients, {"steps": 2, "start": "normal", "restarts": 2}),
     (see_through_gradients, {"steps": 2, "seeds": 2}),
     (generative_latent, {"steps": 2, "sampler_steps": 2}),
+    (guided_sampling, {"levels": 3, "guidance": 1}),
     (prior_only, {"steps": 4}),
 ]
 
