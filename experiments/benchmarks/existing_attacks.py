@@ -1,6 +1,6 @@
 """Existing attacks, each on a small case of its paper's setting: one row a case, what was reached, CPU seconds.
 
-    python -m experiments.benchmarks.existing_attacks              # all, about 8 minutes of one free core
+    python -m experiments.benchmarks.existing_attacks              # all, about 6 minutes of one free core
     python -m experiments.benchmarks.existing_attacks dlg idlg     # some
     python -m experiments.benchmarks.existing_attacks --json
 
