@@ -11,6 +11,7 @@ from clients.user import Faces
 from experiments import attributes, identity_net, train_attributes
 from experiments.train_attributes import Settings, balanced_accuracies, train
 from fl_sim import cli, training
+from fl_sim.commands import train_attributes as train_attributes_command
 from fl_sim.config import ConfigError, Leakage
 from fl_sim.seeds import generator
 
@@ -106,7 +107,7 @@ def test_the_command_trains_on_public_people_with_the_labels_of_each_photo(tmp_p
 
     monkeypatch.setattr(train_attributes, "train", watch)
     config = tiny_config(dataset={"name": "tiny_faces:open_rated"})
-    monkeypatch.setattr(cli, "load", lambda path, overrides: config)
+    monkeypatch.setattr(train_attributes_command, "load", lambda path, overrides: config)
     out = tmp_path / "a.safetensors"
     command = ["train-attributes", "--out", str(out), "--attributes", "smiling, Hat", "--steps", "1", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["fl-sim", *command])

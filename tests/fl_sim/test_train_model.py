@@ -13,6 +13,7 @@ from torch import nn
 from clients.datasets.synthetic import training_photos
 from clients.user import Faces
 from fl_sim import cli, models, seeds, train_model, training
+from fl_sim.commands import train_model as train_model_command
 from fl_sim.config import ConfigError
 from fl_sim.train_model import Settings, accuracy, train, vary
 from fl_sim.victim import initial_model, origin
@@ -157,7 +158,7 @@ def test_accuracy_is_the_share_of_photos_that_are_right():
 
 
 def test_the_command_line(bright, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load", lambda path, overrides: bright)
+    monkeypatch.setattr(train_model_command, "load", lambda path, overrides: bright)
     monkeypatch.setattr(
         sys, "argv", ["fl-sim", "train-model", "--out", str(tmp_path / "m"), "--steps", "1", "--threads", "1"]
     )

@@ -1,0 +1,25 @@
+"""`fl-sim faces`: a look at a dataset's users."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_sim.config import load
+from fl_sim.console import ConfigFile, Overrides
+
+
+def faces(
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("faces.png"),
+    config: ConfigFile = None,
+    override: Overrides = None,
+    users: Annotated[int, typer.Option(min=1, help="Rows.")] = 8,
+    photos: Annotated[int, typer.Option(min=1, help="Columns.")] = 8,
+) -> None:
+    """Write a sheet of a dataset's users as PNG: a row a user, a column a private photo."""
+    from clients.datasets import open_dataset
+    from clients.sheet import draw_sheet
+
+    settings = load(config, override or [])
+    draw_sheet(open_dataset(settings.dataset, settings.seed), users, photos).save(out)
+    print(out)

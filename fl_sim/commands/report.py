@@ -1,0 +1,29 @@
+"""`fl-sim report`: the table and the report of an existing run, made anew."""
+
+from typing import Annotated
+
+import typer
+
+from fl_sim.config import load
+from fl_sim.console import AsJson, Run, bars, config_of, messages, print_leakage
+from fl_sim.runs import RunFolder
+
+
+def report(
+    folder: Run,
+    as_json: AsJson = False,
+    with_private_photos: Annotated[
+        bool, typer.Option(help="Embed private photos of real people, which are left out by default.")
+    ] = False,
+) -> None:
+    """Measure an existing run again, and write its table and report anew."""
+    from experiments import leakage
+    from experiments.report import write_report
+
+    target = RunFolder(folder)
+    settings = load(config_of(target))
+    with bars() as progress:
+        table = leakage.measure(target, settings, lambda done, total: progress("leakage", done, total))
+    page = write_report(target, with_private_photos)
+    print_leakage(table, as_json)
+    messages.print(f"report: {page}")

@@ -1,0 +1,39 @@
+"""`fl-sim run`: a federation under attack, from training to report."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_sim.config import ConfigError, load
+from fl_sim.console import AsJson, ConfigFile, Overrides, bars, finish, note
+from fl_sim.runs import RunFolder
+
+
+def run(
+    config: ConfigFile = None,
+    override: Overrides = None,
+    engine: Annotated[
+        str | None, typer.Option(help="simulation (Flower's, on Ray), inprocess, or deployment.", metavar="ENGINE")
+    ] = None,
+    workers: Annotated[str | None, typer.Option(help="Attack workers: ray, local, or none.", metavar="BACKEND")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Train a federation under attack, measure what leaked, write the report. Resumes a stopped run."""
+    if engine == "deployment":
+        raise ConfigError(
+            "engine 'deployment' is driven by Flower itself: `flwr run . CONNECTION`, then `fl-sim attack runs/NAME`; "
+            "fl-sim run starts simulation or inprocess"
+        )
+    more = [f"federation.engine={engine}"] if engine else []
+    more += [f"workers.backend={workers}"] if workers else []
+    settings = load(config, [*(override or []), *more])
+    from experiments import pipeline
+
+    folder = RunFolder(runs / settings.name)
+    started = time.monotonic()
+    with bars() as progress:
+        outcome = pipeline.run(settings, folder, progress, note)
+    finish(folder, outcome, as_json, time.monotonic() - started)
