@@ -78,6 +78,7 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
     table = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
+        "knowledge": [dict(table) for table in attack.known(config.defenses)],
         "seed": config.seed,
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in captured],
@@ -188,7 +189,9 @@ class Workbench:
         store = CaptureStore(self.run)
         earlier = store.earlier_rounds(server_round, user, _earlier(attack))
         history = tuple(store.observation(one, user) for one in earlier)
-        return dataclasses.replace(store.observation(server_round, user), history=history)
+        known = attack.known(self.config.defenses)
+        history = tuple(dataclasses.replace(before, defenses=known) for before in history)
+        return dataclasses.replace(store.observation(server_round, user), history=history, defenses=known)
 
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacker.adaptive import Adaptation, Transform
 from attacker.second_order import cheap_second_order
+from attacker.unrolled import LocalSteps, pseudo_gradient
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
@@ -34,6 +36,7 @@ class Group:
 
     labels: Tensor  # (k,) int64, or (k, classes) probabilities
     weights: Tensor  # (k,) the share of the user's photos behind each, heaviest first, sums to 1
+    local: LocalSteps | None = None  # several local steps to simulate; None: one gradient
 
 
 def cosine(dummy: Tensor, observed: Tensor) -> Tensor:
@@ -55,6 +58,7 @@ def mse(dummy: Tensor, observed: Tensor) -> Tensor:
     return (dummy - observed).square().sum(-1)
 
 
+UNDEFENDED = Adaptation()
 DISTANCES: dict[str, Distance] = {"cosine": cosine, "mse": mse}
 
 
@@ -75,25 +79,33 @@ class Target:
     vector: Tensor  # (p,) of norm 1, or zero
     scale: Tensor  # (p,) what the gradient was multiplied with
     weights: tuple[float, ...] | None = None  # `scale` of each tensor, if the same all over it and `vector` is not zero
+    transform: Transform | None = None  # what dummy gradients go through before they are scaled: known defenses
 
 
-def target(gradient: Mapping[str, Tensor], balance: float = 0.0) -> Target:
+def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Adaptation = UNDEFENDED) -> Target:
     """The observed gradient with each parameter tensor divided by its norm to the power `balance`, in all of norm 1.
 
     0 compares gradients as they are, where the biases and the last layer drown the rest; 1 lets every tensor
-    count the same. Computed in double precision: the square of a tiny gradient underflows in float32.
+    count the same. An `adaptation` to known defenses weights tensors by their signal, leaves out entries that were
+    zeroed and transforms dummies. Computed in double precision: the square of a tiny gradient underflows in float32.
     """
     parts = [value.double().reshape(-1) for value in gradient.values()]
     norms = torch.stack([part.norm() for part in parts])  # (tensors,)
     total = norms.norm()
     weights = (norms / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
+    if adaptation.signal is not None:
+        weights = weights * torch.tensor(adaptation.signal, dtype=weights.dtype, device=weights.device)
     scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
+    if adaptation.kept is not None:
+        scale = scale * adaptation.kept
     if total == 0:
         return Target(torch.cat(parts).float(), torch.ones_like(scale).float())
     vector = torch.cat(parts) / total * scale
     # No update of a real user is that faint; without the floor the dummy's squares would overflow float32.
     factor = 1 / vector.norm() / total.clamp_min(1e-15)
-    return Target((vector / vector.norm()).float(), (scale * factor).float(), tuple((weights * factor).tolist()))
+    plain = adaptation.kept is None and adaptation.transform is None
+    same = tuple((weights * factor).tolist()) if plain else None
+    return Target((vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform)
 
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
@@ -104,6 +116,8 @@ def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
 def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, ...]:
     """The same, one tensor a parameter."""
     with cheap_second_order():
+        if group.local is not None:
+            return pseudo_gradient(model, images, group.labels, group.weights, group.local)
         losses = F.cross_entropy(model(images), group.labels, reduction="none")  # (k,)
         return torch.autograd.grad(
             (losses * group.weights).sum(),
@@ -139,7 +153,8 @@ def match(
 def _directions(dummy: list[Tensor], observed: Target, distance: Distance) -> tuple[Tensor, Sequence[Tensor]]:
     """Any distance of the dummy gradient (one vector a parameter) and its derivative in each of them."""
     vector = torch.cat(dummy).requires_grad_(True)
-    loss = distance(vector * observed.scale, observed.vector)
+    dummy_seen = vector if observed.transform is None else observed.transform(vector)
+    loss = distance(dummy_seen * observed.scale, observed.vector)
     slope: Tensor = torch.autograd.grad(loss, vector)[0]
     return loss.detach(), slope.split([len(part) for part in dummy])  # type: ignore[no-untyped-call]
 

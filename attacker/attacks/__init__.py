@@ -47,6 +47,7 @@ class Attacker:
 
 
 Run = Callable[[Sequence[Observation], Attacker, Any, Sequence[torch.Generator], Progress], list[Reconstruction]]
+KNOWLEDGE = ("none", "mechanism", "parameters")
 Rewrite = Callable[[int, Update, Any, int], Update]
 
 
@@ -59,6 +60,13 @@ class Attack:
     settings: Any  # an instance of the module's Settings
     run: Run
     rewrite: Rewrite | None = None  # of an actively malicious server
+    knowledge: str = "none"  # of the users' defenses: one of KNOWLEDGE
+
+    def known(self, defenses: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        """What the attack knows of the defenses of a run."""
+        if self.knowledge == "parameters":
+            return tuple(defenses)
+        return tuple({"name": table["name"]} for table in defenses) if self.knowledge == "mechanism" else ()
 
 
 def available() -> list[str]:
@@ -70,15 +78,18 @@ def available() -> list[str]:
 def load(label: str, table: Mapping[str, Any]) -> Attack:
     """The attack that the config table `[attacks.label]` describes; its `name` defaults to the label.
 
+    `knowledge` says what it knows of the defenses: none, which mechanisms they are, or their parameters as well.
     Raises ConfigError for an attack that does not exist and for settings that it does not have.
     """
     settings = dict(table)
     name = str(settings.pop("name", label))
-    where = f"attacks.{label}"
+    where, knowledge = f"attacks.{label}", str(settings.pop("knowledge", KNOWLEDGE[0]))
+    if knowledge not in KNOWLEDGE:
+        raise ConfigError(f"{where}.knowledge is {knowledge!r}; choose one of {', '.join(KNOWLEDGE)}")
     builtin = name in available()
     module = importlib.import_module(f"attacker.attacks.{name}") if builtin else _third_party(name, where)
     rewrite = getattr(module, "rewrite", None)
-    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite)
+    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite, knowledge)
 
 
 def rewriter(config: Config) -> Callable[[int, Update], Update] | None:

@@ -47,6 +47,9 @@ class Settings:
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
     steps: Annotated[int, Field(ge=1)] = 100  # optimisation steps (paper: 24,000)
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
+    unroll: Annotated[int, Field(ge=1)] = (
+        1  # local steps (FedAvg) simulated at most; 1: their sum taken for one gradient
+    )
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # Adam's first, in the image range [-1, 1]
     schedule: Literal["cosine", "steps"] = "cosine"  # of the rate; steps: / 10 at 3/8, 5/8, 7/8 (paper)
     tv: Annotated[float, Field(ge=0)] = 0.0  # weight of total variation against the distance (paper: 1e-4 to 1e-1)
@@ -77,7 +80,7 @@ def attack(
         return [(1.0, slope + settings.tv * total_variation_gradient(x) if settings.tv else slope)]
 
     started = time.perf_counter()
-    targets = victims(observations, attacker, arrange, settings.balance)
+    targets = victims(observations, attacker, arrange, settings.balance, settings.unroll)
     rate = {"steps": step_decay, "cosine": cosine_decay}[settings.schedule](settings.learning_rate)
     scale = torch.sign if settings.sign else unit
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, scale, pixelwise=settings.sign)

@@ -7,16 +7,18 @@ image per label, weighted by its share, can.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacker.adaptive import adapt
 from attacker.attacks import Attacker
 from attacker.labels import recover_proportions
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
+from attacker.unrolled import plan
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 
@@ -89,21 +91,30 @@ def victims(
     attacker: Attacker,
     arrange: Callable[[Tensor, Observation], Group],
     balance: float,
+    unroll: int = 1,
 ) -> Victims:
     """Load the model as it was sent and `arrange` each user's label proportions into its representatives.
 
-    `balance` of the layers is that of `attacker.matching.target`.
+    `balance` of the layers is that of `attacker.matching.target`; a user's local steps are simulated in `unroll` steps
+    at most, 1 takes their sum for one gradient.
     Raises ConfigError if the observations are of more than one round.
     """
     rounds = sorted({observation.server_round for observation in observations})
     if len(rounds) != 1:
         raise ConfigError(f"observations of rounds {rounds} given; an attack takes the victims of one round together")
     model = load_model(attacker.model, observations[0].parameters).to(attacker.device)
-    groups = [arrange(proportions(observation, model, attacker), observation) for observation in observations]
+    groups = [
+        replace(
+            arrange(proportions(observation, model, attacker), observation),
+            local=plan(observation.local, observation.num_examples, unroll),
+        )
+        for observation in observations
+    ]
     models: dict[int, nn.Module] = {}
 
     def seen(observation: Observation) -> Target:
-        return target({k: value.to(attacker.device) for k, value in observation.gradient.items()}, balance)
+        gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
+        return target(gradient, balance, adapt(gradient, observation.defenses))
 
     def sent(observation: Observation) -> nn.Module:
         if observation.server_round not in models:
@@ -218,7 +229,7 @@ def step_decay(peak: float) -> Callable[[float], float]:
 
 def means(images: Tensor, groups: Sequence[Group], count: int) -> tuple[Tensor, list[Group]]:
     """The mean (n / count, 3, H, W) of every `count` representatives of one label, and the groups of these means."""
-    merged = [Group(group.labels[::count], group.weights.view(-1, count).sum(1)) for group in groups]
+    merged = [Group(group.labels[::count], group.weights.view(-1, count).sum(1), group.local) for group in groups]
     return images.view(-1, count, *images.shape[1:]).mean(1), merged
 
 

@@ -68,6 +68,9 @@ class Settings:
     t_clean: Annotated[float, Field(ge=0, le=1)] = 0.0  # noise level at which the result is denoised once; 0: not
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
+    unroll: Annotated[int, Field(ge=1)] = (
+        1  # local steps (FedAvg) simulated at most; 1: their sum taken for one gradient
+    )
     restarts: Annotated[int, Field(ge=1)] = 1  # independent runs; kept is the least matching loss times prior loss
 
 
@@ -86,7 +89,8 @@ def attack(
         raise ConfigError("user_diffusion works on pixels; give a prior without a vae, or the attack generative_latent")
     started = time.perf_counter()
     floor, count = settings.group_floor, settings.per_group
-    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor, count), settings.balance)
+    balance, unroll = settings.balance, settings.unroll
+    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor, count), balance, unroll)
     rate = cosine_decay(settings.learning_rate)
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, False, settings.ema)
     counts, top, taken = [len(group.labels) for group in targets.groups], prior.steps - 1, 0

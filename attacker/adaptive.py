@@ -1,0 +1,127 @@
+"""What an attacker that knows the defenses makes of that: which entries it compares, in which form, at which weight.
+
+An update that went through `defenses` (attacker.observation.Observation.defenses) is matched by a dummy
+gradient that went through the same, as far as that can be done and differentiated:
+
+- entries that were set to zero (`prune`, `random_sparsify`, `dropout_update`, `representation_perturbation`) are left
+  out of the comparison: the mask is read off the update;
+- `sign` is a smooth sign on the dummy, x / sqrt(x^2 + rms^2), the rms that of its layer (its straight-through form
+  has the same derivative all over, so it says nothing of entries that are right already);
+- `clip` with per_layer: each layer of the dummy gets the norm that the layer was seen with;
+- added noise (`gaussian_noise`, `laplace_noise`, `local_dp`, `quantize`): a layer counts by the part of its energy that
+  is signal, as in a Wiener filter; the noise level is that of the defense's table where the attacker knows it, else
+  it is estimated from the update.
+
+A clipped norm needs nothing: the cosine distance is blind to scale.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturbation"}
+NOISY = {"gaussian_noise", "laplace_noise", "local_dp"}
+FEW = 256  # entries from which on a layer's spread says something of the noise in it
+TINY = 1e-30  # added to squares: no division by zero
+FAINTEST = 1e-3  # part of a layer's energy that is taken for signal at least: no layer is dropped for good
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How observed and dummy gradients are compared; the default is as they are."""
+
+    signal: tuple[float, ...] | None = None  # part of each tensor's energy that is no noise, in (0, 1]
+    kept: Tensor | None = None  # (p,) bool, the entries that the defense let through
+    transform: Transform | None = None  # what the dummy gradient (p,) goes through; differentiable
+
+
+def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]]) -> Adaptation:
+    """How to match `gradient`, that came through `defenses`: tables of name and, where known, settings."""
+    names = [str(table.get("name")) for table in defenses]
+    tensors = [value.detach().reshape(-1) for value in gradient.values()]
+    kept = torch.cat([tensor != 0 for tensor in tensors]) if MASKING & set(names) else None
+    if kept is not None and (kept.all() or not kept.any()):
+        kept = None  # noise after the mask hides it, and an update of zeros says nothing
+    signal = None
+    if (NOISY | {"quantize"}) & set(names):
+        levels = zip(tensors, _noise(tensors, defenses), strict=True)
+        signal = tuple(_signal(tensor, variance) for tensor, variance in levels)
+    return Adaptation(signal, kept, _transform(tensors, defenses))
+
+
+def _signal(tensor: Tensor, variance: float) -> float:
+    """The part of the energy of a tensor (n,) that noise of this variance on each entry does not explain."""
+    energy = float(tensor.double().square().sum())
+    return max(1 - variance * len(tensor) / energy, FAINTEST) if energy > 0 else 1.0
+
+
+def _noise(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The variance of the noise on the entries of each tensor (n,)."""
+    added = 0.0
+    for table in defenses:
+        if table.get("name") in NOISY:
+            known = _known_variance(table)
+            added += _estimated_variance(tensors) if known is None else known
+    quantized = any(table.get("name") == "quantize" for table in defenses)
+    return [added + (_step(tensor) ** 2 / 6 if quantized else 0.0) for tensor in tensors]
+
+
+def _known_variance(table: Mapping[str, Any]) -> float | None:
+    """The variance that a table states outright; None where it is relative to what the attacker does not see."""
+    if table.get("relative", "absolute") != "absolute":
+        return None
+    if "std" in table:
+        return float(table["std"]) ** 2
+    return 2 * float(table["scale"]) ** 2 if "scale" in table else None
+
+
+def _estimated_variance(tensors: Sequence[Tensor]) -> float:
+    """The variance of noise that is the same on all entries, from the tensor that varies least.
+
+    By the median of absolute entries (Donoho & Johnstone 1994): a gradient has few large entries, noise has many.
+    """
+    large = [tensor for tensor in tensors if len(tensor) >= FEW] or list(tensors)
+    return min(float(tensor.abs().median()) / 0.6745 for tensor in large) ** 2
+
+
+def _step(tensor: Tensor) -> float:
+    """The distance between neighbouring levels of a quantised tensor (n,); stochastic rounding errs by step^2 / 6."""
+    levels = torch.unique(tensor.double())
+    gaps = levels.diff()
+    gaps = gaps[gaps > 1e-6 * levels.abs().max()]
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def _transform(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> Transform | None:
+    """The defenses' non-linear steps on a dummy gradient (p,), layer by layer; None if there are none."""
+    sizes = [len(tensor) for tensor in tensors]
+    steps: list[Callable[[Sequence[Tensor]], list[Tensor]]] = []
+    for table in defenses:
+        if table.get("name") == "sign":
+            steps.append(_soft_sign)
+        elif table.get("name") == "clip" and table.get("per_layer"):
+            steps.append(partial(_scaled, norms=[float(tensor.double().norm()) for tensor in tensors]))
+    if not steps:
+        return None
+
+    def transform(dummy: Tensor) -> Tensor:
+        parts: Sequence[Tensor] = dummy.split(sizes)  # type: ignore[no-untyped-call]
+        for step in steps:
+            parts = step(parts)
+        return torch.cat(list(parts))
+
+    return transform
+
+
+def _soft_sign(parts: Sequence[Tensor]) -> list[Tensor]:
+    return [part / (part.square() + part.detach().square().mean() + TINY).sqrt() for part in parts]
+
+
+def _scaled(parts: Sequence[Tensor], norms: Sequence[float]) -> list[Tensor]:
+    return [part * (norm / (part.square().sum() + TINY).sqrt()) for part, norm in zip(parts, norms, strict=True)]
