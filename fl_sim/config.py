@@ -84,6 +84,21 @@ class Federation(Section):
     """Seconds to wait for the replies of one round."""
 
 
+class Protocol(Section):
+    differential_privacy: Literal["none", "server_fixed", "server_adaptive", "client_fixed", "client_adaptive"] = "none"
+    """Flower's own strategies: who clips, and to which bound. The server adds the noise; needs weights as updates."""
+    noise_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    """Standard deviation of that noise on the sum of all users' changes, in units of the clipping norm."""
+    clipping_norm: Annotated[float, Field(gt=0)] = 0.1
+    """L2 norm to which a user's change of the weights w' - w is clipped; adaptive: in the first round."""
+    secure_aggregation: Annotated[int, Field(ge=0)] = 0
+    """Users of whom the server learns only the sum (Flower's SecAgg+); 0: it sees every user's own update."""
+    shuffle: bool = False
+    """Whether users come under a new pseudonym each round, so that their updates cannot be linked."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Probability beside which epsilon is told, for every mechanism that has one; take less than 1 / users."""
+
+
 class ThreatModel(Section):
     labels: Literal["recovered", "known"] = "recovered"
     """Whether the attacker must read the label proportions off the update or is told them."""
@@ -147,6 +162,7 @@ class Config(Section):
     federation: Federation = Federation()
     defenses: list[dict[str, Any]] = []
     """Applied to each update in this order, on the client: `{name = "clip", max_norm = 1.0}`."""
+    protocol: Protocol = Protocol()
     threat_model: ThreatModel = ThreatModel()
     attacks: dict[str, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
     """One table an attack. The key labels it in the results; `name` is the attack (default: the key)."""
