@@ -13,11 +13,11 @@ ATTRIBUTE = "attacked_loss"  # of the model; long, because somebody else's class
 
 
 def bring(model: nn.Module, loss: Loss) -> None:
-    """Let `losses` of `model` and of its copies be those of `loss`."""
+    """Let `image_losses` of `model` and of its copies be those of `loss`."""
     setattr(model, ATTRIBUTE, lambda outputs, labels: loss(outputs, labels))  # a module would become a submodule
 
 
-def losses(model: nn.Module, outputs: Tensor, labels: Tensor) -> Tensor:
+def image_losses(model: nn.Module, outputs: Tensor, labels: Tensor) -> Tensor:
     """The loss (k,) of each image, from the model's outputs (k, classes) and labels (k,); differentiable."""
     loss: Loss | None = getattr(model, ATTRIBUTE, None)
     if loss is None:

@@ -21,12 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacker.adaptive import Adaptation, Transform
+from attacker.losses import image_losses
 from attacker.second_order import cheap_second_order
 from attacker.unrolled import LocalSteps, pseudo_gradient
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
 SHORT = 1 << 17  # entries that float32 sums up to its own precision
+NOISE_DIRECTIONS = 1000  # entries whose noise an error of the representatives is weighed against
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
 
@@ -92,9 +94,13 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     parts = [value.double().reshape(-1) for value in gradient.values()]
     norms = torch.stack([part.norm() for part in parts])  # (tensors,)
     total = norms.norm()
-    weights = (norms / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
-    if adaptation.signal is not None:
-        weights = weights * torch.tensor(adaptation.signal, dtype=weights.dtype, device=weights.device)
+    sizes = norms
+    if adaptation.noise:
+        variances = torch.tensor(adaptation.noise, dtype=norms.dtype, device=norms.device)
+        entries = torch.tensor([len(part) for part in parts], dtype=norms.dtype, device=norms.device)
+        signal = (norms.square() - entries * variances).clamp_min(0)
+        sizes = (signal + NOISE_DIRECTIONS * variances).sqrt()
+    weights = (sizes / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
     scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
     if adaptation.kept is not None:
         scale = scale * adaptation.kept
@@ -118,9 +124,9 @@ def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, 
     with cheap_second_order():
         if group.local is not None:
             return pseudo_gradient(model, images, group.labels, group.weights, group.local)
-        losses = F.cross_entropy(model(images), group.labels, reduction="none")  # (k,)
+        each = image_losses(model, model(images), group.labels)  # (k,)
         return torch.autograd.grad(
-            (losses * group.weights).sum(),
+            (each * group.weights).sum(),
             list(model.parameters()),
             create_graph=True,
             allow_unused=True,

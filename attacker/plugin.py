@@ -6,17 +6,22 @@ malicious one may also rewrite the model that it sends; see `rewrite`.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeGuard
+from pathlib import Path
+from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-from torch import Tensor
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor, nn
 
+from attacker import foreign
+from attacker.losses import Loss
 from attacker.observation import LocalTraining
+from attacker.replies import claimed_partition, is_distribution, last_line, metric, size_of
 from attacker.store import Capture, CaptureStore
+from fl_sim.config import ConfigError
+from fl_sim.runs import RunFolder
 from fl_sim.updates import Update, norm, problem, to_gradient
 
 Rewrite = Callable[[int, Update], Update]
@@ -32,6 +37,9 @@ class MaliciousServer(Strategy):
 
     With `rewrite` all users get a model made for spying, and their updates say nothing about the honest one:
     they are captured and kept from `inner`, so the global model stays what it was, and is what users evaluate.
+
+    `around` puts it around the strategy of somebody else's app, where it only watches: every reply reaches `inner`,
+    and nobody is asked anything. A user is then known by the `partition-id` in its replies' metrics, else numbered.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class MaliciousServer(Strategy):
         local: LocalTraining | None = None,
         statistics: Mapping[str, Tensor] | None = None,
         rewrite: Rewrite | None = None,
+        only_watch: bool = False,
     ) -> None:
         self.inner = inner
         self.store = store
@@ -57,6 +66,7 @@ class MaliciousServer(Strategy):
         self.local = local  # what the attacker is told of several local steps
         self.statistics = dict(statistics or {})  # tensors like the batch-norm statistics beside the replies, if any
         self.rewrite = rewrite
+        self.only_watch = only_watch
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
@@ -64,12 +74,59 @@ class MaliciousServer(Strategy):
         self._parameters: Update = {}  # the global model
         self._sent: Update = {}  # what users got in this round: the global model, or its rewritten form
 
+    @classmethod
+    def around(
+        cls,
+        inner: Strategy,
+        run: str | Path,
+        model: Callable[[], nn.Module],
+        *,
+        image_size: int,
+        learning_rate: float,
+        local_epochs: int = 1,
+        batch_size: int = 0,
+        loss: Callable[[], Loss] | Loss | None = None,
+        mean: foreign.Scale = (0.5, 0.5, 0.5),
+        std: foreign.Scale = (0.5, 0.5, 0.5),
+    ) -> "MaliciousServer":
+        """`inner` of an app whose clients reply with the weights of `model()`; captures into the new folder `run`.
+
+        For `fl-sim audit RUN`: the app's images are RGB of `image_size` pixels, scaled to (x - mean) / std; its users
+        take SGD steps of `learning_rate` on `loss` (None: cross-entropy), `batch_size` images each (0: all), for
+        `local_epochs`. Raises ConfigError, before anything starts, for what the audit could not use.
+        """
+        (name, folder), named_loss = foreign.name_of(model, "model"), None
+        if loss is not None:
+            named_loss = foreign.name_of(loss, "loss")[0]
+        watched = foreign.ForeignModel(name, image_size, named_loss, mean, std, folder)
+        parameters = [name for name, _ in watched.open().named_parameters()]
+        store = CaptureStore(RunFolder(Path(run)))
+        if store.run.captures.exists():
+            raise ConfigError(f"{run} holds an earlier capture; give a folder that does not exist yet, or remove it")
+        if learning_rate <= 0:
+            raise ConfigError(f"learning_rate {learning_rate} given; give that of the users' optimiser, above 0")
+        foreign.save(store.run, watched)
+        local = LocalTraining(local_epochs, batch_size, learning_rate)
+        return cls(inner, store, parameters, "weights", learning_rate, math.inf, 0, local, only_watch=True)
+
+    def start(self, *arguments: Any, **named: Any) -> Result:
+        """Flower's loop; returns when all captures are on disk."""
+        try:
+            return super().start(*arguments, **named)
+        finally:
+            self.store.wait()
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         if arrays is not self._arrays or not self._parameters:  # else saved at the end of the round before
             self._remember(arrays)
+            absent = [name for name in self.parameter_names if name not in self._parameters]
+            if absent:
+                raise ConfigError(
+                    f"the server sends no {absent[0]!r}, which the audited model has; name the model that it trains"
+                )
             self.store.save_model(server_round, self._parameters)
         self._sent = self._parameters
         if self.rewrite is not None:
@@ -79,7 +136,8 @@ class MaliciousServer(Strategy):
                 for key in message.content.array_records:
                     message.content[key] = ArrayRecord(self._sent)
         self._requests = {message.metadata.dst_node_id: message.metadata.created_at for message in messages}
-        self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
+        if not self.only_watch:
+            self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
         return messages
 
     def aggregate_train(
@@ -96,7 +154,7 @@ class MaliciousServer(Strategy):
             if capture.status == "accepted" and capture.user is not None:
                 users.add(capture.user)
             kept_back = self.rewrite is not None and reply.has_content()
-            if capture.status != "rejected" and not kept_back:
+            if (self.only_watch or capture.status != "rejected") and not kept_back:
                 if self.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
                     reply.content.pop("statistics", None)
                 passed.append(reply)
@@ -131,7 +189,7 @@ class MaliciousServer(Strategy):
     def _ask_partitions(self, grid: Grid, nodes: Sequence[int]) -> None:
         questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
         for answer in grid.send_and_receive(questions, timeout=self.timeout) if questions else []:
-            user = _claimed_partition(answer)
+            user = claimed_partition(answer)
             if user is not None:
                 self._partitions[answer.metadata.src_node_id] = user
 
@@ -139,8 +197,10 @@ class MaliciousServer(Strategy):
         """`reply` as a capture; `nodes` replied already in this round, `users` were accepted already."""
         node = reply.metadata.src_node_id
         if reply.has_error():
-            return self._no_update(node, "error", _last_line(reply.error.reason) or f"code {reply.error.code}", reply)
-        user = self._partitions.get(node, _claimed_partition(reply))
+            return self._no_update(node, "error", last_line(reply.error.reason) or f"code {reply.error.code}", reply)
+        user = self._partitions.get(node, claimed_partition(reply))
+        if self.only_watch:
+            user = self._partitions.setdefault(node, len(self._partitions) if user is None else user)
         if node in nodes:
             return self._no_update(node, "rejected", "the node has already replied in this round", reply)
         if user is None:
@@ -148,13 +208,13 @@ class MaliciousServer(Strategy):
         if user in users:
             return self._no_update(node, "rejected", f"user {user} has already replied in this round", reply)
 
-        examples = _metric(reply, "num-examples")
+        examples = metric(reply, "num-examples")
         if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
             return self._no_update(
                 node, "rejected", f"num-examples is {examples!r}, expected a whole number above 0", reply
             )
-        proportions = _metric(reply, "label-proportions")
-        if proportions is not None and not _is_distribution(proportions):
+        proportions = metric(reply, "label-proportions")
+        if proportions is not None and not is_distribution(proportions):
             return self._no_update(
                 node, "rejected", "label-proportions are not numbers from 0 to 1 that sum to 1", reply
             )
@@ -172,6 +232,8 @@ class MaliciousServer(Strategy):
             return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
         # A user who sends weights may send the buffers too; they carry no gradient.
         buffers = received.keys() - set(self.parameter_names) if self.update == "weights" else set()
+        if self.only_watch:  # whose dtype an average changes, and which the attack does not need
+            received, buffers = {name: received[name] for name in received if name not in buffers}, set()
         expected = {name: self._sent[name] for name in self._sent if name in {*self.parameter_names, *buffers}}
         reason = problem(received, expected, math.inf) or problem(statistics, self.statistics, math.inf)
         if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
@@ -191,7 +253,7 @@ class MaliciousServer(Strategy):
             reason="",
             num_examples=examples,
             norm=size,
-            bytes=_bytes(reply),
+            bytes=size_of(reply),
             seconds=self._seconds(reply),
             update=update,
             label_proportions=proportions,
@@ -209,7 +271,7 @@ class MaliciousServer(Strategy):
     ) -> Capture:
         user = self._partitions.get(node)
         if user is None and reply is not None:
-            user = _claimed_partition(reply)
+            user = claimed_partition(reply)
         return Capture(
             user=user,
             node=node,
@@ -217,39 +279,10 @@ class MaliciousServer(Strategy):
             reason=reason,
             num_examples=examples,
             norm=size if size is not None and math.isfinite(size) else None,
-            bytes=0 if reply is None else _bytes(reply),
+            bytes=0 if reply is None else size_of(reply),
             seconds=None if reply is None else self._seconds(reply),
         )
 
     def _seconds(self, reply: Message) -> float | None:
         requested = self._requests.get(reply.metadata.src_node_id)
         return None if requested is None else reply.metadata.created_at - requested
-
-
-def _metric(message: Message, key: str) -> object:
-    """The value of `key` in the one metric record of `message`; None if it is not there."""
-    records = list(message.content.metric_records.values()) if message.has_content() else []
-    return records[0].get(key) if len(records) == 1 else None
-
-
-def _claimed_partition(message: Message) -> int | None:
-    value = _metric(message, "partition-id")
-    return value if isinstance(value, int) and value >= 0 else None
-
-
-def _is_distribution(value: object) -> TypeGuard[list[float]]:
-    if not isinstance(value, list) or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in value):
-        return False
-    return math.isclose(sum(value), 1.0, abs_tol=1e-6)
-
-
-def _last_line(reason: str | None) -> str:
-    """The end of an error reply's reason, which is often a whole coloured traceback."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", reason or "").strip().splitlines()
-    return lines[-1].strip()[-300:] if lines else ""
-
-
-def _bytes(message: Message) -> int:
-    if not message.has_content():
-        return 0
-    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())

@@ -9,9 +9,9 @@ sum is scaled to S. Every simulated step costs about three times a matching step
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacker.losses import image_losses
 from attacker.observation import LocalTraining
 
 
@@ -45,9 +45,9 @@ def pseudo_gradient(
     total: list[Tensor] = []
     for _ in range(local.count):
         outputs = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (images,))
-        losses = F.cross_entropy(outputs, labels, reduction="none")
+        each = image_losses(model, outputs, labels)
         step = torch.autograd.grad(
-            (losses * weights).sum(), values, create_graph=True, allow_unused=True, materialize_grads=True
+            (each * weights).sum(), values, create_graph=True, allow_unused=True, materialize_grads=True
         )
         total = [before + now for before, now in zip(total, step, strict=True)] if total else list(step)
         values = [value - local.learning_rate * slope for value, slope in zip(values, step, strict=True)]

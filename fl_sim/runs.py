@@ -7,6 +7,8 @@ runs/NAME/config.toml                                     the resolved configura
          captures/index.jsonl                             one line a reply, rejected ones too
          reconstructions/LABEL/round-0001/user-0007.safetensors
          rounds.parquet  leakage.parquet  leakage.csv  report.html
+
+Of somebody else's federation, which has no config of ours: audit.json in its place, captures/, reconstructions/.
 """
 
 import json
@@ -39,6 +41,11 @@ class RunFolder:
     @property
     def manifest(self) -> Path:
         return self.root / "manifest.json"
+
+    @property
+    def audit(self) -> Path:
+        """What somebody else's federation trains."""
+        return self.root / "audit.json"
 
     @property
     def captures(self) -> Path:
