@@ -27,7 +27,6 @@ MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturb
 NOISY = {"gaussian_noise", "laplace_noise", "local_dp"}
 FEW = 256  # entries from which on a layer's spread says something of the noise in it
 TINY = 1e-30  # added to squares: no division by zero
-FAINTEST = 1e-3  # part of a layer's energy that is taken for signal at least: no layer is dropped for good
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -36,7 +35,7 @@ Transform = Callable[[Tensor], Tensor]
 class Adaptation:
     """How observed and dummy gradients are compared; the default is as they are."""
 
-    signal: tuple[float, ...] | None = None  # part of each tensor's energy that is no noise, in (0, 1]
+    noise: tuple[float, ...] = ()  # variance of the noise on the entries of each tensor; empty: none
     kept: Tensor | None = None  # (p,) bool, the entries that the defense let through
     transform: Transform | None = None  # what the dummy gradient (p,) goes through; differentiable
 
@@ -48,17 +47,10 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]])
     kept = torch.cat([tensor != 0 for tensor in tensors]) if MASKING & set(names) else None
     if kept is not None and (kept.all() or not kept.any()):
         kept = None  # noise after the mask hides it, and an update of zeros says nothing
-    signal = None
+    noise: tuple[float, ...] = ()
     if (NOISY | {"quantize"}) & set(names):
-        levels = zip(tensors, _noise(tensors, defenses), strict=True)
-        signal = tuple(_signal(tensor, variance) for tensor, variance in levels)
-    return Adaptation(signal, kept, _transform(tensors, defenses))
-
-
-def _signal(tensor: Tensor, variance: float) -> float:
-    """The part of the energy of a tensor (n,) that noise of this variance on each entry does not explain."""
-    energy = float(tensor.double().square().sum())
-    return max(1 - variance * len(tensor) / energy, FAINTEST) if energy > 0 else 1.0
+        noise = tuple(_noise(tensors, defenses))
+    return Adaptation(noise, kept, _transform(tensors, defenses))
 
 
 def _noise(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -28,7 +28,6 @@ from attacker.unrolled import LocalSteps, pseudo_gradient
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
 SHORT = 1 << 17  # entries that float32 sums up to its own precision
-NOISE_DIRECTIONS = 1000  # entries whose noise an error of the representatives is weighed against
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
 
@@ -99,7 +98,8 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
         variances = torch.tensor(adaptation.noise, dtype=norms.dtype, device=norms.device)
         entries = torch.tensor([len(part) for part in parts], dtype=norms.dtype, device=norms.device)
         signal = (norms.square() - entries * variances).clamp_min(0)
-        sizes = (signal + NOISE_DIRECTIONS * variances).sqrt()
+        # Where noise is the larger error, the plain distance is the likelihood: balance only what stands out of it.
+        sizes = (signal + entries.sum() * variances).sqrt()
     weights = (sizes / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
     scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
     if adaptation.kept is not None:

@@ -17,6 +17,10 @@ class LocalTraining:
     batch_size: int  # photos a step; 0: all of them in one batch
     learning_rate: float  # of each step
 
+    def steps(self, num_examples: int) -> int:
+        """Steps that a user with so many photos takes."""
+        return self.epochs * (-(-num_examples // self.batch_size) if self.batch_size else 1)
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -32,6 +36,7 @@ class Observation:
     history: tuple["Observation", ...] = ()  # earlier updates of the same user, latest first
     defenses: tuple[Mapping[str, Any], ...] = ()  # known ones in order: tables of name and, where known, settings
     statistics: Update | None = None  # batch-norm means and variances of the photos, f"{layer}.mean" and ".var" (c,)
+    members: tuple[int, ...] = ()  # users of whose updates `gradient` is the mean, by photos; empty: of `user` alone
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class MaliciousServer(Strategy):
         statistics: Mapping[str, Tensor] | None = None,
         rewrite: Rewrite | None = None,
         only_watch: bool = False,
+        aggregated: bool = False,
     ) -> None:
         self.inner = inner
         self.store = store
@@ -67,6 +68,7 @@ class MaliciousServer(Strategy):
         self.statistics = dict(statistics or {})  # tensors like the batch-norm statistics beside the replies, if any
         self.rewrite = rewrite
         self.only_watch = only_watch
+        self.aggregated = aggregated  # a reply is the mean of the updates of its `members`, the first of whom sends it
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
@@ -150,7 +152,7 @@ class MaliciousServer(Strategy):
         for reply in replies:
             capture = self._capture(reply, nodes, users)
             captures.append(capture)
-            nodes.add(capture.node)
+            nodes |= {capture.node, *(node for node, user in self._partitions.items() if user in capture.members)}
             if capture.status == "accepted" and capture.user is not None:
                 users.add(capture.user)
             kept_back = self.rewrite is not None and reply.has_content()
@@ -258,7 +260,12 @@ class MaliciousServer(Strategy):
             update=update,
             label_proportions=proportions,
             statistics=statistics or None,
+            members=self._members(reply),
         )
+
+    def _members(self, reply: Message) -> tuple[int, ...]:
+        members = metric(reply, "members") if self.aggregated else None
+        return tuple(int(user) for user in members) if isinstance(members, list) else ()
 
     def _no_update(
         self,

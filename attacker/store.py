@@ -45,9 +45,11 @@ class Capture:
     update: Update | None = None  # as received, gradient or weights; only of accepted ones
     label_proportions: list[float] | None = None
     statistics: Update | None = None  # batch-norm means and variances of the user's photos
+    members: tuple[int, ...] = ()  # users of whose updates this is the mean, `user` first; empty: of `user` alone
 
     def row(self, server_round: int) -> Row:
-        return {
+        members = {"members": list(self.members)} if self.members else {}
+        return members | {
             "round": server_round,
             "user": self.user,
             "node": str(self.node),  # beyond what JSON readers take for an integer
@@ -134,6 +136,8 @@ class CaptureStore:
                     "label_proportions": capture.label_proportions,
                     **facts,
                 }
+                if capture.members:
+                    about["members"] = list(capture.members)
                 beside = {f"{STATISTICS}{name}": value for name, value in (capture.statistics or {}).items()}
                 data = _encode({**capture.update, **beside}, about)
                 write_atomically(self.run.capture(server_round, capture.user), data)
@@ -154,6 +158,14 @@ class CaptureStore:
     def users(self, server_round: int) -> list[int]:
         """Users whose update of a finished round was accepted, ascending."""
         return sorted(row["user"] for row in self.replies(server_round) if row["status"] == "accepted")
+
+    def members(self, server_round: int) -> dict[int, list[int]]:
+        """Whose updates each accepted capture of a finished round holds, by the user under whom it is kept, ascending.
+
+        That user alone, unless updates were aggregated before the server saw them.
+        """
+        rows = [row for row in self.replies(server_round) if row["status"] == "accepted"]
+        return dict(sorted((row["user"], row.get("members") or [row["user"]]) for row in rows))
 
     def earlier_rounds(self, server_round: int, user: int, count: int) -> list[int]:
         """The `count` latest finished rounds before `server_round` in which the update of `user` was accepted."""
@@ -200,6 +212,7 @@ class CaptureStore:
             label_proportions=None if proportions is None else torch.tensor(proportions),
             local=None if local is None else LocalTraining(**local),
             statistics=beside or None,
+            members=tuple(facts.get("members", ())),
         )
 
     def _rows(self) -> list[Row]:

@@ -28,8 +28,7 @@ def plan(local: LocalTraining | None, num_examples: int, most: int) -> LocalStep
     """How to simulate `local` training on `num_examples` photos in at most `most` steps; None if it is one gradient."""
     if local is None or most < 2:
         return None
-    batches = -(-num_examples // local.batch_size) if local.batch_size else 1
-    steps = local.epochs * batches
+    steps = local.steps(num_examples)
     if steps < 2:
         return None
     count = min(steps, most)

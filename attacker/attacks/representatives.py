@@ -61,7 +61,8 @@ def proportions(observation: Observation, model: nn.Module, attacker: Attacker) 
     size = attacker.image_size
     noise = torch.randn(PROBES, 3, 8, 8, generator=generator(0, "label probes"))
     probes = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1).to(attacker.device)
-    gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
+    steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
+    gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
     return recover_proportions(gradient, model, probes, observation.num_examples)
 
 

@@ -1,0 +1,111 @@
+"""Laws of matching under known defenses: whoever knows the defense finds the truth at distance zero."""
+
+import pytest
+import torch
+
+from attacker.adaptive import adapt
+from attacker.attacks import KNOWLEDGE, load
+from attacker.matching import DISTANCES, Group, dummy_gradient, match, target
+from fl_sim import models, seeds
+from fl_sim.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """A model, an image with its label, and the gradient of it."""
+    model = models.build("lenet", 3, 32, seeds.generator(0, "model"))
+    image = torch.rand(1, 3, 32, 32, generator=seeds.generator(0, "image")) * 2 - 1
+    group = Group(torch.tensor([1]), torch.ones(1))
+    flat = dummy_gradient(model, image, group).detach()
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    names = [name for name, _ in model.named_parameters()]
+    return model, image, group, dict(zip(names, flat.split(sizes), strict=True))
+
+
+def pruned(gradient, keep):
+    flat = torch.cat(list(gradient.values())).abs()
+    bound = flat.topk(int(keep * len(flat))).values[-1]
+    return {name: value * (value.abs() >= bound) for name, value in gradient.items()}
+
+
+def per_layer_clipped(gradient, bound):
+    return {name: value * min(1.0, bound / float(value.norm())) for name, value in gradient.items()}
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+@pytest.mark.parametrize(
+    ("defend", "table"),
+    [
+        (lambda g: pruned(g, 0.1), {"name": "prune"}),
+        (lambda g: per_layer_clipped(g, 1e-3), {"name": "clip", "per_layer": True}),
+    ],
+    ids=["prune", "clip per layer"],
+)
+def test_the_true_image_is_at_distance_zero_for_whoever_knows_and_only_for_them(truth, defend, table, distance):
+    model, image, group, gradient = truth
+    seen = defend(gradient)
+
+    def loss(defenses):
+        observed = target(seen, 0.5, adapt(seen, defenses))
+        # mse is about scale too; the sides are compared up to one factor, as the norm of a target is 1
+        return float(
+            match(model, image, [group], [observed], DISTANCES["cosine" if distance == "mse" else distance])[0]
+        )
+
+    assert loss([table]) < 1e-5 < 1e-3 < loss([])
+
+
+def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
+    model, image, group, gradient = truth
+    seen = {name: value.sign() for name, value in gradient.items()}
+
+    def loss(defenses):
+        return float(match(model, image, [group], [target(seen, 0.0, adapt(seen, defenses))], DISTANCES["cosine"])[0])
+
+    assert loss([{"name": "sign"}]) < 0.5 * loss([])
+
+
+def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth):
+    *_, gradient = truth
+    std = 10 * max(float(value.abs().median()) for value in gradient.values())
+    generator = seeds.generator(1, "noise")
+    seen = {name: value + std * torch.randn(value.shape, generator=generator) for name, value in gradient.items()}
+    guessed = adapt(seen, [{"name": "gaussian_noise"}]).noise
+    told = adapt(seen, [{"name": "gaussian_noise", "std": std}]).noise
+    assert told == pytest.approx([std**2] * len(gradient))
+    assert guessed == pytest.approx(told, rel=0.2)
+
+
+def test_a_quantised_layer_is_known_by_its_levels(truth):
+    *_, gradient = truth
+    name, largest = max(gradient.items(), key=lambda one: one[1].numel())
+    step = float(largest.abs().max()) / 20
+    seen = {name: (value / step).round() * step for name, value in gradient.items()}
+    noise = dict(zip(gradient, adapt(seen, [{"name": "quantize"}]).noise, strict=True))
+    assert noise[name] == pytest.approx(step**2 / 6, rel=1e-3)
+
+
+def test_the_slope_is_that_of_the_adapted_distance(truth):
+    model, image, group, gradient = truth
+    seen = {name: value.sign() for name, value in pruned(gradient, 0.5).items()}
+    observed = target(seen, 0.5, adapt(seen, [{"name": "prune"}, {"name": "sign"}]))
+    start = image.flip(3)
+    (slope,) = match(model, start, [group], [observed], DISTANCES["cosine"])[1]
+    ahead = float(match(model, start - 1e-2 * slope / slope.norm(), [group], [observed], DISTANCES["cosine"])[0])
+    assert ahead < float(match(model, start, [group], [observed], DISTANCES["cosine"])[0])
+
+
+def test_without_knowledge_of_defenses_nothing_is_adapted(truth):
+    *_, gradient = truth
+    plain = adapt(gradient, [])
+    assert not plain.noise
+    assert plain.kept is None
+    assert plain.transform is None
+
+
+def test_an_attack_knows_as_much_as_its_table_grants():
+    tables = [{"name": "clip", "max_norm": 1.0}, {"name": "sign"}]
+    known = {level: load("inverting_gradients", {"knowledge": level}).known(tables) for level in KNOWLEDGE}
+    assert known == {"none": (), "mechanism": ({"name": "clip"}, {"name": "sign"}), "parameters": tuple(tables)}
+    with pytest.raises(ConfigError, match=r"attacks\.inverting_gradients\.knowledge is 'some'"):
+        load("inverting_gradients", {"knowledge": "some"})
