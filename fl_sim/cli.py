@@ -12,8 +12,10 @@ import typer
 
 from fl_sim.commands import (
     attack,
+    audit,
     doctor,
     faces,
+    invert,
     report,
     run,
     train_attributes,
@@ -36,6 +38,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("audit")(audit.audit)
+app.command("invert")(invert.invert)
 app.command("train-prior")(train_prior.train_prior)
 app.command("train-identity")(train_identity.train_identity)
 app.command("train-model")(train_model.train_model)

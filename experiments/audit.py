@@ -1,0 +1,152 @@
+"""The audit of somebody else's federation, in a folder that `MaliciousServer.around` captured into.
+
+`reconstruct` attacks the captures and writes the reconstructions into the folder, with `ATTACK.png`: a row a user,
+a column a round. What a picture has to do with its user only private photos can tell; where the auditor has them, a
+folder a user, `measure` compares, beside what the same pictures have to do with the other users.
+"""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from attacker import foreign
+from attacker.attacks import Attack
+from attacker.foreign import ForeignModel
+from attacker.prior import resize
+from attacker.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
+from experiments.embedders import Embedder
+from experiments.inversion import png
+from fl_sim.config import ConfigError
+from fl_sim.runs import RunFolder, write_atomically
+
+SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
+    """(round, user) of all captured updates of `rounds` (none given: all). ConfigError where there are none."""
+    store = CaptureStore(run)
+    finished = store.finished_rounds()
+    late = [one for one in rounds if one not in finished]
+    if late or not finished:
+        raise ConfigError(
+            f"{run.root} holds rounds {finished or 'none'}; give one of them, or let the federation train"
+        )
+    found = [(one, user) for one in sorted(set(rounds)) or finished for user in store.users(one)]
+    if not found:
+        reasons = {row["reason"] for row in store.rejected()}
+        raise ConfigError(
+            f"no update of {run.root} could be used: {'; '.join(sorted(reasons)) or 'there was no reply'}"
+        )
+    return found
+
+
+def reconstruct(
+    run: RunFolder,
+    model: ForeignModel,
+    attack: Attack,
+    updates: Sequence[tuple[int, int]],
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> pd.DataFrame:
+    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds."""
+    store = CaptureStore(run)
+    settings = dataclasses.asdict(attack.settings)
+    table = json.loads(json.dumps({"name": attack.name, **settings, "seed": seed}, default=str))
+    rows = []
+    for done, (server_round, user) in enumerate(updates, 1):
+        before = read_attack_table(run, attack.label, server_round, user)
+        if before is None:
+            seen = store.observation(server_round, user)
+            found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None)[0]
+            write_reconstruction(run, attack.label, server_round, user, found, table)
+        elif before != table:
+            raise ConfigError(
+                f"{attack.label!r} was run on round {server_round} with other settings; give this one a --label"
+            )
+        made = read_reconstruction(run, attack.label, server_round, user)
+        rows.append({"round": server_round, "user": user, "matching_loss": made.matching_loss, "seconds": made.seconds})
+        progress(done, len(updates))
+    return pd.DataFrame(rows)
+
+
+def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:
+    """The private photos (n, 3, size, size) in [0, 1] of each user: the images in `folder/USER/`.
+
+    Raises ConfigError unless there are photos of each of `users`, and two users or more.
+    """
+    found = {}
+    for user in users:
+        paths = sorted(path for path in (folder / str(user)).glob("*") if path.suffix.lower() in IMAGES)
+        if not paths:
+            raise ConfigError(f"{folder / str(user)} holds no image; give a folder a user, named as the user's number")
+        found[user] = torch.cat([_photo(path, size) for path in paths])
+    if len(found) < 2:
+        raise ConfigError(f"{folder} holds photos of {len(found)} user; a similarity means something beside another's")
+    return found
+
+
+def measure(
+    run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Tensor], embed: Embedder
+) -> pd.DataFrame:
+    """`table` with how like its user each picture is, by the cosine of embeddings; written to `audit-LABEL.csv`.
+
+    facial_similarity   mean cosine to the user's own photos, in [-1, 1]; higher leaks
+    others              the same to the photos of the other users: what any face scores
+    rank                of the user among all users, by the mean embedding of their photos; 1 leaks
+    """
+    embedded = {user: embed(one) for user, one in photos.items()}
+    rows = []
+    for row in table.to_dict("records"):
+        image = read_reconstruction(run, label, int(row["round"]), int(row["user"])).images[:1]
+        face = embed(image)[0]  # (d,)
+        cosines = {user: float((known @ face).mean()) for user, known in embedded.items()}
+        own = cosines.pop(int(row["user"]))
+        above = sum(other >= own for other in cosines.values())  # ties count against the attacker
+        others = sum(cosines.values()) / len(cosines)
+        rows.append({**row, "facial_similarity": own, "others": others, "rank": 1 + above, "among": len(photos)})
+    judged = pd.DataFrame(rows)
+    write_atomically(run.root / f"audit-{label}.csv", judged.to_csv(index=False).encode())
+    return judged
+
+
+def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Tensor] | None = None) -> Path:
+    """Write `LABEL.png` beside the reconstructions: a row a user, a column a round, after a private photo if given."""
+    users, rounds = sorted(set(table["user"])), sorted(set(table["round"]))
+    first = 1 if photos else 0
+    width, height = (len(rounds) + first) * (SIDE + GAP) + 60, len(users) * (SIDE + GAP) + 20
+    page = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(page)
+    captions = ["private"] * first + [f"round {one}" for one in rounds]
+    for column, caption in enumerate(captions):
+        draw.text((60 + column * (SIDE + GAP), 4), caption, fill="black")
+    for line, user in enumerate(users):
+        top = 20 + line * (SIDE + GAP)
+        draw.text((4, top), f"user {user}", fill="black")
+        shown = {0: photos[user][0]} if photos else {}
+        for column, one in enumerate(rounds, first):
+            if run.reconstruction(label, one, user).exists():
+                shown[column] = read_reconstruction(run, label, one, user).images[0]
+        for column, image in shown.items():
+            picture = Image.open(io.BytesIO(png(image))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            page.paste(picture, (60 + column * (SIDE + GAP), top))
+    file = io.BytesIO()
+    page.save(file, "PNG")
+    path = run.reconstructions / f"{label}.png"
+    write_atomically(path, file.getvalue())
+    return path
+
+
+def _photo(path: Path, size: int) -> Tensor:
+    """The image as (1, 3, size, size) in [0, 1]."""
+    with Image.open(path) as file:
+        pixels = torch.from_numpy(np.asarray(file.convert("RGB"), dtype=np.float32) / 255)
+    return resize(pixels.permute(2, 0, 1)[None], size).clamp(0, 1)

@@ -1,0 +1,60 @@
+"""`fl-sim audit`: what the updates of somebody else's federation give away."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_sim.commands.invert import AttackName, Settings
+from fl_sim.config import Leakage, parse, read
+from fl_sim.console import AsJson, bars, messages
+from fl_sim.runs import RunFolder
+
+
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to MaliciousServer.around.")],
+    attack: AttackName = "user_diffusion",
+    override: Settings = None,
+    label: Annotated[str | None, typer.Option(help="Name of the results; the attack's by default.")] = None,
+    rounds: Annotated[list[int] | None, typer.Option("--round", min=1, help="Only this one. Repeatable.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
+    ] = None,
+    embedder: Annotated[str, typer.Option(help="Face recogniser: synthetic, facenet or onnx.")] = "synthetic",
+    embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Attack the captures of somebody else's federation; leakage is measured where you have the private photos.
+
+    For example: fl-sim audit audit/ --attack inverting_gradients -o steps=200
+    """
+    from attacker import foreign
+    from experiments import audit as auditing
+    from experiments.embedders import open_embedder
+    from fl_sim.threads import one_thread
+
+    run = RunFolder(folder)
+    model = foreign.read(run)
+    settings = read(None, override or [])
+    chosen = foreign.open_attack(label or attack, {"name": attack, **settings})
+    updates = auditing.captured(run, rounds or [])
+    known, judge = None, None
+    if photos is not None:  # before the attacks, which take their time
+        known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
+        judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
+    with one_thread(), bars() as progress:
+        table = auditing.reconstruct(
+            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total)
+        )
+        if known is not None and judge is not None:
+            table = auditing.measure(run, chosen.label, table, known, judge)
+    page = auditing.sheet(run, chosen.label, table, known)
+    if as_json:
+        print(json.dumps(json.loads(table.to_json(orient="records"))))
+    else:
+        print(table.to_string(index=False, float_format="{:.3g}".format))
+    messages.print(f"pictures: {page}", soft_wrap=True)
+    if known is None:
+        messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")
