@@ -12,7 +12,7 @@ class Faces:
     """Photos of one person."""
 
     photos: Tensor  # (n, 3, H, W) in [0, 1]
-    labels: Tensor  # (n,) int64, of the task
+    labels: Tensor  # (n,) int64, of the task; (n, classes) probabilities where a defense has mixed photos
     attributes: Mapping[str, int]  # of the person (majority over the photos where it varies)
 
 

@@ -104,8 +104,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     model, rewrite = initial_model(config), attacks.rewriter(config)
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
-    for table in config.defenses:
-        defenses.load(table)
+    defenses.load_all(config.defenses)
     if config.workers.backend == "none":
         return
     late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]

@@ -26,7 +26,8 @@ LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolv
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Infinity, a defense that is off, survives the way through JSON (constants).
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 class Dataset(Section):
@@ -127,6 +128,8 @@ class Workers(Section):
     """How often a job is tried again after its worker died."""
     attack_rounds: list[Annotated[int, Field(ge=1)]] = []
     """Rounds whose updates are attacked; empty: all. The others are captured, and can be attacked later."""
+    keep: Literal["all", "attacked"] = "all"
+    """Rounds whose captures stay on disk: all, or `attack_rounds` alone, for long trainings with large models."""
 
 
 class Leakage(Section):
@@ -161,7 +164,7 @@ class Config(Section):
     model: Model = Model()
     federation: Federation = Federation()
     defenses: list[dict[str, Any]] = []
-    """Applied to each update in this order, on the client: `{name = "clip", max_norm = 1.0}`."""
+    """Applied on the client in this order: `{name = "clip", max_norm = 1.0}`; all of them: docs/defenses.md."""
     protocol: Protocol = Protocol()
     threat_model: ThreatModel = ThreatModel()
     attacks: dict[str, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}

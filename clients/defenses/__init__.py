@@ -1,26 +1,31 @@
-"""Defenses: what a user does to an update before it leaves.
+"""Defenses: what a user does to the photos before training, or to an update before it leaves.
 
-A defense is one file here with a frozen dataclass `Settings` and a pure function
-`defend(update, settings, generator) -> update`; its name in the config is the file's name. One of your
-own is named `package.module:factory`: `factory(**settings)` returns `defend(update, generator) -> update`.
+A defense is one file here with a frozen dataclass `Settings` and one pure function:
+
+    prepare(training, settings, generator) -> training    acts on the data: what is trained on, and in which steps
+    defend(update, settings, generator) -> update         acts on the update
+
+A `defend` with a fourth parameter `private` is given the model and the photos too. The name in the config is
+the file's name. One of your own is named `package.module:factory`: `factory(**settings)` returns the same
+function without `settings`, told apart by the name of its parameter `training`; or a Flower client mod.
 """
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from clients.training import Private, Training
 from fl_sim import seeds
 from fl_sim.config import ConfigError, parse
 from fl_sim.updates import Update
 
-Defend = Callable[[Update, torch.Generator], Update]
-NOT_DEFENSES = {"mods"}  # files of this folder that carry defenses rather than being one
+NOT_DEFENSES = {"mods", "entries", "noise_scale"}  # files of this folder that serve defenses rather than being one
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,21 @@ class Defense:
     """A defense with its settings filled in."""
 
     name: str
-    defend: Defend
+    acts_on: Literal["data", "update", "message"]  # message: a Flower mod
+    call: Callable[..., Any]  # (training or update, generator), or (message, context, call_next)
+    settings: Any  # its Settings; of a third party's the table
+    sees_private: bool = False
+
+    def prepare(self, training: Training, generator: torch.Generator) -> Training:
+        """`training` as this data-side defense leaves it."""
+        prepared: Training = self.call(training, generator)
+        return prepared
+
+    def defend(self, update: Update, generator: torch.Generator, private: Private | None = None) -> Update:
+        """`update` as this update-side defense leaves it."""
+        more = {"private": private} if self.sees_private else {}
+        defended: Update = self.call(update, generator, **more)
+        return defended
 
 
 def names() -> list[str]:
@@ -37,24 +56,47 @@ def names() -> list[str]:
 
 
 def load(table: Mapping[str, Any]) -> Defense:
-    """The defense of a config table such as {name = "clip", max_norm = 1.0}; ConfigError for any mistake in it."""
-    name, settings = split(table)
-    if ":" in name:
-        return Defense(name, third_party(name, settings))
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names())} or package.module:factory"
-        raise ConfigError(f"unknown defense {name!r}; {hint}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    filled = parse(module.Settings, settings, where=f"defenses.{name}")
-    return Defense(name, partial(_defend, module.defend, filled))
+    """The defense of one config table such as {name = "clip", max_norm = 1.0}; ConfigError for any mistake in it."""
+    return load_all([table])[0]
 
 
-def apply(defenses: Sequence[Defense], update: Update, seed: int, server_round: int, user: int) -> Update:
-    """`update` through `defenses` in order; the noise of each depends on (seed, round, user, place) alone."""
-    for index, defense in enumerate(defenses):
-        update = defense.defend(update, seeds.generator(seed, "defense", server_round, user, index))
+def load_all(tables: Sequence[Mapping[str, Any]]) -> list[Defense]:
+    """The defenses of a config in their order; ConfigError for any mistake in one of them or in their order."""
+    loaded: list[Defense] = []
+    for table in tables:
+        name, settings = split(table)
+        defense = _third_party(name, settings) if ":" in name else _ours(name, settings, loaded)
+        late = next((one for one in loaded if one.acts_on != "data"), None)
+        if defense.acts_on == "data" and late is not None:
+            raise ConfigError(
+                f"defense {name!r} acts on the photos, before there is any update, but comes after {late.name!r}; "
+                f"put {name!r} before it"
+            )
+        loaded.append(defense)
+    return loaded
+
+
+def prepare(defenses: Sequence[Defense], training: Training, seed: int, server_round: int, user: int) -> Training:
+    """`training` through the data-side defenses in order; what is drawn depends on (seed, round, user, place) alone."""
+    for place, defense in enumerate(defenses):
+        if defense.acts_on == "data":
+            training = defense.prepare(training, generator_of(seed, server_round, user, place))
+    return training
+
+
+def apply(
+    defenses: Sequence[Defense], update: Update, seed: int, server_round: int, user: int, private: Private | None = None
+) -> Update:
+    """`update` through the update-side defenses in order; the noise depends on (seed, round, user, place) alone."""
+    for place, defense in enumerate(defenses):
+        if defense.acts_on == "update":
+            update = defense.defend(update, generator_of(seed, server_round, user, place), private)
     return update
+
+
+def generator_of(seed: int, server_round: int, user: int, place: int) -> torch.Generator:
+    """The randomness of the defense at `place` in the config's list."""
+    return seeds.generator(seed, "defense", server_round, user, place)
 
 
 def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -66,7 +108,25 @@ def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def third_party(name: str, settings: Mapping[str, Any]) -> Any:
+def _ours(name: str, table: Mapping[str, Any], before: Sequence[Defense]) -> Defense:
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names())} or package.module:factory"
+        raise ConfigError(f"unknown defense {name!r}; {hint}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    settings = parse(module.Settings, table, where=f"defenses.{name}")
+    if hasattr(module, "resolve"):  # settings that are relative to those of the defenses before it
+        settings = module.resolve(settings, [one.settings for one in before])
+    acts_on: Literal["data", "update"] = "data" if hasattr(module, "prepare") else "update"
+    function = module.prepare if acts_on == "data" else module.defend
+
+    def call(value: Any, generator: torch.Generator, **private: Any) -> Any:
+        return function(value, settings, generator, **private)
+
+    return Defense(name, acts_on, call, settings, "private" in inspect.signature(function).parameters)
+
+
+def _third_party(name: str, settings: dict[str, Any]) -> Defense:
     """What `package.module:factory` makes of `settings`; ConfigError if it cannot."""
     module, _, attribute = name.partition(":")
     try:
@@ -74,10 +134,15 @@ def third_party(name: str, settings: Mapping[str, Any]) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"defense {name!r} cannot be imported ({error}); is its package installed?") from error
     try:
-        return factory(**settings)
+        made = factory(**settings)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"defense {name!r} does not take the settings {dict(settings)!r}: {error}") from error
-
-
-def _defend(defend: Callable[..., Update], settings: Any, update: Update, generator: torch.Generator) -> Update:
-    return defend(update, settings, generator)
+        raise ConfigError(f"defense {name!r} does not take the settings {settings!r}: {error}") from error
+    try:
+        parameters = inspect.signature(made).parameters
+    except TypeError as error:
+        raise ConfigError(f"defense {name!r} made a {type(made).__name__}; it must return a function") from error
+    if "training" in parameters:
+        return Defense(name, "data", made, settings)
+    if len(parameters) == 3 and "private" not in parameters:
+        return Defense(name, "message", made, settings)
+    return Defense(name, "update", made, settings, "private" in parameters)

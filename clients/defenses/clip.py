@@ -1,4 +1,8 @@
-"""Clipping: an update whose L2 norm exceeds a bound is scaled down to it (McMahan et al. 2018, user-level)."""
+"""Clipping: an update whose L2 norm exceeds a bound is scaled down to it (McMahan et al. 2018, user-level).
+
+Per layer, each tensor of the update (a weight, a bias) is clipped to the bound by itself; the whole update's
+norm is then at most sqrt(tensors) times it.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +13,8 @@ from fl_sim.updates import Update, norm
 
 @dataclass(frozen=True)
 class Settings:
-    max_norm: float  # L2 norm of the whole update, above 0
+    max_norm: float  # L2 norm, above 0; inf: off
+    per_layer: bool = False  # whether it bounds each tensor rather than the whole update
 
     def __post_init__(self) -> None:
         if not self.max_norm > 0:
@@ -18,7 +23,13 @@ class Settings:
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:
     """`update` if its norm is at most max_norm, else max_norm / norm times it; a zero update stays zero."""
+    if settings.per_layer:
+        return {name: _clipped({name: value}, settings.max_norm)[name] for name, value in update.items()}
+    return _clipped(update, settings.max_norm)
+
+
+def _clipped(update: Update, bound: float) -> Update:
     size = norm(update)
-    if size <= settings.max_norm:
+    if size <= bound:
         return update
-    return {name: value * (settings.max_norm / size) for name, value in update.items()}
+    return {name: value * (bound / size) for name, value in update.items()}

@@ -9,7 +9,7 @@ from tiny_faces import tiny_config
 
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
-from clients.defenses import apply, clip, gaussian_noise, load, names
+from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
 from clients.defenses.mods import client_mods
 from fl_sim import seeds
 from fl_sim.client import victim_model
@@ -40,7 +40,7 @@ def test_the_folder_is_the_registry():
 def test_no_defense_is_the_identity():
     update = noisy_update()
     assert apply([], update, 0, 1, 2) is update
-    assert client_mods(tiny_config()) == []
+    assert client_mods(tiny_config(), lambda message, context: None) == []
 
 
 @settings(deadline=None)
@@ -98,7 +98,7 @@ def test_a_third_partys_defense_is_named_by_its_factory():
     ("table", "message"),
     [
         ({"name": "clop", "max_norm": 1.0}, "unknown defense 'clop'; did you mean 'clip'?"),
-        ({"name": "zzzzzz"}, "choose one of clip, "),
+        ({"name": "zzzzzz"}, "choose one of augment, "),
         ({"max_norm": 1.0}, "a defense needs a name"),
         ({"name": "clip", "max_nrm": 1.0}, "'max_norm'"),
         ({"name": "clip", "max_norm": -1.0}, "must be above 0"),
@@ -110,7 +110,7 @@ def test_a_third_partys_defense_is_named_by_its_factory():
 )
 def test_mistakes_are_told_in_one_sentence(table, message):
     with pytest.raises(ConfigError) as error:
-        client_mods(tiny_config(defenses=[table]))
+        load_all([table])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
