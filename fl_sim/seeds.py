@@ -5,7 +5,11 @@ finish in any order, on any engine, and the result is the same.
 """
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -18,3 +22,19 @@ def derive(seed: int, *names: int | str) -> int:
 def generator(seed: int, *names: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """A fresh torch generator for the stream `names`; the global generators stay untouched."""
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+@contextmanager
+def global_generators(seed: int, *names: int | str) -> Iterator[None]:
+    """Numpy's and Python's global generators at the start of the stream `names`; as they were, afterwards.
+
+    For code of others that draws from them, such as Flower's noise: for this process's one thread that does.
+    """
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002
+    np.random.seed(derive(seed, *names) % 2**32)  # noqa: NPY002
+    random.seed(derive(seed, *names))
+    try:
+        yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])

@@ -23,12 +23,16 @@ class FedSGD(Strategy):
     """All users every round; buffers of the model stay as they are.
 
     The result does not depend on the order of the replies: they are summed by partition id. A round
-    without a usable reply changes nothing.
+    without a usable reply changes nothing. With `uniform` all users weigh the same, however many photos they have:
+    under differential privacy none may count for more than 1 / users.
     """
 
-    def __init__(self, learning_rate: float, update: Literal["gradient", "weights"] = "gradient") -> None:
+    def __init__(
+        self, learning_rate: float, update: Literal["gradient", "weights"] = "gradient", uniform: bool = False
+    ) -> None:
         self.learning_rate = learning_rate
         self.update = update
+        self.uniform = uniform
         self._sent = ArrayRecord()
 
     def configure_train(
@@ -42,10 +46,11 @@ class FedSGD(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         contents = _in_order(replies)
         if not contents:
-            return self._sent, None
+            return (None if self.uniform else self._sent), None  # Flower puts noise on whatever else is returned
         examples = [_number(metrics, "num-examples") for _, metrics in contents]
         parameters: Update = dict(self._sent.to_torch_state_dict())
-        mean = weighted_mean([arrays.to_torch_state_dict() for arrays, _ in contents], examples)
+        weights = [1] * len(contents) if self.uniform else examples
+        mean = weighted_mean([arrays.to_torch_state_dict() for arrays, _ in contents], weights)
         step = mean if self.update == "weights" else apply_gradient(parameters, mean, self.learning_rate)
         return ArrayRecord({**parameters, **step}), MetricRecord({"num-examples": sum(examples)})
 

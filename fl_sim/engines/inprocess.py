@@ -1,6 +1,7 @@
 """All clients in this process, one after the other: no Ray, no network; for tests, debugging, small runs."""
 
 import copy
+import logging
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -66,4 +67,10 @@ class InProcessGrid(Grid):
 def run(server_app: ServerApp, client_app: ClientApp, num_users: int) -> None:
     """Run `server_app` on an in-process grid of `num_users` clients."""
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
-    server_app(InProcessGrid(client_app, num_users), context)
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # Flower's mods and protocols log every message of every user
+    try:
+        server_app(InProcessGrid(client_app, num_users), context)
+    finally:
+        logger.setLevel(level)
