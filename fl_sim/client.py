@@ -11,15 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from clients import local
+from clients import defenses, local
 from clients.defenses.mods import client_mods, wrap
-from clients.user import FaceDataset, User
+from clients.training import Private, Training, training_of
+from clients.user import FaceDataset, Faces, User
 from fl_sim import models, seeds
 from fl_sim.config import Config, load
+from fl_sim.secure_aggregation import masked
 from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
 from fl_sim.victim import victim_model
@@ -34,11 +36,15 @@ def client_app(read_config: ReadConfig) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         config = read_config(context)
-        answer = wrap(lambda message, context: _train(config, message, context), client_mods(config))
-        with one_thread():
+        mods = client_mods(config, lambda message, context: _private(config, message, context))
+        answer = wrap(lambda message, context: _train(config, message, context), mods)
+        if config.protocol.secure_aggregation:
+            answer = masked(answer)
+        # Flower's mods draw their noise, and SecAgg+ its rounding, from numpy's global generator.
+        with one_thread(), seeds.global_generators(config.seed, "flower", _round(message), _partition(context)):
             reply = answer(message, context)
             if config.threat_model.batch_norm_statistics and not reply.has_error():
-                reply.content["statistics"] = _statistics(config, message, context)  # no defense covers them
+                reply.content["statistics"] = _statistics(config, message, context)  # not covered by any mod
             return reply
 
     @app.evaluate()
@@ -54,24 +60,34 @@ def client_app(read_config: ReadConfig) -> ClientApp:
 
 
 def _train(config: Config, message: Message, context: Context) -> Message:
-    model, user = _received(config, message), _user(_key(config), _partition(context))
-    server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
-    shuffle = seeds.generator(config.seed, "local", server_round, user.partition)
-    gradient = local.local_update(model, user.private, config.federation, shuffle)
+    private, user = _private(config, message, context), _user(_key(config), _partition(context))
+    model, training = private.model, private.training
+    shuffle = seeds.generator(config.seed, "local", _round(message), user.partition)
+    photos = Faces(training.photos, training.labels, user.private.attributes)
+    steps = {"local_epochs": training.local_epochs, "batch_size": training.batch_size}
+    gradient = local.local_update(model, photos, config.federation.model_copy(update=steps), shuffle)
     update: Update = gradient
     if config.federation.update == "weights":
         update = apply_gradient(models.trainable(model), gradient, config.federation.learning_rate)
-    metrics = MetricRecord({"num-examples": len(user.private.photos), "partition-id": user.partition})
+    metrics = MetricRecord({"num-examples": len(training.photos), "partition-id": user.partition})
     if config.threat_model.labels == "known":
-        metrics["label-proportions"] = _label_proportions(user, _workplace(_key(config))[0].num_classes)
+        metrics["label-proportions"] = _label_proportions(training)
     return Message(RecordDict({"arrays": ArrayRecord(update), "metrics": metrics}), reply_to=message)
 
 
-def _statistics(config: Config, message: Message, context: Context) -> ArrayRecord:
-    """Batch-norm statistics of all private photos as one batch, under the model as it was sent."""
+def _private(config: Config, message: Message, context: Context) -> Private:
+    """The model as it was sent and what the user trains on this round: the same whenever it is asked for."""
     model, user = _received(config, message), _user(_key(config), _partition(context))
+    training = training_of(user.private, _workplace(_key(config))[0].num_classes, config.federation)
+    loaded = defenses.load_all(config.defenses)
+    return Private(model, defenses.prepare(loaded, training, config.seed, _round(message), user.partition))
+
+
+def _statistics(config: Config, message: Message, context: Context) -> ArrayRecord:
+    """Batch-norm statistics of all photos trained on as one batch, under the model as it was sent."""
+    private = _private(config, message, context)
     with torch.no_grad():
-        return ArrayRecord(models.batch_statistics(model, models.normalise(user.private.photos)))
+        return ArrayRecord(models.batch_statistics(private.model, models.normalise(private.training.photos)))
 
 
 def _evaluate(config: Config, message: Message, context: Context) -> Message:
@@ -88,13 +104,18 @@ def _evaluate(config: Config, message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
+def _round(message: Message) -> int:
+    """The round that a TRAIN message is of; 0 for the key exchange of secure aggregation, which does not say."""
+    config = message.content.config_records.get("config", ConfigRecord())
+    return int(config.get("server-round", 0))  # type: ignore[arg-type]
+
+
 def _partition(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _label_proportions(user: User, num_classes: int) -> list[float]:
-    counts = torch.bincount(user.private.labels, minlength=num_classes).double()
-    return (counts / counts.sum()).tolist()
+def _label_proportions(training: Training) -> list[float]:
+    return training.probabilities().double().mean(0).tolist()
 
 
 def _received(config: Config, message: Message) -> nn.Module:

@@ -18,12 +18,11 @@ from attacker.attacks import rewriter
 from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
-from clients.defenses.mods import client_mods
-from fl_sim import engines, models
+from clients.defenses import load_all
+from fl_sim import engines, models, protocol, seeds
 from fl_sim.client import client_app, config_file
 from fl_sim.config import Config, ConfigError, dump
 from fl_sim.runs import RunFolder, write_atomically
-from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model
 
@@ -36,8 +35,9 @@ def run_federation(config: Config, run: RunFolder, progress: Progress | None = N
     Writes captures/ and rounds.parquet. Raises ConfigError for a mistake in the config before anything
     starts, and whatever stops the server later.
     """
-    client_mods(config)  # a mistyped defense is an error now, not an error reply of every user
+    load_all(config.defenses)  # a mistyped defense is an error now, not an error reply of every user
     initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
+    protocol.check(config)
     rounds = config.federation.rounds
     if len(_finished(CaptureStore(run), run)) >= rounds:  # nothing to train, so no engine to start
         if progress is not None:
@@ -64,7 +64,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
         parameters = store.parameters(first) if first > 1 else model.state_dict()
         arrays = ArrayRecord(parameters)
         strategy = MaliciousServer(
-            FedSGD(section.learning_rate, section.update),
+            protocol.strategy(config),
             store,
             parameter_names=[name for name, _ in model.named_parameters()],
             update=section.update,
@@ -74,18 +74,23 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             local=told_local_training(config),
             statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
             rewrite=rewriter(config),
+            aggregated=bool(config.protocol.secure_aggregation),
         )
+        channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:
             for server_round in range(first, section.rounds + 1):
                 if progress is not None:
                     progress(server_round - 1, section.rounds)
                 began = time.perf_counter()
-                messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                replies = grid.send_and_receive(messages, timeout=section.timeout)
-                arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
+                users = channel.of_round(server_round)
+                # Flower's noise comes from numpy's global generator.
+                with seeds.global_generators(config.seed, "server", server_round):
+                    messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
+                    replies = users.send_and_receive(messages, timeout=section.timeout)
+                    arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
                 del replies  # they are as large as all users' updates together
-                messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-                replies = grid.send_and_receive(messages, timeout=section.timeout)
+                messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
+                replies = users.send_and_receive(messages, timeout=section.timeout)
                 metrics = strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
                 row = {
                     "round": server_round,
