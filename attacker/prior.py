@@ -89,29 +89,36 @@ class Prior:
         return x0 if self.latent else x0.clamp(-1, 1)
 
     def residual(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
-        """x - x0_hat(x_t, t), (n, c, H, W): where the prior wants less of x; the plug-and-play gradient.
+        """x - x0_hat(x_t, t), in images (n, 3, H, W): where the prior wants less of x; the plug-and-play gradient.
 
         It is the gradient of the denoising loss || eps - eps_phi(x_t, t) ||^2 of Graikos et al. 2022 up to
         a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation) unless
-        `jacobian`; then it is the gradient of half of || x - x0_hat ||^2.
-        `x` (n, 3, H, W) in [-1, 1] at the attack's size, or latents (n, c, S, S); `noise` (n, c, S, S).
+        `jacobian`; then it is the gradient of half of || x - x0_hat ||^2. A latent prior looks at the code of x, and
+        its answer is decoded; x itself is then taken as the autoencoder shows it, whose blur is not the prior's wish.
+        `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, c, S, S).
         """
         if jacobian:
             with torch.enable_grad():
                 image = x.detach().requires_grad_(True)
-                seen = self.x0_hat(self.noised(resize(image, self.size), noise, t), t, differentiable=True)
-                error = (image - resize(seen, x.shape[-1])).square().sum() / 2
+                error = self._disagreement(image, noise, t, True).square().sum() / 2
                 return torch.autograd.grad(error, image)[0]
-        small = resize(x, self.size)
-        return x - resize(self.x0_hat(self.noised(small, noise, t), t), x.shape[-1])
+        with torch.no_grad():
+            return self._disagreement(x, noise, t, False)
+
+    def _disagreement(self, x: Tensor, noise: Tensor, t: Tensor, differentiable: bool) -> Tensor:
+        code = self.encode(x)
+        seen = self.decode(self.x0_hat(self.noised(code, noise, t), t, differentiable))
+        return (self.decode(code) if self.latent else x) - seen
 
     def denoised(self, x: Tensor, t: Tensor) -> Tensor:
-        """x (n, c, H, W), pixels or latents, without the noise that it has itself: that of step t (n,) int64.
+        """Images (n, 3, H, W) in [-1, 1] without the noise that they have themselves: that of step t (n,) int64.
 
-        x is taken for x_0 + noise of variance (1 - abar_t) / abar_t; nothing is added.
+        x, or its code, is taken for x_0 + noise of variance (1 - abar_t) / abar_t; nothing is added.
         """
-        small = resize(x, self.size)
-        return x + resize(self.x0_hat(small * self._scales(t)[0], t) - small, x.shape[-1])
+        with torch.no_grad():
+            code = self.encode(x)
+            clean = self.x0_hat(code * self._scales(t)[0], t)
+            return self.decode(clean) if self.latent else x + resize(clean - code, x.shape[-1])
 
     def sample(self, noise: Tensor, steps: int, differentiable: bool = False) -> Tensor:
         """Images (n, 3, image_size, image_size) in [-1, 1] drawn by `steps` DDIM steps (Song et al. 2021, eta = 0).

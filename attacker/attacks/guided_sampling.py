@@ -19,7 +19,6 @@ from attacker.attacks import Attacker, Progress
 from attacker.attacks.representatives import Adam, draw, group_by_label, reconstructions, sum_groups, victims
 from attacker.matching import smooth, unit
 from attacker.observation import Observation, Reconstruction
-from attacker.prior import resize
 from fl_sim.config import ConfigError
 
 
@@ -47,8 +46,8 @@ def attack(
 ) -> list[Reconstruction]:
     """One image a label group, the heaviest group's first."""
     prior = attacker.prior
-    if prior is None or prior.latent:
-        raise ConfigError("guided_sampling needs a prior of pixels; name one in its settings (prior = ...)")
+    if prior is None:
+        raise ConfigError("guided_sampling was given no prior; name one in its settings (prior = ...)")
     started = time.perf_counter()
     floor = settings.group_floor
     targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
@@ -67,14 +66,14 @@ def attack(
         return x
 
     times = torch.linspace(settings.start * (prior.steps - 1), 0, settings.levels).round().long().tolist()
-    noise = draw(counts, generators, torch.randn, 3, prior.size, prior.size).to(attacker.device)
+    noise = draw(counts, generators, torch.randn, prior.channels, prior.size, prior.size).to(attacker.device)
     grey = torch.zeros(len(owner), 3, attacker.image_size, attacker.image_size, device=attacker.device)
     x = grey if attacker.faces is None else grey + attacker.faces.mean
     for level, t in enumerate(times):
         now = torch.full((len(owner),), t, device=attacker.device)
-        seen = prior.noised(resize(x, prior.size), noise, now)
-        x = guided(resize(prior.x0_hat(seen, now), attacker.image_size))
-        noise = draw(counts, generators, torch.randn, 3, prior.size, prior.size).to(attacker.device)
+        seen = prior.noised(prior.encode(x), noise, now)
+        x = guided(prior.decode(prior.x0_hat(seen, now)))
+        noise = draw(counts, generators, torch.randn, prior.channels, prior.size, prior.size).to(attacker.device)
         progress(level + 1, settings.levels)
     losses, _ = targets.match(x, settings.distance)
     return reconstructions(x, losses, targets.groups, time.perf_counter() - started)

@@ -85,8 +85,6 @@ def attack(
     prior = attacker.prior
     if prior is None:
         raise ConfigError("user_diffusion was given no prior; name one in its settings (prior = ...)")
-    if prior.latent:
-        raise ConfigError("user_diffusion works on pixels; give a prior without a vae, or the attack generative_latent")
     started = time.perf_counter()
     floor, count = settings.group_floor, settings.per_group
     balance, unroll = settings.balance, settings.unroll
@@ -101,7 +99,7 @@ def attack(
         each = [1] * len(counts) if len(x) == len(counts) else counts
         offset = (draw(each, generators, torch.rand).to(x.device) - 0.5) * settings.window  # (n,)
         t = ((centre(settings, done) + offset) * top).round().long().clamp(0, top)
-        noise = draw(each, generators, torch.randn, 3, prior.size, prior.size).to(x.device)
+        noise = draw(each, generators, torch.randn, prior.channels, prior.size, prior.size).to(x.device)
         weight = {"constant": 1.0, "rising": done, "falling": 1 - done}[settings.prior_schedule]
         return settings.prior_weight * weight, prior.residual(x, noise, t, settings.through_unet)
 
@@ -128,7 +126,7 @@ def attack(
         score = losses
         if settings.restarts > 1:
             each = [len(group.labels) for group in groups]
-            noise = draw(each, generators, torch.randn, 3, prior.size, prior.size).to(found.device)
+            noise = draw(each, generators, torch.randn, prior.channels, prior.size, prior.size).to(found.device)
             errors = torch.stack([_error(prior.residual(found, noise, _at(found, level * top))) for level in LEVELS])
             score = losses * torch.stack([part.mean() for part in torch.split(errors.mean(0), each)])
         better = (score < least) | least.isinf()  # (victims,)

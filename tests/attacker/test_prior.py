@@ -209,8 +209,11 @@ def test_latent_priors_work_on_codes_of_their_autoencoder(tmp_path: Path) -> Non
     assert torch.allclose(prior.decode(code), resize(prior.vae.decode(raw).sample, 64), atol=1e-5)
 
     t, noise = torch.tensor([5, 40]), torch.randn(code.shape, generator=generator(0, "noise"))
-    assert prior.residual(code, noise, t).shape == code.shape
-    assert prior.denoised(code, t).shape == code.shape
+    for jacobian in (False, True):
+        assert prior.residual(images, noise, t, jacobian).shape == images.shape
+    seen = prior.decode(prior.x0_hat(prior.noised(code, noise, t), t))
+    assert torch.allclose(prior.residual(images, noise, t), prior.decode(code) - seen, atol=1e-5)
+    assert prior.denoised(images, t).shape == images.shape
     assert prior.sample(noise, 2).shape == images.shape
     free = code.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
