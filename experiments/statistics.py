@@ -2,9 +2,10 @@
 
 The user is the unit: a user's rounds are averaged before any user is drawn, since the rounds of one person
 are not independent. Resampling is the same for every figure and any order of the table, so that ratios are
-paired and reports are repeatable.
+paired and reports are repeatable. Two arms, or two defenses, on the same users are compared user by user: `paired`.
 """
 
+import math
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from fl_sim.seeds import derive
 
 RESAMPLES = 2000
+EXACT = 14  # users up to which all 2^users ways to swap the two sides are counted
+PERMUTATIONS = 20_000  # drawn for more users
 Values = NDArray[np.float64]
 
 
@@ -23,6 +26,13 @@ class Interval(TypedDict):
     mean: float | None
     low: float | None
     high: float | None
+
+
+class Comparison(TypedDict):
+    """By how much B exceeds A over the same users, and how surprising that were if neither leaked less."""
+
+    difference: Interval  # mean over users of b - a
+    p: float | None  # one-sided: of "A leaks less than B"; None without users
 
 
 def resamples(users: int, count: int = RESAMPLES) -> NDArray[np.int64]:
@@ -72,6 +82,51 @@ def normalised(values: Values) -> Values:
     with np.errstate(divide="ignore", invalid="ignore"):
         result: Values = np.where(ceiling > floor, (arm - floor) / (ceiling - floor), np.nan)
     return result
+
+
+def paired(a: Values, b: Values) -> Comparison:
+    """Whether A leaks less than B, from what each user leaks under both: `a` and `b` (users,), in the same order.
+
+    The difference has its bootstrap interval. p is that of the sign-flip permutation test (Fisher 1935): were A and B
+    alike, each user's difference could as well have the other sign; p is the share of all ways to give signs whose
+    mean is at least the observed one. All 2^users ways up to EXACT users (so p is never below 2^-users), else a fixed
+    draw of PERMUTATIONS, the observed one counted among them. Users without a value on either side are left out.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"{len(a)} users on one side, {len(b)} on the other; give the same users in the same order")
+    differences: Values = (b - a)[np.isfinite(b - a)]
+    if len(differences) == 0:
+        return Comparison(difference=interval(differences, mean), p=None)
+    signs = _signs(len(differences))
+    # Equal sums may differ in their last bits by the order in which they were added up.
+    slack = 1e-12 * float(np.abs(differences).sum())
+    as_large = int((signs @ differences >= differences.sum() - slack).sum())
+    exact = len(differences) <= EXACT
+    p = as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
+    return Comparison(difference=interval(differences, mean), p=p)
+
+
+def users_needed(found: Interval, users: int, half_width: float) -> int | None:
+    """How many users an interval of `half_width` to each side of the mean takes, if more users spread like these.
+
+    An interval narrows with the square root of the users: `found` is that of `users` of them, of any statistic. None
+    where it has no width or does not exist: users who all give the same say nothing of how users spread.
+    """
+    if half_width <= 0:
+        raise ValueError(f"half_width is {half_width}; give the wished-for half width of the interval, above 0")
+    low, high = found["low"], found["high"]
+    if low is None or high is None or low == high:
+        return None
+    return math.ceil(users * ((high - low) / 2 / half_width) ** 2)
+
+
+def _signs(users: int) -> Values:
+    """(ways, users) of +1 and -1: all ways, or a draw of them that is the same for the same number of users."""
+    if users <= EXACT:
+        bits = np.arange(2**users)[:, None] >> np.arange(users) & 1
+        return 1.0 - 2.0 * bits
+    drawn = np.random.default_rng(derive(0, "permutation", users)).integers(0, 2, (PERMUTATIONS, users))
+    return 1.0 - 2.0 * drawn
 
 
 def _number(value: float) -> float | None:

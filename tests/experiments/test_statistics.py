@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.aggregate import aggregate
-from experiments.statistics import interval, mean, median, normalised
+from experiments.statistics import EXACT, interval, mean, median, normalised, paired, users_needed
 
 
 def test_interval_of_a_normal_sample_is_that_of_the_textbook() -> None:
@@ -110,3 +110,55 @@ def test_without_prior_only_there_is_no_normalised_leakage() -> None:
 
 def test_an_empty_table_has_no_figures() -> None:
     assert aggregate(leakage_table().iloc[:0]) == {"overall": {}, "rounds": {}}
+
+
+def test_a_permutation_test_counts_every_way_to_swap_the_sides() -> None:
+    a, b = np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.6, 0.5])
+    assert paired(a, b)["p"] == 1 / 8  # all three differences positive: only one way of eight is as large
+    assert paired(b, a)["p"] == 1.0
+    assert paired(a, np.array([0.4, 0.6, 0.2]))["p"] == 2 / 8  # flipping the smallest, -0.1, is larger still
+    assert paired(a, a) == {"difference": {"mean": 0.0, "low": 0.0, "high": 0.0}, "p": 1.0}
+
+
+@pytest.mark.parametrize("users", [10, 40])
+def test_where_nothing_differs_p_is_below_alpha_no_more_often_than_alpha(users: int) -> None:
+    draw = np.random.default_rng(5)
+    ps = [paired(draw.normal(size=users), draw.normal(size=users))["p"] for _ in range(300)]
+    for alpha in (0.05, 0.25, 0.5):
+        assert np.mean([p <= alpha for p in ps]) == pytest.approx(alpha, abs=3 * (alpha * (1 - alpha) / 300) ** 0.5)
+
+
+def test_a_comparison_is_symmetric_and_agrees_with_the_exact_one_where_ways_are_drawn() -> None:
+    draw = np.random.default_rng(6)
+    a, b = draw.normal(0.0, 1.0, 12), draw.normal(0.3, 1.0, 12)
+    one, other = paired(a, b), paired(b, a)
+    assert one["difference"]["mean"] == -other["difference"]["mean"]
+    assert one["difference"]["low"] == pytest.approx(-other["difference"]["high"])
+    assert one["p"] + other["p"] == pytest.approx(1.0, abs=2**-11)  # only the observed way is in both tails
+    order = draw.permutation(12)
+    assert paired(a[order], b[order])["p"] == one["p"]
+    padding = np.zeros(EXACT)  # users who do not differ change no sum, but make it too many ways to count
+    drawn = paired(np.concatenate([a, padding]), np.concatenate([b, padding]))["p"]
+    assert drawn == pytest.approx(one["p"], abs=0.02)
+
+
+def test_users_without_a_value_are_left_out_of_a_comparison_and_unequal_sides_refused() -> None:
+    a, b = np.array([0.1, np.nan, 0.3]), np.array([0.4, 0.6, 0.5])
+    assert paired(a, b) == paired(a[[0, 2]], b[[0, 2]])
+    assert paired(np.array([]), np.array([]))["p"] is None
+    with pytest.raises(ValueError, match="same users"):
+        paired(a, b[:2])
+
+
+def test_users_needed_is_the_textbook_number_and_keeps_its_promise() -> None:
+    draw = np.random.default_rng(7)
+    found = interval(draw.normal(0.0, 0.2, 100), mean)
+    needed = users_needed(found, 100, 0.02)
+    assert needed == pytest.approx((1.96 * 0.2 / 0.02) ** 2, rel=0.25)
+    assert needed is not None
+    more = interval(draw.normal(0.0, 0.2, needed), mean)
+    assert (more["high"] - more["low"]) / 2 == pytest.approx(0.02, rel=0.15)
+    assert users_needed(found, 100, 0.01) == pytest.approx(4 * needed, abs=4)
+    assert users_needed(interval(np.ones(5), mean), 5, 0.1) is None
+    with pytest.raises(ValueError, match="above 0"):
+        users_needed(found, 100, 0.0)
