@@ -16,7 +16,7 @@ from fl_sim.seeds import derive
 
 RESAMPLES = 2000
 EXACT = 14  # users up to which all 2^users ways to swap the two sides are counted
-PERMUTATIONS = 20_000  # drawn for more users
+PERMUTATIONS = 10_000  # drawn for more users
 Values = NDArray[np.float64]
 
 
