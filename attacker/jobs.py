@@ -78,7 +78,8 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
     table = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
-        "knowledge": [dict(table) for table in attack.known(config.defenses)],
+        "knowledge": attack.knowledge,
+        "defenses": [dict(table) for table in attack.known(config.defenses)],
         "seed": config.seed,
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in captured],

@@ -44,6 +44,7 @@ COLUMNS: dict[str, Column] = {
     "round": Column("int64", "1 or more", "", "round of the federation"),
     "user": Column("int64", "0 or more", "", "partition id of the user"),
     "attack": Column("string", "", "", "label of the attack in the config"),
+    "knowledge": Column("string", "none, mechanism or parameters", "", "what the attack knew of the users' defenses"),
     "arm": Column("string", "one of experiments.controls.ARMS", "", "what was judged in the place of the user's photo"),
     "facial_similarity": Column(
         "float64", "-1 to 1", "higher leaks", "mean cosine of the arm's embedding to the user's private photos"
@@ -159,6 +160,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     shown = exhibits(partition, made, drawn, several=there.images > 1)
                     judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
+                    key["knowledge"] = str(tables[label].get("knowledge", "none"))
                     rows.extend(key | verdict for verdict in judged)
             if progress is not None:
                 progress(done, len(users))
