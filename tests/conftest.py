@@ -1,8 +1,11 @@
 import os
+import signal
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from flower_cli import FLWR
 from xdist.scheduler import LoadScopeScheduling
 
 REPOSITORY = Path(__file__).parent.parent
@@ -25,11 +28,42 @@ def real_faces() -> Path:
     return folder
 
 
+@pytest.fixture
+def flower_environment(tmp_path):
+    """A home for Flower below tmp_path and a free port; the SuperLink that `flwr run` leaves behind is ended."""
+    if not Path("/proc/self/environ").exists() or not FLWR.exists():
+        pytest.skip("needs flwr beside this Python, and /proc to find the SuperLink that it leaves behind")
+    home = tmp_path / "flwr"
+    home.mkdir()
+    (home / "config.toml").write_text('[superlink]\ndefault = "local"\n[superlink.local]\naddress = ":local:"\n')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    yield {
+        **os.environ,
+        "PATH": f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}",  # Flower calls its other programs by name
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    mark = f"FLWR_HOME={home}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = mark in (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(process.name), signal.SIGTERM)
+
+
 # They start Ray, Flower, dispatchers or a browser, with time limits of their own: one after the other.
 STARTS_PROCESSES = {
     "test_dispatch",
     "test_federation",
     "test_flwr_run",
+    "test_examples",
     "test_end_to_end",
     "test_report_browser",
     "test_cli",

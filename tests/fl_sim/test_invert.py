@@ -1,0 +1,164 @@
+import json
+import sys
+
+import pytest
+import torch
+from foreign_nets import Net, halved
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor
+
+from attacker.foreign import ForeignModel, name_of
+from attacker.matching import Group, dummy_gradient
+from attacker.observation import LocalTraining
+from clients.datasets import open_dataset
+from experiments import embedders, inversion
+from fl_sim import cli
+from fl_sim.config import ConfigError, Dataset
+from fl_sim.threads import one_thread
+
+RATE = 0.1
+NET = "foreign_nets:Net"
+
+
+@pytest.fixture(scope="module")
+def people():
+    return open_dataset(Dataset(users=4, photos=20, image_size=32, task="identity"), 0)
+
+
+@pytest.fixture(scope="module")
+def files(people, tmp_path_factory):
+    """What a user of a foreign federation leaves behind, made with plain torch: weights, gradient, new weights."""
+    folder, net, photos = tmp_path_factory.mktemp("update"), Net(), people.user(1).private.photos
+    loss = F.cross_entropy(net((photos - 0.5) / 0.5), torch.ones(len(photos), dtype=torch.int64))
+    loss.backward()
+    gradient = {name: parameter.grad for name, parameter in net.named_parameters()}
+    save_file(net.state_dict(), folder / "w.safetensors")
+    save_file(gradient, folder / "g.safetensors")
+    after = {name: value - RATE * gradient[name] for name, value in net.state_dict().items()}
+    save_file(after, folder / "after.safetensors")
+    save_file(net.state_dict(), folder / "idle.safetensors")
+    save_file({**gradient, "head.bias": torch.tensor([torch.nan, 0])}, folder / "nan.safetensors")
+    save_file({**gradient, "head.bias": torch.zeros(3)}, folder / "shape.safetensors")
+    save_file({name: gradient[name] for name in gradient if name != "head.bias"}, folder / "few.safetensors")
+    (folder / "text.safetensors").write_text("no tensors")
+    return folder
+
+
+@pytest.fixture
+def invert(files, monkeypatch, capsys, tmp_path):
+    """`fl-sim invert` on the files: (exit code, stdout, stderr); pictures go to tmp_path / "out"."""
+
+    def run(*more, update="g.safetensors"):
+        command = ["fl-sim", "invert", "--update", files / update, "--weights", files / "w.safetensors", "--model", NET]
+        command += ["--out", tmp_path / "out", "--image-size", "32", *more]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+        with pytest.raises(SystemExit) as end, one_thread():
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def observed(files, update, kind="gradient", labels=None, local=None):
+    foreign = ForeignModel(NET, 32)
+    return inversion.observe(foreign, files / "w.safetensors", files / update, kind, 20, labels, local)
+
+
+@pytest.mark.parametrize(
+    ("update", "more"),
+    [("g.safetensors", []), ("after.safetensors", ["--kind", "weights", "--learning-rate", RATE])],
+)
+def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, more, tmp_path):
+    options = ["--attack", "inverting_gradients", "-o", "steps=60", "--num-examples", 20, "--json"]
+    code, out, err = invert(*options, *more, update=update)
+    assert code == 0, err
+    said = json.loads(out)
+    assert said == json.loads((tmp_path / "out" / "reconstruction.json").read_text())
+    assert said["matching_loss"] < 0.05
+    assert len(said["images"]) == 1  # all photos have one label, which is recovered
+    picture = pil_to_tensor(Image.open(tmp_path / "out" / said["images"][0]["file"])) / 255
+    with one_thread():
+        embed = embedders.synthetic()
+        face = embed(picture[None])[0]
+        likeness = [float((embed(people.user(user).private.photos) @ face).mean()) for user in range(4)]
+    assert max(likeness) == likeness[1]
+    assert likeness[1] > 0.4
+    assert max(likeness[:1] + likeness[2:]) < likeness[1] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("more", "update", "told"),
+    [
+        (["--num-examples", 2], "nan.safetensors", "'head.bias' holds NaN"),
+        (["--num-examples", 2], "shape.safetensors", "'head.bias' has shape (3,), expected (2,)"),
+        (["--num-examples", 2], "few.safetensors", "missing key 'head.bias'"),
+        (["--num-examples", 2], "text.safetensors", "cannot be read as safetensors"),
+        (["--num-examples", 2], "nowhere.safetensors", "cannot be read as safetensors"),
+        (["--num-examples", 2, "--kind", "weights"], "after.safetensors", "without a learning rate"),
+        (["--num-examples", 2, "--kind", "weights", "--learning-rate", 1], "idle.safetensors", "changes nothing"),
+        (["--num-examples", 2, "--learning-rate", 1], "g.safetensors", "a gradient has no learning rate"),
+        ([], "g.safetensors", "--num-examples"),
+        (["--num-examples", 3, "--labels", "0:2"], "g.safetensors", "--num-examples 3 and 2 labels"),
+        (["--labels", "smile"], "g.safetensors", "LABEL:COUNT"),
+        (["--labels", "2:3"], "g.safetensors", "labels 0 to 1"),
+        (["--num-examples", 2, "--std", "1,1,0"], "g.safetensors", "above 0"),
+        (["--num-examples", 2, "--mean", "1"], "g.safetensors", "three numbers"),
+        (["--num-examples", 2, "--attack", "user_difusion"], "g.safetensors", "unknown attack 'user_difusion'"),
+        (["--num-examples", 2, "--attack", "imprint"], "g.safetensors", "rewrites the model"),
+        (["--num-examples", 2, "-o", "step=3"], "g.safetensors", "did you mean 'steps'?"),
+        (["--num-examples", 2, "--image-size", 64], "g.safetensors", "does not take images (1, 3, 64, 64)"),
+        (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
+        (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
+        (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
+        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "does not return logits"),
+    ],
+)
+def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, update, told, tmp_path):
+    code, out, err = invert(*more, update=update)
+    assert code == 2, err
+    assert told in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_say_what_the_gradient_says(files):
+    local = LocalTraining(1, 0, RATE)
+    left, right = observed(files, "g.safetensors"), observed(files, "after.safetensors", "weights", local=local)
+    assert list(left.gradient) == list(right.gradient) == [name for name, _ in Net().named_parameters()]
+    for name, value in left.gradient.items():
+        torch.testing.assert_close(right.gradient[name], value, rtol=0, atol=2e-6)
+
+
+def test_given_labels_become_shares(files):
+    assert observed(files, "g.safetensors").label_proportions is None
+    assert observed(files, "g.safetensors", labels=torch.tensor([0, 1, 1, 1])).label_proportions.tolist() == [
+        0.25,
+        0.75,
+    ]
+
+
+def test_a_loss_of_ones_own_is_the_loss_that_is_differentiated():
+    images, group = torch.rand(3, 3, 32, 32) * 2 - 1, Group(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.3, 0.2]))
+    plain = dummy_gradient(ForeignModel(NET, 32).open(), images, group)
+    named = ForeignModel(NET, 32, loss=name_of(torch.nn.CrossEntropyLoss, "loss")[0])
+    half = ForeignModel(NET, 32, loss=name_of(halved, "loss")[0])
+    torch.testing.assert_close(dummy_gradient(named.open(), images, group), plain)
+    torch.testing.assert_close(dummy_gradient(half.open(), images, group), plain / 2)
+
+
+def test_images_are_scaled_as_the_app_scales_them_and_parameters_keep_their_names():
+    mean, std, photos = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), torch.rand(2, 3, 32, 32)
+    network = ForeignModel(NET, 32, mean=mean, std=std).open()
+    scaled = (photos - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(network(photos * 2 - 1), Net()(scaled))
+    assert list(network.state_dict()) == list(Net().state_dict())
+
+
+@pytest.mark.parametrize("thing", [lambda: Net(), Net().forward, Net()])
+def test_what_has_no_name_cannot_be_audited(thing):
+    with pytest.raises(ConfigError, match="cannot be found by its name"):
+        name_of(thing, "model")
