@@ -44,8 +44,8 @@ COLUMNS: dict[str, Column] = {
     "round": Column("int64", "1 or more", "", "round of the federation"),
     "user": Column("int64", "0 or more", "", "partition id of the user"),
     "attack": Column("string", "", "", "label of the attack in the config"),
-    "knowledge": Column("string", "none, mechanism or parameters", "", "what the attack knew of the users' defenses"),
     "arm": Column("string", "one of experiments.controls.ARMS", "", "what was judged in the place of the user's photo"),
+    "knowledge": Column("string", "none, mechanism or parameters", "", "what the attack knew of the users' defenses"),
     "facial_similarity": Column(
         "float64", "-1 to 1", "higher leaks", "mean cosine of the arm's embedding to the user's private photos"
     ),
