@@ -1,0 +1,186 @@
+"""Privacy accounting: the epsilon, at `protocol.delta`, of what a run gives away; the unit is the user.
+
+Two readers are told apart. The *server* sees every reply: against it only what users do themselves counts, a norm bound
+and then noise of a fixed size; neighbours are any two users, so clipped updates differ by up to twice the bound. A
+*reader* sees the models that the server publishes: against one Flower's server-side noise counts too; neighbours are
+runs with and without one user. Rounds compose: all users take part in each, nothing is amplified by sampling.
+
+What follows the noise cannot undo it. Secure aggregation and shuffling only hide more, and are not counted: the
+epsilon of a run with them is an upper bound. Not covered: how many photos a user has, and label proportions where
+the threat model tells them to the attacker anyway.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clients.defenses import Defense, load_all, local_dp
+from fl_sim.config import Config
+from fl_sim.victim import initial_model
+
+Reader = Literal["server", "reader"]
+KEEP_BOUNDS = {"prune", "dropout_update"}  # no update gets longer by these
+ADAPTIVE = (
+    "Flower 1.41 scales the noise of adaptive clipping to the bound of the next round, "
+    "which may be smaller than the one that the updates were clipped to"
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A mechanism that adds noise of a fixed size to something of bounded sensitivity."""
+
+    kind: Literal["gaussian", "laplace"]
+    multiplier: float  # standard deviation / L2 sensitivity; laplace: scale / L1 sensitivity. Above 0
+
+    def epsilon(self, rounds: int, delta: float) -> float:
+        """Of `rounds` uses, by dp-accounting: exact for Gaussian noise (Balle & Wang 2018), else by Renyi orders."""
+        from dp_accounting import LaplaceDpEvent, SelfComposedDpEvent, get_epsilon_gaussian  # takes seconds
+        from dp_accounting.rdp import RdpAccountant
+
+        if self.kind == "gaussian":  # n uses of multiplier z are one of z / sqrt(n)
+            return float(get_epsilon_gaussian(self.multiplier / math.sqrt(rounds), delta))
+        accountant = RdpAccountant()
+        accountant.compose(SelfComposedDpEvent(LaplaceDpEvent(self.multiplier), rounds))
+        return min(float(accountant.get_epsilon(delta)), rounds / self.multiplier)
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What is guaranteed against a reader, and what gives it; or no noise, and why there is no guarantee."""
+
+    noise: Noise | None
+    why: str
+
+    def epsilon(self, rounds: int, delta: float) -> float | None:
+        return None if self.noise is None else self.noise.epsilon(rounds, delta)
+
+
+def epsilon(config: Config, rounds: int | None = None, against: Reader = "server") -> float | None:
+    """Epsilon at `protocol.delta` after `rounds` (None: all of the run); None: there is no guarantee."""
+    return guarantee(config, against).epsilon(rounds or config.federation.rounds, config.protocol.delta)
+
+
+def guarantee(config: Config, against: Reader) -> Guarantee:
+    """What the run's defenses and protocol guarantee against the server, or against a reader of its models."""
+    local = _of_users(config)
+    if against == "server":
+        return local
+    return _better(_of_server(config), local, config)
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """All of it as JSON, for the manifest: `{delta, server: {epsilon_round, epsilon_run, why}, reader: {...}}`."""
+    told: dict[str, Any] = {"delta": config.protocol.delta}
+    for against in ("server", "reader"):
+        found = guarantee(config, against)
+        ends = found.epsilon(1, config.protocol.delta), found.epsilon(config.federation.rounds, config.protocol.delta)
+        told[against] = {"epsilon_round": ends[0], "epsilon_run": ends[1], "why": found.why}
+    return told
+
+
+def sentences(told: dict[str, Any]) -> dict[str, str]:
+    """`facts` in words, for each reader."""
+    words = {}
+    for against in ("server", "reader"):
+        one = told[against]
+        words[against] = f"no guarantee: {one['why']}"
+        if one["epsilon_run"] is not None:
+            spent = f"epsilon {one['epsilon_round']:.3g} a round, {one['epsilon_run']:.3g} over the run"
+            words[against] = f"{spent}, at delta {told['delta']:g} ({one['why']})"
+    return words
+
+
+def flaw(config: Config) -> str | None:
+    """Why there is no epsilon although noise is added, in one sentence; None where all is as one would expect."""
+    noisy = {"gaussian_noise", "laplace_noise", "local_dp"}
+    names = {str(table.get("name")) for table in config.defenses}
+    found = guarantee(config, "server")
+    if found.noise is None and names & noisy:
+        return f"Noise without an epsilon: {found.why}."
+    central = guarantee(config, "reader")
+    if central.noise is None and config.protocol.differential_privacy != "none":
+        return f"Differential privacy without an epsilon: {central.why}."
+    return None
+
+
+def _of_users(config: Config) -> Guarantee:
+    """Against who sees each reply: walks through the defenses with the norm that an update then has at most."""
+    if config.threat_model.batch_norm_statistics:
+        return Guarantee(None, "users also send batch-norm statistics, to which no defense is applied")
+    bound: float | None = None  # L2 norm; None: none is known
+    found = Guarantee(None, "no defense clips the update and then adds noise of a fixed size")
+    for defense in load_all(config.defenses):
+        if defense.acts_on == "data":
+            continue
+        if defense.sees_private or (defense.acts_on == "message" and _flower_noise(defense) is None):
+            found, bound = Guarantee(None, f"{defense.name} may tell of the photos what no noise covers"), None
+            continue
+        added = _added(defense, bound, config)
+        if added is not None:
+            found = _better(added, found, config)
+        bound = _bound(defense, bound, config)
+    return found
+
+
+def _better(one: Guarantee, other: Guarantee, config: Config) -> Guarantee:
+    """The one of the smaller epsilon, which holds whatever the other does; `one` if neither guarantees anything."""
+    if one.noise is None or other.noise is None:
+        return other if one.noise is None and other.noise is not None else one
+    return min(one, other, key=lambda found: found.epsilon(1, config.protocol.delta) or 0.0)
+
+
+def _added(defense: Defense, bound: float | None, config: Config) -> Guarantee | None:
+    """What the noise of `defense` guarantees for updates of at most norm `bound`; None if it adds none."""
+    settings, name = defense.settings, defense.name
+    if name == "local_dp":
+        std = local_dp.std(settings)
+        return Guarantee(Noise("gaussian", std / (2 * settings.max_norm)), name) if std > 0 else None
+    flowers = _flower_noise(defense)
+    if flowers is not None:
+        return Guarantee(Noise("gaussian", flowers), name) if flowers > 0 else None
+    if name not in ("gaussian_noise", "laplace_noise"):
+        return None
+    size = settings.std if name == "gaussian_noise" else settings.scale
+    if size == 0:
+        return None
+    if settings.relative == "percentile95":
+        return Guarantee(None, f"the level of {name} follows the update itself, and so tells of it")
+    if bound is None or math.isinf(bound):
+        return Guarantee(None, f"{name} has no clip right before it, so nothing bounds what one user can change")
+    if name == "gaussian_noise":
+        return Guarantee(Noise("gaussian", size / (2 * bound)), "clip and gaussian_noise")
+    # Laplace's noise asks for a bound in L1, which of p entries is sqrt(p) times that in L2.
+    entries = sum(parameter.numel() for parameter in initial_model(config).parameters())
+    return Guarantee(Noise("laplace", size / (2 * bound * math.sqrt(entries))), "clip and laplace_noise")
+
+
+def _bound(defense: Defense, bound: float | None, config: Config) -> float | None:
+    """The norm that updates of at most norm `bound` have after `defense`, at most; None: any."""
+    if defense.name == "clip":
+        tensors = len(list(initial_model(config).parameters())) if defense.settings.per_layer else 1
+        new = float(defense.settings.max_norm * math.sqrt(tensors))
+        return new if bound is None else min(bound, new)
+    return bound if defense.name in KEEP_BOUNDS else None
+
+
+def _flower_noise(defense: Defense) -> float | None:
+    """The noise multiplier of Flower's LocalDpMod, which clips and adds noise itself; None for any other."""
+    if not defense.name.startswith("flwr.") or not defense.name.endswith(":LocalDpMod"):
+        return None
+    mod = defense.call
+    # Its formula holds for epsilon below 1 and for the sensitivity it is told: what counts is the noise it adds.
+    std = mod.sensitivity * math.sqrt(2 * math.log(1.25 / mod.delta)) / mod.epsilon  # type: ignore[attr-defined]
+    return float(std / (2 * mod.clipping_norm))  # type: ignore[attr-defined]
+
+
+def _of_server(config: Config) -> Guarantee:
+    """Against who sees the models alone: noise on the mean of clipped changes, in which all users weigh the same."""
+    section = config.protocol
+    if section.differential_privacy == "none":
+        return Guarantee(None, "neither users nor the server clip and then add noise of a fixed size")
+    if section.differential_privacy in ("server_adaptive", "client_adaptive"):
+        return Guarantee(None, ADAPTIVE)
+    if section.noise_multiplier == 0:
+        return Guarantee(None, "protocol.noise_multiplier is 0, so there is no noise")
+    return Guarantee(Noise("gaussian", section.noise_multiplier), f"protocol {section.differential_privacy}")
