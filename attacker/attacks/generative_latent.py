@@ -63,8 +63,7 @@ def attack(
     started = time.perf_counter()
     floor = settings.group_floor
     targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
-    counts = torch.tensor([len(group.labels) for group in targets.groups])
-    owner = torch.arange(len(counts)).repeat_interleave(counts).to(attacker.device)  # (n,) whose each image is
+    owner = targets.owner
     shape = (1, prior.channels, prior.size, prior.size)
     first = torch.cat([torch.randn(shape, generator=source) for source in generators]).to(attacker.device)
     z, adam = on_sphere(first[owner]), Adam(pixelwise=False)  # a user's groups start from one face
@@ -74,7 +73,7 @@ def attack(
         images = prior.sample(z, settings.sampler_steps, differentiable=True)
         _, slope = targets.match(images.detach(), settings.distance)
         pull = unit(torch.autograd.grad(images, z, slope)[0])
-        summed = unit(sum_groups(pull, owner, len(counts)))[owner]
+        summed = unit(sum_groups(pull, owner, len(targets.groups)))[owner]
         move = adam((1 - settings.shared) * pull + settings.shared * summed)
         z = on_sphere(z.detach() - rate(step / max(settings.steps - 1, 1)) * move)
         progress(step + 1, settings.steps)

@@ -51,8 +51,7 @@ def attack(
     started = time.perf_counter()
     floor = settings.group_floor
     targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
-    counts = [len(group.labels) for group in targets.groups]
-    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(attacker.device)
+    counts, owner = targets.counts, targets.owner
     own, together = Adam(False), Adam(False)
 
     def guided(x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def attack(
     rate = {"steps": step_decay, "cosine": cosine_decay}[settings.schedule](settings.learning_rate)
     scale = torch.sign if settings.sign else unit
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, scale, pixelwise=settings.sign)
-    counts = [len(group.labels) for group in targets.groups]
+    counts = targets.counts
     total = settings.steps * settings.restarts
     best, least = torch.empty(0), torch.full((len(counts),), torch.inf, device=attacker.device)
     for passed in range(0, total, settings.steps):

@@ -35,9 +35,15 @@ class Victims:
     earlier: list[list[tuple[nn.Module, Target]]]  # per victim, the models and updates of rounds before, latest first
 
     @property
-    def images(self) -> int:
-        """Representatives of all victims together."""
-        return sum(len(group.labels) for group in self.groups)
+    def counts(self) -> list[int]:
+        """Representatives of each victim."""
+        return [len(group.labels) for group in self.groups]
+
+    @property
+    def owner(self) -> Tensor:
+        """Whose each image is: (n,) places in `groups`."""
+        places = torch.arange(len(self.groups)).repeat_interleave(torch.tensor(self.counts))
+        return places.to(self.targets[0].vector.device)
 
     def match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
         """Matching losses (victims,) and their gradients in the images (n, 3, H, W); means over the rounds known."""
@@ -190,8 +196,7 @@ def descend(
     the face in one group and the *negative* of the face in the other, each too faint. All groups show one
     person, so what they share should take the bulk; its gradient is the plain sum over the groups.
     """
-    counts = torch.tensor([len(group.labels) for group in victims.groups]).to(start.device)
-    owner = torch.arange(len(counts), device=start.device).repeat_interleave(counts)
+    counts, owner = torch.tensor(victims.counts, device=start.device), victims.owner
     x, own, shared = start, Adam(descent.pixelwise), Adam(descent.pixelwise)
     average = start
     for step in range(descent.steps):

@@ -91,7 +91,7 @@ def attack(
     targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor, count), balance, unroll)
     rate = cosine_decay(settings.learning_rate)
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, False, settings.ema)
-    counts, top, taken = [len(group.labels) for group in targets.groups], prior.steps - 1, 0
+    counts, top, taken = targets.counts, prior.steps - 1, 0
     faces = attacker.faces if settings.face_space else None
 
     def pull(x: Tensor, done: float) -> tuple[float, Tensor]:

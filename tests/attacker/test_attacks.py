@@ -1,5 +1,7 @@
 """The attacks: one signature, deterministic, each victim for itself, better with the gradient than without."""
 
+import dataclasses
+import itertools
 import math
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ from attacker.attacks import (
     see_through_gradients,
     user_diffusion,
 )
-from attacker.attacks.representatives import group_by_label, step_decay, whole_batch
+from attacker.attacks.representatives import group_by_label, step_decay, victims, whole_batch
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
 from fl_sim.config import ConfigError
@@ -174,8 +176,33 @@ def test_the_attack_uses_the_parameters_that_were_sent() -> None:
 
 
 def test_of_several_restarts_the_best_match_is_kept() -> None:
-    once, thrice = (run(user_diffusion, setting(), [0], steps=3, restarts=restarts)[0] for restarts in (1, 3))
+    once, thrice = (run(inverting_gradients, setting(), [0], steps=3, restarts=restarts)[0] for restarts in (1, 3))
     assert thrice.matching_loss <= once.matching_loss
+
+
+def test_several_rounds_are_matched_by_the_mean_of_their_distances() -> None:
+    attacker = setting()
+    other = Attacker(build("convnet", 2, SIZE, generator(9, "other")), SIZE, 2, None, torch.device("cpu"))
+    first, second = observation(other, 0, server_round=1), observation(attacker, 0, server_round=2)
+    x = photos(0)[:2] * 2 - 1
+
+    def matched(*seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        latest = dataclasses.replace(seen[0], history=seen[1:])
+        return victims([latest], attacker, lambda shares, _: group_by_label(shares, 0.0), 0.5).match(x, "cosine")
+
+    (loss, slope), apart = matched(second, first), [matched(first), matched(second)]
+    assert torch.allclose(loss, torch.stack([one for one, _ in apart]).mean(0))
+    assert torch.allclose(slope, torch.stack([one for _, one in apart]).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("anneal", ["linear", "sqrt", "cosine"])
+def test_the_window_slides_from_its_start_to_its_end_as_often_as_it_is_told(anneal: str) -> None:
+    for repeats in (1, 3):
+        settings = user_diffusion.Settings(t_start=0.8, t_end=0.1, anneal=anneal, repeats=repeats)  # type: ignore[arg-type]
+        centres = [user_diffusion.centre(settings, done / 300) for done in range(301)]
+        assert centres[0] == pytest.approx(0.8)
+        assert centres[-1] == pytest.approx(0.1)
+        assert sum(later > before for before, later in itertools.pairwise(centres)) == repeats - 1
 
 
 def test_known_labels_are_taken_as_given() -> None:
