@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from attacker import foreign
 from attacker.losses import Loss
 from attacker.observation import LocalTraining
-from attacker.replies import claimed_partition, is_distribution, last_line, metric, size_of
+from attacker.replies import (
+    MOST,
+    claimed_partition,
+    in_one_line,
+    is_distribution,
+    last_line,
+    metric,
+    seconds_since,
+    size_of,
+)
 from attacker.store import Capture, CaptureStore
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
@@ -56,6 +65,7 @@ class MaliciousServer(Strategy):
         rewrite: Rewrite | None = None,
         only_watch: bool = False,
         aggregated: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         self.inner = inner
         self.store = store
@@ -69,9 +79,12 @@ class MaliciousServer(Strategy):
         self.rewrite = rewrite
         self.only_watch = only_watch
         self.aggregated = aggregated  # a reply is the mean of the updates of its `members`, the first of whom sends it
+        self.num_classes = num_classes  # shares in the label proportions of a reply; None: any number
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
+        self._round = 0
+        self._record = ""  # name of the array record that users are sent, and answer with
         self._arrays = ArrayRecord()
         self._parameters: Update = {}  # the global model
         self._sent: Update = {}  # what users got in this round: the global model, or its rewritten form
@@ -137,6 +150,8 @@ class MaliciousServer(Strategy):
             for message in messages:
                 for key in message.content.array_records:
                     message.content[key] = ArrayRecord(self._sent)
+        self._round = server_round
+        self._record = next((key for message in messages for key in message.content.array_records), "")
         self._requests = {message.metadata.dst_node_id: message.metadata.created_at for message in messages}
         if not self.only_watch:
             self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
@@ -209,28 +224,43 @@ class MaliciousServer(Strategy):
             return self._no_update(node, "rejected", "the partition id of the node is not known", reply)
         if user in users:
             return self._no_update(node, "rejected", f"user {user} has already replied in this round", reply)
+        reason = None if self.only_watch else self._lie(reply, node, user)
+        if reason is not None:
+            return self._no_update(node, "rejected", reason, reply)
 
         examples = metric(reply, "num-examples")
-        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-            return self._no_update(
-                node, "rejected", f"num-examples is {examples!r}, expected a whole number above 0", reply
-            )
+        if not isinstance(examples, int) or not 0 < examples < MOST:
+            reason = f"num-examples is {examples!r}, expected a whole number above 0 and below 2^31"
+            return self._no_update(node, "rejected", reason, reply)
         proportions = metric(reply, "label-proportions")
-        if proportions is not None and not is_distribution(proportions):
-            return self._no_update(
-                node, "rejected", "label-proportions are not numbers from 0 to 1 that sum to 1", reply
-            )
+        if proportions is not None and not is_distribution(proportions, self.num_classes):
+            reason = "label-proportions are not a number from 0 to 1 for each class that sum to 1"
+            return self._no_update(node, "rejected", reason, reply)
         return self._check(reply, node, user, examples, proportions)
+
+    def _lie(self, reply: Message, node: int, user: int) -> str | None:
+        """What `reply` says of where it is from that cannot be; None if all of it can."""
+        if node not in self._requests:
+            return "the node was not asked in this round"
+        claimed, answered = metric(reply, "partition-id"), metric(reply, "server-round")
+        if claimed != user:
+            return f"the reply says that it is of user {claimed!r}, but its node is that of user {user}"
+        if answered not in (None, self._round):  # a tuple: it may be a list
+            return f"the reply is of round {answered!r}, expected {self._round}"
+        return None
 
     def _check(self, reply: Message, node: int, user: int, examples: int, proportions: list[float] | None) -> Capture:
         records = dict(reply.content.array_records.items())
         beside = records.pop("statistics", ArrayRecord()) if self.statistics else ArrayRecord()
         if len(records) != 1:
             return self._no_update(node, "rejected", f"the reply holds {len(records)} array records, expected 1", reply)
+        if not self.only_watch and self._record not in records:
+            reason = f"the array record is called {next(iter(records))!r}, expected {self._record!r}"
+            return self._no_update(node, "rejected", reason, reply)
         try:
             received: Update = dict(next(iter(records.values())).to_torch_state_dict())
             statistics: Update = dict(beside.to_torch_state_dict())
-        except (TypeError, ValueError, OSError, EOFError) as error:
+        except Exception as error:  # numpy and torch raise anything on bytes that are no array, MemoryError too
             return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
         # A user who sends weights may send the buffers too; they carry no gradient.
         buffers = received.keys() - set(self.parameter_names) if self.update == "weights" else set()
@@ -265,7 +295,7 @@ class MaliciousServer(Strategy):
 
     def _members(self, reply: Message) -> tuple[int, ...]:
         members = metric(reply, "members") if self.aggregated else None
-        return tuple(int(user) for user in members) if isinstance(members, list) else ()
+        return tuple(user for user in members if isinstance(user, int)) if isinstance(members, list) else ()
 
     def _no_update(
         self,
@@ -283,7 +313,7 @@ class MaliciousServer(Strategy):
             user=user,
             node=node,
             status=status,
-            reason=reason,
+            reason=in_one_line(reason),
             num_examples=examples,
             norm=size if size is not None and math.isfinite(size) else None,
             bytes=0 if reply is None else size_of(reply),
@@ -291,5 +321,4 @@ class MaliciousServer(Strategy):
         )
 
     def _seconds(self, reply: Message) -> float | None:
-        requested = self._requests.get(reply.metadata.src_node_id)
-        return None if requested is None else reply.metadata.created_at - requested
+        return seconds_since(reply, self._requests.get(reply.metadata.src_node_id))

@@ -6,6 +6,8 @@ from typing import TypeGuard
 
 from flwr.app import Message
 
+MOST = 2**31  # photos of a user, and users: a number in a reply that is not below it is no such number
+
 
 def metric(message: Message, key: str) -> object:
     """The value of `key` in the one metric record of `message`; None if it is not there."""
@@ -15,11 +17,27 @@ def metric(message: Message, key: str) -> object:
 
 def claimed_partition(message: Message) -> int | None:
     value = metric(message, "partition-id")
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value < MOST else None
 
 
-def is_distribution(value: object) -> TypeGuard[list[float]]:
+def seconds_since(message: Message, start: float | None) -> float | None:
+    """From `start` to when the sender says it made `message`; None if either is unknown or no time at all."""
+    made = message.metadata.created_at
+    if start is None or not isinstance(made, int | float) or not math.isfinite(made - start):
+        return None
+    return made - start
+
+
+def in_one_line(text: str) -> str:
+    """What a user's reply makes an error say, short enough for the index."""
+    return " ".join(text.split())[:300]
+
+
+def is_distribution(value: object, length: int | None = None) -> TypeGuard[list[float]]:
+    """Whether `value` lists `length` (None: any number of) shares of a whole."""
     if not isinstance(value, list) or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in value):
+        return False
+    if length is not None and len(value) != length:
         return False
     return math.isclose(sum(value), 1.0, abs_tol=1e-6)
 

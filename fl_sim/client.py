@@ -70,6 +70,8 @@ def _train(config: Config, message: Message, context: Context) -> Message:
     if config.federation.update == "weights":
         update = apply_gradient(models.trainable(model), gradient, config.federation.learning_rate)
     metrics = MetricRecord({"num-examples": len(training.photos), "partition-id": user.partition})
+    if _round(message):
+        metrics["server-round"] = _round(message)
     if config.threat_model.labels == "known":
         metrics["label-proportions"] = _label_proportions(training)
     return Message(RecordDict({"arrays": ArrayRecord(update), "metrics": metrics}), reply_to=message)

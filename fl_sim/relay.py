@@ -10,6 +10,8 @@ from typing import Any
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from attacker.replies import claimed_partition
+
 
 class Relay(Grid):
     """A Grid that hands on to `inner` what it does not change."""
@@ -45,8 +47,9 @@ def nodes_by_partition(grid: Grid, timeout: float) -> dict[int, int]:
     questions = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in grid.get_node_ids()
     ]
-    answers = [answer for answer in grid.send_and_receive(questions, timeout=timeout) if answer.has_content()]
-    found: dict[Any, int] = {
-        answer.content.metric_records["metrics"]["partition-id"]: answer.metadata.src_node_id for answer in answers
-    }
+    found: dict[int, int] = {}
+    for answer in grid.send_and_receive(questions, timeout=timeout):
+        partition = claimed_partition(answer)
+        if partition is not None:
+            found.setdefault(partition, answer.metadata.src_node_id)
     return dict(sorted(found.items()))

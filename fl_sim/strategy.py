@@ -6,7 +6,6 @@ Users that reply with weights w - lr * g_k are averaged the same way, which is t
 several local steps of rate lr make it FedAvg by the same arithmetic: g_k is then the sum of their steps' gradients.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from attacker.replies import MOST
 from fl_sim.updates import Update, apply_gradient
 
 
@@ -60,13 +60,18 @@ class FedSGD(Strategy):
         return _to_all(MessageType.EVALUATE, server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Accuracy in [0, 1] and mean loss over all held-out photos of all users; None without photos."""
-        metrics = [metrics for _, metrics in _in_order(replies)]
+        """Accuracy in [0, 1] and mean loss over all held-out photos of all users; None without photos.
+
+        A reply that no honest user sends is left out, which `num-examples` shows. A loss may be NaN or infinite:
+        that of a model which has diverged.
+        """
+        nodes = {reply.metadata.src_node_id: reply for reply in reversed(list(replies))}  # the first of a node counts
+        metrics = [metrics for _, metrics in _in_order(reply for reply in nodes.values() if _evaluated(reply))]
         examples = [_number(metric, "num-examples") for metric in metrics]
         if sum(examples) == 0:
             return None
         correct = sum(_number(metric, "correct") for metric in metrics)
-        loss = math.fsum(n * _number(metric, "loss") for n, metric in zip(examples, metrics, strict=True))
+        loss = sum(n * float(_number(metric, "loss")) for n, metric in zip(examples, metrics, strict=True))
         return MetricRecord(
             {"accuracy": correct / sum(examples), "loss": loss / sum(examples), "num-examples": sum(examples)}
         )
@@ -99,8 +104,23 @@ def _to_all(kind: str, server_round: int, arrays: ArrayRecord, config: ConfigRec
 def _in_order(replies: Iterable[Message]) -> list[tuple[ArrayRecord, MetricRecord]]:
     """Arrays and metrics of the replies that are no errors, by partition id: floats add up in a fixed order."""
     contents = [reply.content for reply in replies if reply.has_content()]
-    pairs = [(c.array_records.get("arrays", ArrayRecord()), c.metric_records["metrics"]) for c in contents]
+    pairs = [(c.array_records.get("arrays", ArrayRecord()), _metrics(c)) for c in contents]
     return sorted(pairs, key=lambda pair: _number(pair[1], "partition-id"))
+
+
+def _evaluated(reply: Message) -> bool:
+    """Whether a reply to EVALUATE says what one must: whole numbers of photos, of which some are right, and a loss."""
+    if not reply.has_content() or len(reply.content.metric_records) != 1:
+        return False
+    wanted = ("partition-id", "num-examples", "correct", "loss")
+    user, examples, correct, loss = (_metrics(reply.content).get(key) for key in wanted)
+    whole = isinstance(user, int) and isinstance(examples, int) and isinstance(correct, int)
+    return whole and 0 <= correct <= examples < MOST and isinstance(loss, float)  # type: ignore[operator]
+
+
+def _metrics(content: RecordDict) -> MetricRecord:
+    """The one metric record of a reply, by whatever name."""
+    return next(iter(content.metric_records.values()))
 
 
 def _number(metrics: MetricRecord, key: str) -> Any:
