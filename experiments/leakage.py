@@ -24,6 +24,8 @@ from experiments import attributes, direct_attributes, embedders, image_metrics
 from experiments.aggregate import aggregate
 from experiments.controls import Exhibit, Guess, exhibits, prior_label, references, wrong_user
 from experiments.gallery import Gallery, build_gallery, check_size
+from experiments.senders import best_members, captures_by_user, group_of
+from fl_sim import accounting
 from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
@@ -46,6 +48,10 @@ COLUMNS: dict[str, Column] = {
     "attack": Column("string", "", "", "label of the attack in the config"),
     "arm": Column("string", "one of experiments.controls.ARMS", "", "what was judged in the place of the user's photo"),
     "knowledge": Column("string", "none, mechanism or parameters", "", "what the attack knew of the users' defenses"),
+    "capture": Column("int64", "0 or more", "", "number of the update: the user's, its pseudonym's, its group's"),
+    "group_size": Column("int64", "1 or more", "", "users of whose updates the server saw only the mean"),
+    "epsilon": Column("float64", "0 to inf", "", "of the update, against the server, at delta; null: no guarantee"),
+    "delta": Column("float64", "0 to 1", "", "`protocol.delta`"),
     "facial_similarity": Column(
         "float64", "-1 to 1", "higher leaks", "mean cosine of the arm's embedding to the user's private photos"
     ),
@@ -132,7 +138,9 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
     with one_thread():
         judges = _judges(config)
         dataset = open_dataset(config.dataset, config.seed)
-        users = sorted({user for accepted in captured.values() for user in accepted})
+        senders = {number: captures_by_user(config, store, number) for number in captured}
+        users = sorted({user for captures in senders.values() for user in captures})
+        private = {"epsilon": accounting.epsilon(config, rounds=1), "delta": config.protocol.delta}
         left = {(label, number): _left(run, label, number, captured[number]) for label in labels for number in captured}
         base_rate = direct_attributes.base_rate(judges.gallery, judges.names)
         said: dict[tuple[int, int], Guess] = {}
@@ -145,26 +153,28 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
             judge = _Judgement(judges, user)
             shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
             shared.append(judge.guess(base_rate))
-            for number, accepted in captured.items():
-                if partition not in accepted:
+            for number, captures in senders.items():
+                if partition not in captures:
                     continue
-                direct = [judge.guess(said[number, partition])] if (number, partition) in said else []
+                capture, group = captures[partition], len(group_of(captures, partition))
+                direct = [judge.guess(said[number, capture])] if (number, capture) in said else []
                 for label in labels:
                     there = left[label, number]
                     if number not in planned and not there.users:
                         continue
-                    other = wrong_user(partition, sorted({partition, *there.users}))
-                    made = _read(run, label, number, {partition, other})
+                    other = wrong_user(capture, sorted({capture, *there.users}))
+                    made = _read(run, label, number, {capture, other})
                     control = prior_label(tables[label], priors)
-                    drawn = _read(run, control, number, {partition}) if control is not None else None
-                    shown = exhibits(partition, made, drawn, several=there.images > 1)
+                    drawn = _read(run, control, number, {capture}) if control is not None else None
+                    shown = exhibits(capture, made, drawn, several=there.images > 1)
                     judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
                     key["knowledge"] = str(tables[label].get("knowledge", "none"))
+                    key |= {"capture": capture, "group_size": group, **private}
                     rows.extend(key | verdict for verdict in judged)
             if progress is not None:
                 progress(done, len(users))
-    table = _typed(pd.DataFrame(rows), judges.names)
+    table = _typed(pd.DataFrame(rows + best_members(rows)), judges.names)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(run.leakage, buffer.getvalue())

@@ -25,7 +25,8 @@ from clients import defenses
 from clients.datasets import open_dataset
 from experiments import leakage
 from experiments.report import write_report
-from fl_sim.config import Config, ConfigError, dump, load
+from fl_sim import accounting
+from fl_sim.config import Config, ConfigError, Protocol, dump, load
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
@@ -105,6 +106,13 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     defenses.load_all(config.defenses)
+    if config.protocol != Protocol() or config.defenses:
+        from fl_sim import protocol  # and so Flower, which takes seconds to import
+
+        protocol.check(config)
+    without = accounting.flaw(config)
+    if without is not None:
+        note(without)
     if config.workers.backend == "none":
         return
     late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
@@ -115,6 +123,11 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         )
     for label, table in config.attacks.items():
         settings = attacks.load(label, table).settings
+        if config.protocol.shuffle and getattr(settings, "rounds", 1) > 1:
+            raise ConfigError(
+                f"attack {label!r} fuses {settings.rounds} rounds of a user, but with protocol.shuffle nobody knows "
+                "which updates are the same user's; set rounds = 1 or unset protocol.shuffle"
+            )
         if hasattr(settings, "prior"):
             load_prior(settings.prior, config.dataset.image_size)
     for sentence in leakage.preflight(config):
@@ -134,7 +147,9 @@ def threat_model(config: Config) -> dict[str, Any]:
         "local_steps": section.local_epochs * (-(-photos // section.batch_size) if section.batch_size else 1),
         "local_training": config.threat_model.local_training,
         "batch_norm_statistics": config.threat_model.batch_norm_statistics,
-        "aggregated": False,
+        "users_behind_an_update": max(config.protocol.secure_aggregation, 1),
+        "linkable_over_rounds": not config.protocol.shuffle,
+        "privacy": accounting.facts(config),
         "public_people": config.threat_model.public_people,
         "model": origin(config),
         "batch_norm": config.model.batch_norm,
@@ -149,7 +164,8 @@ class _Dispatch:
     def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
         self.problems: list[str] = []
         self.log = folder.root / "attack.log"
-        batches = -(-config.dataset.users // config.workers.victims_per_job)
+        captures = config.dataset.users // max(config.protocol.secure_aggregation, 1)
+        batches = -(-captures // config.workers.victims_per_job)
         rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
         self.total = len(config.attacks) * batches * rounds
         self.done = 0

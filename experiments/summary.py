@@ -6,6 +6,8 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from fl_sim.accounting import sentences
+
 LOOK: dict[str, Any] = {
     "box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left", "caption_justify": "left",
 }  # fmt: skip
@@ -68,15 +70,26 @@ def attributes_table(figures: dict[str, Any]) -> Table | None:
     return table
 
 
+def privacy_lines(told: dict[str, Any]) -> list[str]:
+    """What `fl_sim.accounting.facts` says, a line for each reader; none for a run without any guarantee."""
+    if all(told[against]["epsilon_run"] is None for against in ("server", "reader")):
+        return []
+    against = {"server": "the server", "reader": "readers of the model"}
+    return [f"privacy against {against[reader]}: {text}" for reader, text in sentences(told).items()]
+
+
 def _share(interval: dict[str, Any] | None) -> str:
     return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.2f}"
 
 
 def _caption(arms: dict[str, Any]) -> str | None:
-    if "all_images" not in arms:
-        return None
-    together, best = (_cell(arms.get(arm), interval=False) for arm in ("all_images", "best_image"))
-    return f"all its images together {together}, the best of them {best} (all rounds)"
+    said = []
+    if "all_images" in arms:
+        together, best = (_cell(arms.get(arm), interval=False) for arm in ("all_images", "best_image"))
+        said.append(f"all its images together {together}, the best of them {best}")
+    if "best_member" in arms:
+        said.append(f"of each sum the user it is most like {_cell(arms['best_member'], interval=False)}")
+    return "; ".join(said) + " (all rounds)" if said else None
 
 
 def _cell(metrics: dict[str, Any] | None, interval: bool) -> str:

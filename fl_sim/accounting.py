@@ -79,6 +79,14 @@ def facts(config: Config) -> dict[str, Any]:
     return told
 
 
+def spent(config: Config, rounds: int) -> dict[str, float]:
+    """Columns of rounds.parquet: epsilon after so many rounds, against the server and a reader; NaN: no guarantee."""
+    found = {"epsilon": epsilon(config, rounds), "epsilon_reader": epsilon(config, rounds, against="reader")}
+    return {name: math.nan if value is None else value for name, value in found.items()} | {
+        "delta": config.protocol.delta
+    }
+
+
 def sentences(told: dict[str, Any]) -> dict[str, str]:
     """`facts` in words, for each reader."""
     words = {}

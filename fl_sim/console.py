@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fl_sim.config import ConfigError
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, read_manifest
 
 messages = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal to draw bars in
@@ -73,11 +73,20 @@ def finish(folder: RunFolder, outcome: Any, as_json: bool, seconds: float) -> No
         print_leakage(outcome.table, as_json)
     elif as_json:
         print(json.dumps({"overall": {}, "rounds": {}}))
+    for line in [] if as_json else _privacy(folder):
+        messages.print(line, soft_wrap=True)
     messages.print(f"report: {outcome.report}   ({seconds:.0f} s)")
     for problem in outcome.problems:
         messages.print(f"[red]failed:[/] {problem}", soft_wrap=True)
     if outcome.problems:
         raise typer.Exit(1)
+
+
+def _privacy(folder: RunFolder) -> list[str]:
+    from experiments.summary import privacy_lines
+
+    told = read_manifest(folder)["threat_model"].get("privacy")  # absent from runs of older versions
+    return privacy_lines(told) if told else []
 
 
 def print_leakage(table: Any, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
 from clients.defenses import load_all
-from fl_sim import engines, models, protocol, seeds
+from fl_sim import accounting, engines, models, protocol, seeds
 from fl_sim.client import client_app, config_file
 from fl_sim.config import Config, ConfigError, dump
 from fl_sim.runs import RunFolder, write_atomically
@@ -100,6 +100,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                     "accepted": strategy.accepted,
                     "rejected": strategy.rejected,
                     "seconds": time.perf_counter() - began,
+                    **accounting.spent(config, server_round),
                 }
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
                 _write_table(table, run.rounds)

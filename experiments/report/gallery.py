@@ -138,7 +138,9 @@ def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
         pictures = []
         for server_round in rounds:
             try:
-                found = read_reconstruction(material.run, label, server_round, user)
+                captured = _value(_row(material, label, server_round, user), "capture")
+                capture = int(captured) if math.isfinite(captured) else user
+                found = read_reconstruction(material.run, label, server_round, capture)
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
             pictures.append(_scored(material, found.images[0], label, server_round, user))

@@ -13,7 +13,7 @@ from experiments.aggregate import aggregate, attribute_names
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
-READINGS = ("all_images", "best_image")  # of attacks that leave several images
+READINGS = ("all_images", "best_image", "best_member")  # of attacks that leave several images, or saw only a sum
 WITHOUT_PICTURE = ("direct_update", "base_rate")
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
 REFERENCES = ("own_photo", "own_mean")

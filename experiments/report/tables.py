@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from experiments.report.material import ARMS, CONTROLS, READINGS, REFERENCES, WITHOUT_PICTURE, Interval, Material
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
+from fl_sim.accounting import sentences
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
     return rows
 
 
-ELSEWHERE = {"server", "labels", "update", "defenses", "batch_norm"}
+ELSEWHERE = {"server", "labels", "update", "defenses", "batch_norm", "privacy", "users_behind_an_update"}
 """Facts of the stated threat model that the set-up or the lines above tell in words."""
 
 
@@ -137,17 +140,29 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
     )
     rows = [
         ("Attacker", server),
-        ("Sees", "each user's own update in every round, not only their sum"),
+        ("Sees", _seen(material)),
         ("Knows", f"the model as sent{norm}, the learning rate, how many photos are behind an update"),
         ("Labels", labels),
         ("Never sees", "any private photo, nor another photo of the same person"),
     ]
     stated = material.manifest.get("threat_model", {})
     if isinstance(stated, Mapping):
+        told = sentences(stated["privacy"]) if "privacy" in stated else {}  # absent from runs of older versions
+        readers = {"server": "Privacy against the server", "reader": "Privacy against readers of the model"}
+        rows += [(readers[against], text) for against, text in told.items()]
         rows += [(_term(key), _plain(value)) for key, value in stated.items() if key not in ELSEWHERE]
     elif stated:
         rows.append(("Stated", _plain(stated)))
     return rows
+
+
+def _seen(material: Material) -> str:
+    section = material.config.protocol
+    if section.secure_aggregation:
+        return f"only the mean update of {section.secure_aggregation} or more users at a time (secure aggregation)"
+    if section.shuffle:
+        return "each update in every round, under a pseudonym that changes every round"
+    return "each user's own update in every round, not only their sum"
 
 
 def timing(material: Material) -> list[tuple[str, int, str, str]]:
@@ -167,6 +182,7 @@ def training(material: Material) -> tuple[list[str], list[list[str]]]:
     if material.rounds is None:
         return [], []
     formats = {"round": 0, "accuracy": 3, "loss": 3, "examples": 0, "accepted": 0, "rejected": 0, "seconds": 1}
+    formats |= {name: 2 for name in ("epsilon", "epsilon_reader") if _any(material.rounds, name)}
     columns = [column for column in formats if column in material.rounds]
     rows = [
         [number(_float(row[column]), formats[column]) for column in columns] for _, row in material.rounds.iterrows()
@@ -207,6 +223,10 @@ def _plain(value: Any) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _any(table: pd.DataFrame, column: str) -> bool:
+    return column in table and bool(table[column].notna().any())
 
 
 def _float(value: Any) -> float:

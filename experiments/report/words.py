@@ -12,6 +12,7 @@ ARM_NAMES = {
     "attack": "attack",
     "all_images": "all images",
     "best_image": "best image",
+    "best_member": "best of the sum",
     "direct_update": "direct, no picture",
     "base_rate": "base rate",
     "prior_only": "prior only",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from dp_accounting import get_epsilon_gaussian
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,13 +17,14 @@ from clients.user import Faces, User
 from experiments import leakage
 from experiments.controls import ARMS, prior_label, wrong_user
 from experiments.gallery import Gallery, build_gallery
-from fl_sim.config import Config, ConfigError, Leakage, Workers
+from fl_sim.config import Config, ConfigError, Leakage, Protocol, Workers
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
+from fl_sim.shuffling import users_by_pseudonym
 
 SIZE = 32
 USERS, ROUNDS = 4, 2
-WITHOUT_DIRECT = set(ARMS) - {"direct_update"}  # `leakage.direct` is off
+WITHOUT_DIRECT = set(ARMS) - {"direct_update", "best_member"}  # `leakage.direct` is off, every update is seen by itself
 SINGLE = WITHOUT_DIRECT - {"all_images", "best_image"}  # arms of attacks that leave one image
 
 
@@ -278,6 +280,56 @@ def test_rounds_that_were_not_to_be_attacked_have_no_rows(config: Config, tmp_pa
     assert set(leakage.measure(run, config)["round"]) == {1, 2}  # failed, and said so
     planned = config.model_copy(update={"workers": Workers(attack_rounds=[2])})
     assert set(leakage.measure(run, planned)["round"]) == {2}
+
+
+def test_a_sum_is_judged_against_each_member_and_the_one_it_is_most_like(config: Config, tmp_path: Path) -> None:
+    run, dataset, weights = RunFolder(tmp_path), Patterns(), {"w": torch.zeros(2)}
+    store = CaptureStore(run)
+    store.save_model(1, weights)
+    groups = {0: (0, 1), 2: (2, 3)}
+    captures = [
+        Capture(user, user, "accepted", "", 12, 0.0, 8, 0.1, weights, members=members)
+        for user, members in groups.items()
+    ]
+    store.save_round(1, captures, "gradient", 0.1, weights)
+    store.wait()
+    for user, shown in ((0, 1), (2, 2)):  # the first sum leaks its second member, the second its first
+        photo = dataset.user(shown).private.photos.mean(0)
+        write_reconstruction(run, "copy", 1, user, reconstruction(photo), {"name": "copy"})
+    defenses = [{"name": "clip", "max_norm": 1.0}, {"name": "gaussian_noise", "std": 2.0}]
+    table = leakage.measure(run, config.model_copy(update={"defenses": defenses}))
+    attack = table[table["arm"] == "attack"].set_index("user")
+    assert attack["capture"].to_dict() == {0: 0, 1: 0, 2: 2, 3: 2}
+    assert (table["group_size"] == 2).all()
+    assert attack["rank"].to_dict()[1] == attack["rank"].to_dict()[2] == 1
+    best = table[table["arm"] == "best_member"]
+    assert best["user"].tolist() == [1, 2]
+    assert leakage.aggregate(table)["overall"]["copy"]["best_member"]["rank1"]["mean"] == 1.0
+    wrong = table[table["arm"] == "wrong_update"].set_index("user")["rank"]
+    assert wrong.loc[[0, 1]].gt(1).all()  # that of the other sum
+    assert table["epsilon"].tolist() == pytest.approx([get_epsilon_gaussian(1.0, 1e-5)] * len(table))
+    assert (table["delta"] == 1e-5).all()
+
+
+def test_behind_pseudonyms_everybody_is_judged_by_the_own_update(config: Config, tmp_path: Path) -> None:
+    run, dataset, weights = RunFolder(tmp_path), Patterns(), {"w": torch.zeros(2)}
+    store = CaptureStore(run)
+    store.save_model(1, weights)
+    for number in (1, 2):
+        captures = [Capture(at, at, "accepted", "", 6, 0.0, 8, 0.1, weights) for at in range(USERS)]
+        store.save_round(number, captures, "gradient", 0.1, weights)
+        for pseudonym, user in enumerate(users_by_pseudonym(config.seed, number, range(USERS))):
+            photo = dataset.user(user).private.photos.mean(0)
+            write_reconstruction(run, "copy", number, pseudonym, reconstruction(photo), {"name": "copy"})
+    store.wait()
+    shuffled = config.model_copy(
+        update={"protocol": Protocol(shuffle=True), "dataset": config.dataset.model_copy(update={"users": USERS})}
+    )
+    table = leakage.measure(run, shuffled)
+    attack = table[table["arm"] == "attack"]
+    assert (attack["rank"] == 1).all()
+    assert (attack["capture"] != attack["user"]).any()
+    assert attack["epsilon"].isna().all()
 
 
 def test_random_embeddings_give_uniform_ranks() -> None:

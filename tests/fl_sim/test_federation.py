@@ -37,7 +37,8 @@ def test_a_run_leaves_its_captures_and_one_row_a_round(tmp_path):
     run_federation(config, run, lambda done, total: calls.append((done, total)))
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
     table = pd.read_parquet(run.rounds)
-    assert list(table.columns) == ["round", "accuracy", "loss", "examples", "accepted", "rejected", "seconds"]
+    columns = ["round", "accuracy", "loss", "examples", "accepted", "rejected", "seconds"]
+    assert list(table.columns) == [*columns, "epsilon", "epsilon_reader", "delta"]
     assert table["round"].tolist() == [1, 2, 3]
     assert table["accepted"].tolist() == [4, 4, 4]
 
