@@ -149,6 +149,7 @@ def threat_model(config: Config) -> dict[str, Any]:
         "batch_norm_statistics": config.threat_model.batch_norm_statistics,
         "users_behind_an_update": max(config.protocol.secure_aggregation, 1),
         "linkable_over_rounds": not config.protocol.shuffle,
+        "differential_privacy": config.protocol.differential_privacy,
         "privacy": accounting.facts(config),
         "public_people": config.threat_model.public_people,
         "model": origin(config),

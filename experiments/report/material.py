@@ -13,11 +13,12 @@ from experiments.aggregate import aggregate, attribute_names
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
-READINGS = ("all_images", "best_image", "best_member")  # of attacks that leave several images, or saw only a sum
+READINGS = ("all_images", "best_image")  # of attacks that leave several images
+OF_SUMS = ("best_member",)  # where the server saw only the sum of several users
 WITHOUT_PICTURE = ("direct_update", "base_rate")
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
 REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *READINGS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
+ARMS = ("attack", *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.report.material import ARMS, CONTROLS, READINGS, REFERENCES, WITHOUT_PICTURE, Interval, Material
+from experiments.report.material import (
+    ARMS,
+    CONTROLS,
+    OF_SUMS,
+    READINGS,
+    REFERENCES,
+    WITHOUT_PICTURE,
+    Interval,
+    Material,
+)
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
 from fl_sim.accounting import sentences
@@ -40,7 +49,7 @@ class NumberTable:
 
 KINDS = {
     "attack": "attack",
-    **dict.fromkeys(READINGS, "reading"),
+    **dict.fromkeys((*READINGS, *OF_SUMS), "reading"),
     **dict.fromkeys(WITHOUT_PICTURE, "control"),
     **dict.fromkeys(CONTROLS, "control"),
     **dict.fromkeys(REFERENCES, "reference"),
