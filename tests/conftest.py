@@ -62,6 +62,7 @@ def flower_environment(tmp_path):
 STARTS_PROCESSES = {
     "test_dispatch",
     "test_federation",
+    "test_protocol",
     "test_flwr_run",
     "test_examples",
     "test_end_to_end",

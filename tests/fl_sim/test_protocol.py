@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from flwr.serverapp import strategy as flower
 from grids import initial_arrays
@@ -22,7 +22,7 @@ from fl_sim.runs import RunFolder
 from fl_sim.secure_aggregation import groups
 from fl_sim.server import run_federation
 from fl_sim.shuffling import users_by_pseudonym
-from fl_sim.strategy import weighted_mean
+from fl_sim.strategy import FedSGD, weighted_mean
 from fl_sim.updates import flatten, norm, to_gradient
 
 RATE = 0.1
@@ -86,12 +86,25 @@ def test_adaptive_clipping_runs(kind, tmp_path):
     assert store.users(2) == [0, 1, 2, 3]
 
 
-def test_adaptive_clipping_of_flower_shrinks_a_bound_that_clips_everybody():
-    """What bars an epsilon for it (docs/protocol.md): the bound moves away from its target quantile, and the noise
-    of a round is scaled to the bound of the next one."""
-    strategy = flower.DifferentialPrivacyServerSideAdaptiveClipping(flower.FedAvg(), 0.0, 4, 0.1)
-    strategy._geometric_update(1.0)  # all were clipped, twice as many as wanted
-    assert strategy.clipping_norm < 0.1
+class Still(FedSGD):
+    """Whatever users say, the model is zero."""
+
+    def aggregate_train(self, server_round, replies):
+        return ArrayRecord({"w": torch.zeros(20_000)}), None
+
+
+def test_adaptive_clipping_of_flower_1_41_bars_an_epsilon():
+    """What docs/protocol.md says of it: a bound that clips everybody shrinks, and the noise is scaled to the next."""
+    config = tiny_config(federation=WEIGHTS)
+    grid, bound = InProcessGrid(client_app(lambda context: config), 4), 1e-4
+    inner = Still(RATE, "weights")
+    strategy = flower.DifferentialPrivacyServerSideAdaptiveClipping(inner, 0.3, 4, bound, clip_norm_lr=2.0)
+    with seeds.global_generators(0, "test"):
+        messages = strategy.configure_train(1, initial_arrays(config), ConfigRecord(), grid)
+        arrays, _ = strategy.aggregate_train(1, grid.send_and_receive(messages))
+    assert strategy.clipping_norm < bound / 2  # all were clipped, twice as many as wanted
+    std = strategy.noise_multiplier * strategy.clipping_norm / 4  # not that of the bound that was clipped to
+    assert float(arrays.to_torch_state_dict()["w"].std()) == pytest.approx(std, rel=0.03)
 
 
 def one_step(mod, update, config_record=None):
