@@ -26,8 +26,6 @@ from fl_sim.strategy import FedSGD, weighted_mean
 from fl_sim.updates import flatten, norm, to_gradient
 
 RATE = 0.1
-SIMULATED = pytest.mark.slow
-ENGINES = ["inprocess", pytest.param("simulation", marks=SIMULATED)]
 WEIGHTS = {"update": "weights"}
 
 
@@ -46,13 +44,12 @@ def same(one, other):
 # Flower's differential privacy
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("where", ["server", "client"])
-def test_the_server_sees_what_users_send_and_flower_clips_and_adds_noise(where, engine, tmp_path):
-    norm_bound, federation = 1e-3, {"update": "weights", "engine": engine, "rounds": 1}
+def test_the_server_sees_what_users_send_and_flower_clips_and_adds_noise(where, tmp_path):
+    norm_bound, federation = 1e-3, {"update": "weights", "rounds": 1}
     private = {"differential_privacy": f"{where}_fixed", "clipping_norm": norm_bound, "noise_multiplier": 0.0}
     store = captured(tmp_path / "run", protocol=private, federation=federation)
-    plain = captured(tmp_path / "plain", federation={**federation, "engine": "inprocess"})
+    plain = captured(tmp_path / "plain", federation=federation)
     before, changes = store.parameters(1), []
     for user in range(4):
         sent, honest = store.observation(1, user).gradient, plain.observation(1, user).gradient
@@ -148,13 +145,12 @@ def test_the_mods_of_flower_make_nonsense_of_raw_gradients(mod):
 # Secure aggregation
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("update", ["gradient", "weights"])
-def test_the_server_learns_the_mean_of_each_group_and_no_single_update(update, engine, tmp_path):
+def test_the_server_learns_the_mean_of_each_group_and_no_single_update(update, tmp_path):
     federation = {"update": update, "rounds": 2}
     told = {"labels": "known"}
     plain = captured(tmp_path / "plain", federation=federation, dataset={"users": 5}, threat_model=told)
-    sections = {"federation": {**federation, "engine": engine}, "dataset": {"users": 5}, "threat_model": told}
+    sections = {"federation": federation, "dataset": {"users": 5}, "threat_model": told}
     store = captured(tmp_path / "run", protocol={"secure_aggregation": 2}, **sections)
     assert store.members(1) == store.members(2) == {0: [0, 1], 2: [2, 3, 4]}
     assert sorted(path.name for path in store.run.captures.glob("round-0001/user-*")) == [
@@ -174,9 +170,14 @@ def test_the_server_learns_the_mean_of_each_group_and_no_single_update(update, e
     torch.testing.assert_close(flatten(store.parameters(3)), flatten(plain.parameters(3)), rtol=0, atol=1e-5)
 
 
-def test_secure_aggregation_follows_from_the_seed(tmp_path):
-    first, second = (captured(tmp_path / name, protocol={"secure_aggregation": 4}) for name in "ab")
-    assert same(first.observation(2, 0).gradient, second.observation(2, 0).gradient)
+@pytest.mark.parametrize("engine", ["inprocess", pytest.param("simulation", marks=pytest.mark.slow)])
+def test_secure_aggregation_and_flowers_mods_follow_from_the_seed_on_any_engine(engine, tmp_path):
+    mod = {"name": "flwr.clientapp.mod:LocalDpMod", "clipping_norm": 1.0, "sensitivity": 0.1, "epsilon": 1.0}
+    sections = {"protocol": {"secure_aggregation": 2}, "defenses": [mod | {"delta": 1e-5}]}
+    first = captured(tmp_path / "a", federation=WEIGHTS, **sections)
+    second = captured(tmp_path / "b", federation={**WEIGHTS, "engine": engine}, **sections)
+    for user in (0, 2):
+        assert same(first.observation(2, user).gradient, second.observation(2, user).gradient)
 
 
 def test_who_drops_out_takes_the_group_along(tmp_path):
