@@ -142,6 +142,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """`flwr run .`: the run config names the config file and the folder of all runs."""
     config = config_file(context)
+    protocol.check(config)
     run = RunFolder(Path(str(context.run_config.get("runs", "runs"))) / config.name)
     text = dump(config).encode()
     if run.config.exists() and run.config.read_bytes() != text:
