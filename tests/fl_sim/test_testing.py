@@ -127,8 +127,8 @@ def test_who_breaks_a_law_is_told_which(how, message):
     [
         (factory("shrink"), {"max_norm": 1.0}, "claimed: at most 1"),
         (factory("shrink"), {"unbiased": True}, "by 0.5 on average"),
-        (factory("noise", shift=0.012), {"unbiased": True}, "moves the mean"),
-        (factory("noise", std=0.1), {"noise_std": 0.102}, "of variance 0.0099"),
+        (factory("noise", shift=0.016), {"unbiased": True}, "moves the mean"),
+        (factory("noise", std=0.1), {"noise_std": 0.102}, "adds noise of variance 0.01"),
         (factory("noise", shift=0.01), {"noise_std": 0.1}, "of mean 0.0099"),
         (factory("noise"), {"random": False}, "two results for two seeds"),
         (factory("shrink"), {"random": True}, "one result for two seeds"),
