@@ -1,0 +1,221 @@
+"""Somebody else's federation: the example app, watched and audited as docs/somebody_elses_federation.md says."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from flower_cli import run_app
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp.strategy import FedAvg
+from foreign_nets import Net, normed, tiny
+from grids import ShuffledGrid, train
+from tiny_faces import tiny_config
+
+from attacker.foreign import read
+from attacker.observation import Reconstruction
+from attacker.plugin import MaliciousServer
+from attacker.store import CaptureStore, write_reconstruction
+from clients.datasets import open_dataset
+from experiments import audit
+from experiments.embedders import synthetic
+from experiments.inversion import png
+from fl_sim import cli
+from fl_sim.config import ConfigError, Dataset
+from fl_sim.runs import RunFolder
+from fl_sim.updates import norm
+
+
+@pytest.fixture
+def example(repository, tmp_path):
+    """A copy of the example app with both diffs of the docs applied."""
+    app = tmp_path / "app"
+    shutil.copytree(repository / "experiments" / "examples" / "quickstart_pytorch", app)
+    for diff in ("audit.diff", "number.diff"):
+        subprocess.run(["git", "apply", "--unsafe-paths", app / diff], cwd=app, check=True)
+    return app
+
+
+def federated(**sections):
+    return tiny_config(federation={"update": "weights", "learning_rate": 0.5, "rounds": 2}, **sections)
+
+
+def fed_avg():
+    return FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+
+
+def around(inner, folder, model=tiny, **facts):
+    return MaliciousServer.around(inner, folder, model, image_size=32, learning_rate=0.5, **facts)
+
+
+def anonymous(reply: Message):
+    """A client that has never heard of fl-sim."""
+    if reply.has_content() and "partition-id" in reply.content["metrics"]:
+        del reply.content["metrics"]["partition-id"]
+    return [reply]
+
+
+def test_two_lines_make_it_watched_and_one_tells_whose_updates_are_whose(repository):
+    folder = repository / "experiments" / "examples" / "quickstart_pytorch"
+    for diff, count in (("audit.diff", 2), ("number.diff", 1)):
+        lines = [line for line in (folder / diff).read_text().splitlines() if line[:3] not in ("+++", "---")]
+        assert [line[0] for line in lines if line[0] in "+-"] == ["+"] * count
+        walkthrough = (repository / "docs" / "somebody_elses_federation.md").read_text()
+        assert all(line in walkthrough for line in lines if line[0] == "+")
+
+
+def test_training_watched_from_outside_ends_in_the_same_parameters(tmp_path):
+    config = federated()
+    plain = train(fed_avg(), config, ShuffledGrid(config, 3, anonymous))
+    watched = train(around(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 3, anonymous))
+    left, right = plain.to_torch_state_dict(), watched.to_torch_state_dict()
+    assert list(left) == list(right)
+    for name, value in left.items():  # FedAvg samples nodes, and adds floats, in an order of its own
+        torch.testing.assert_close(right[name], value, rtol=1e-5, atol=1e-6)
+    store = CaptureStore(RunFolder(tmp_path / "run"))
+    assert store.finished_rounds() == [1, 2]
+    assert store.users(1) == store.users(2) == [0, 1, 2, 3]
+    nodes = [{row["user"]: row["node"] for row in store.replies(number)} for number in (1, 2)]
+    assert nodes[0] == nodes[1]  # a user keeps its number
+
+
+def test_nobody_is_asked_anything(tmp_path):
+    class Telling(ShuffledGrid):
+        asked: list[str] = []  # noqa: RUF012
+
+        def send_and_receive(self, messages, *, timeout=None):
+            messages = list(messages)
+            self.asked.extend(message.metadata.message_type for message in messages)
+            return super().send_and_receive(messages, timeout=timeout)
+
+    config = federated()
+    train(around(fed_avg(), tmp_path / "run"), config, Telling(config, 0, anonymous))
+    assert "query" not in Telling.asked
+
+
+def test_what_cannot_be_captured_still_reaches_the_strategy(tmp_path):
+    def spoiled(reply):
+        if reply.has_content() and "arrays" in reply.content and reply.content["metrics"]["partition-id"] == 1:
+            arrays = reply.content["arrays"].to_torch_state_dict()
+            reply.content["arrays"] = ArrayRecord({name: value * torch.nan for name, value in arrays.items()})
+        return [reply]
+
+    config = federated()
+    final = train(around(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 0, spoiled))
+    assert all(bool(value.isnan().all()) for value in final.to_torch_state_dict().values())  # as without the plugin
+    store = CaptureStore(RunFolder(tmp_path / "run"))
+    assert store.users(1) == [0, 2, 3]
+    assert "NaN" in store.rejected()[0]["reason"]
+
+
+def test_a_model_with_buffers_is_captured_in_every_round(tmp_path):
+    config = federated(model={"name": "tiny_faces:normed_net"})
+
+    def with_buffers(reply):  # as clients do that send their state dict; FedAvg makes floats of the counters
+        if reply.has_content() and "arrays" in reply.content:
+            sent = normed().state_dict()
+            arrays = reply.content["arrays"].to_torch_state_dict()
+            reply.content["arrays"] = ArrayRecord({name: arrays.get(name, sent[name]) for name in sent})
+        return [reply]
+
+    strategy = around(fed_avg(), tmp_path / "run", normed)
+    strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(normed().state_dict()), num_rounds=2)
+    store = CaptureStore(RunFolder(tmp_path / "run"))
+    assert store.users(1) == store.users(2) == [0, 1, 2, 3]
+    assert norm(store.observation(2, 0).gradient) > 0
+
+
+def test_mistakes_are_told_before_training_starts(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be found by its name"):
+        around(fed_avg(), tmp_path / "a", lambda: tiny())
+    with pytest.raises(ConfigError, match="does not take images"):
+        MaliciousServer.around(fed_avg(), tmp_path / "a", Net, image_size=48, learning_rate=0.1)
+    with pytest.raises(ConfigError, match="learning_rate 0"):
+        MaliciousServer.around(fed_avg(), tmp_path / "a", tiny, image_size=32, learning_rate=0)
+    assert not (tmp_path / "a").exists()
+    config = federated()
+    with pytest.raises(ConfigError, match="the server sends no 'conv1"):
+        train(around(fed_avg(), tmp_path / "b", Net), config)
+    train(around(fed_avg(), tmp_path / "c"), config)
+    with pytest.raises(ConfigError, match="earlier capture"):
+        around(fed_avg(), tmp_path / "c")
+
+
+@pytest.fixture
+def fl_sim(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fl-sim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_path):
+    run, photos, config = tmp_path / "run", tmp_path / "photos", federated()
+    train(around(fed_avg(), run), config)
+    people = open_dataset(Dataset(users=4, photos=2, image_size=32), 0)
+    for user in range(4):
+        (photos / str(user)).mkdir(parents=True)
+        (photos / str(user) / "photo.png").write_bytes(png(people.user(user).private.photos[0]))
+    command = ["audit", run, "--attack", "inverting_gradients", "-o", "steps=2", "--round", 1, "--json"]
+    code, out, err = fl_sim(*command)
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [(row["round"], row["user"]) for row in rows] == [(1, user) for user in range(4)]
+    assert "facial_similarity" not in rows[0]
+    assert not list(run.glob("audit-*.csv"))
+    sheet = run / "reconstructions" / "inverting_gradients.png"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    made = {path: path.stat().st_mtime_ns for path in run.glob("reconstructions/*/*/*")}
+    code, out, _ = fl_sim(*command, "--photos", photos)
+    assert {path: path.stat().st_mtime_ns for path in made} == made  # not attacked again
+    judged = pd.DataFrame(json.loads(out))
+    assert judged["facial_similarity"].between(-1, 1).all()
+    assert judged["rank"].between(1, 4).all()
+    assert set(judged["among"]) == {4}
+    code, _, err = fl_sim("audit", run, "--attack", "inverting_gradients", "-o", "steps=3", "--round", 1)
+    assert code == 2
+    assert "--label" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["nowhere"], "no audit.json"), (["run", "--round", "7"], "holds rounds [1, 2]")]
+)
+def test_an_audit_of_nothing_costs_one_sentence(fl_sim, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    train(around(fed_avg(), tmp_path / "run"), federated())
+    code, out, err = fl_sim("audit", *arguments)
+    assert (code, out) == (2, "")
+    assert told in " ".join(err.split())
+
+
+def test_a_perfect_picture_is_recognised(tmp_path):
+    run, people = RunFolder(tmp_path), open_dataset(Dataset(users=3, photos=4, image_size=32), 0)
+    photos = {user: people.user(user).private.photos for user in range(3)}
+    table = pd.DataFrame({"round": [1] * 3, "user": range(3), "matching_loss": 0.0, "seconds": 0.0})
+    for user in range(3):
+        found = Reconstruction(people.user(user).held_out.photos[:1], torch.ones(1), 0.0, 0.0)
+        write_reconstruction(run, "seen", 1, user, found, {})
+    judged = audit.measure(run, "seen", table, photos, synthetic())
+    assert judged["rank"].tolist() == [1, 1, 1]
+    assert (judged["facial_similarity"] > judged["others"] + 0.2).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_example_runs_on_flowers_engine_and_is_audited(example, flower_environment, tmp_path, monkeypatch, fl_sim):
+    run_app(flower_environment, example, tmp_path, 2)
+    run = RunFolder(tmp_path / "audit")
+    store = CaptureStore(run)
+    assert store.finished_rounds() == [1, 2]
+    assert store.users(1) == store.users(2) == [0, 1]
+    assert read(run).model == "pytorchexample.task:Net"
+    code, out, err = fl_sim("audit", run.root, "--attack", "inverting_gradients", "-o", "steps=2", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)) == 4
