@@ -25,6 +25,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 OBJECT_STORE = 100_000_000  # bytes; only jobs and one-line outcomes pass through it
 CONNECT = 10  # seconds to wait for a cluster that RAY_ADDRESS names
+INSTEAD = "give `-o workers.backend=local` to use processes of this machine instead"
 LONGEST_TEMPORARY = 30  # characters; Ray puts sockets below it, whose paths may have 107
 
 
@@ -45,7 +46,7 @@ class RayPool:
 
     def __init__(self, root: Path, workers: Workers) -> None:
         self._root = str(root.resolve())
-        self._ray, self._temporary = _connect(workers)
+        self._ray, self._temporary = connect(workers.count or cores(), INSTEAD)
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         # An actor that asks for more than the cluster has would wait for ever.
@@ -96,10 +97,12 @@ class RayPool:
             self._busy[actor.attempt.remote(job)] = (actor, job)
 
 
-def _connect(workers: Workers) -> tuple[Any, str | None]:
-    """The ray module, connected, and the temporary folder of a private cluster (None: somebody else's)."""
+def connect(cpus: int, instead: str) -> tuple[Any, str | None]:
+    """The ray module, connected, and the temporary folder of a private cluster (None: somebody else's).
+
+    A private cluster has `cpus` CPUs. ConfigError, which says what to do `instead`, if there is no Ray to be had.
+    """
     address = os.environ.get("RAY_ADDRESS") or "local"
-    instead = "give `-o workers.backend=local` to use processes of this machine instead"
     try:
         import ray
         import ray.exceptions
@@ -109,7 +112,7 @@ def _connect(workers: Workers) -> tuple[Any, str | None]:
     temporary = None
     if address == "local":
         private = {
-            "num_cpus": workers.count or cores(),
+            "num_cpus": cpus,
             "object_store_memory": OBJECT_STORE,
             "include_dashboard": False,
         }

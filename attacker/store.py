@@ -9,7 +9,7 @@ Every file is written under a temporary name, fsynced and renamed. Nothing is pi
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,10 @@ class Capture:
 class CaptureStore:
     """The captures of one run. Writing is for one process; reading is for any number at any time."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, keep: Collection[int] | None = None) -> None:
+        """`keep`: rounds whose updates and models are written to stay; None: all."""
         self.run = run
+        self._keep = keep
         self._index = run.captures / "index.jsonl"
         self._writer: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
@@ -127,7 +129,7 @@ class CaptureStore:
         write_atomically(path, _encode(parameters))
 
     def _write_round(self, server_round: int, captures: list[Capture], facts: Row, next_parameters: Update) -> None:
-        for capture in captures:
+        for capture in captures if self._kept(server_round) else ():
             if capture.update is not None and capture.user is not None:
                 about = {
                     "round": server_round,
@@ -148,6 +150,11 @@ class CaptureStore:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
             file.flush()
             os.fsync(file.fileno())
+        if server_round > 1 and not self._kept(server_round - 1):  # a resumed run starts from this round or the next
+            self.run.global_model(server_round - 1).unlink(missing_ok=True)
+
+    def _kept(self, server_round: int) -> bool:
+        return self._keep is None or server_round in self._keep
 
     # Read side
 

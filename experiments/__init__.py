@@ -1,0 +1,21 @@
+"""What is measured: controls, leakage, reports, studies, sweeps; and the results of runs as tables, `load_runs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.tables import Tables
+
+__all__ = ["load_runs"]
+
+
+def load_runs(*folders: Path | str) -> Tables:
+    """The runs in `folders` (run folders, or folders of them) as three DataFrames: runs, rounds, leakage.
+
+    The columns are told in experiments.tables. Raises ConfigError where there is no run.
+    """
+    from experiments import tables  # pandas takes a second to import; modules here are used without it
+
+    return tables.load(Path(folder) for folder in folders)

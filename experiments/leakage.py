@@ -8,6 +8,7 @@ only the column `seconds` is a measured time.
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -26,7 +27,7 @@ from experiments.controls import Exhibit, Guess, exhibits, prior_label, referenc
 from experiments.gallery import Gallery, build_gallery, check_size
 from experiments.senders import best_members, captures_by_user, group_of
 from fl_sim import accounting
-from fl_sim.config import Config
+from fl_sim.config import Config, Dataset, Leakage
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
@@ -247,9 +248,18 @@ class _Judgement:
 
 
 def _judges(config: Config) -> Judges:
-    embed, classify = embedders.open_embedder(config.leakage), attributes.open_classifier(config.leakage)
-    gallery = build_gallery(open_dataset(config.dataset, config.seed), embed, config.leakage.gallery_size)
+    looks = _looks(config.dataset.model_dump_json(), config.leakage.model_dump_json(), config.seed)
+    embed, classify, gallery = looks
     return Judges(embed, classify, attributes.names(classify), gallery, config)
+
+
+@lru_cache(maxsize=1)  # the cells of a sweep have them in common
+def _looks(dataset: str, judging: str, seed: int) -> tuple[embedders.Embedder, attributes.Classifier, Gallery]:
+    """Embedder, classifier and gallery for these sections of the config, as JSON."""
+    section = Leakage.model_validate_json(judging)
+    embed, classify = embedders.open_embedder(section), attributes.open_classifier(section)
+    people = open_dataset(Dataset.model_validate_json(dataset), seed)
+    return embed, classify, build_gallery(people, embed, section.gallery_size)
 
 
 def _attacks(run: RunFolder, captured: dict[int, list[int]]) -> dict[str, dict[str, Any]]:

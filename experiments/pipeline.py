@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -26,7 +27,7 @@ from clients.datasets import open_dataset
 from experiments import leakage
 from experiments.report import write_report
 from fl_sim import accounting
-from fl_sim.config import Config, ConfigError, Protocol, dump, load
+from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
@@ -83,18 +84,25 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
 
 def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
     """`run` or `attack`, whichever is left to do; neither where `folder` holds this very experiment in full."""
+    if finished(config, folder):
+        return Outcome(pd.read_parquet(folder.leakage), folder.report)
     if folder.config.exists():
         saved = _saved(folder)
-        whole = folder.report.exists() and folder.report.stat().st_mtime_ns >= folder.config.stat().st_mtime_ns
-        failed = (folder.reconstructions / "failed.json").exists()
-        same = _difference(saved, config, except_for=("workers",)) is None
-        same = same and saved.workers.attack_rounds == config.workers.attack_rounds
-        if whole and not failed and same:  # of all files the report is written last
-            return Outcome(pd.read_parquet(folder.leakage), folder.report)
         trained = len(CaptureStore(folder).finished_rounds()) == config.federation.rounds
         if trained and _difference(saved, config, except_for=AFTERWARDS) is None:
             return attack(folder, config, False, progress, note)
     return run(config, folder, progress, note)
+
+
+def finished(config: Config, folder: RunFolder) -> bool:
+    """Whether `folder` holds this very experiment in full: of all its files the report is written last."""
+    if not (folder.config.exists() and folder.report.exists() and folder.leakage.exists()):
+        return False
+    whole = folder.report.stat().st_mtime_ns >= folder.config.stat().st_mtime_ns
+    failed = (folder.reconstructions / "failed.json").exists()
+    saved = _saved(folder)
+    same = _difference(saved, config, except_for=("workers",)) is None
+    return whole and not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
 def preflight(config: Config, note: Callable[[str], None]) -> None:
@@ -247,9 +255,7 @@ def _stamp(folder: RunFolder, config: Config) -> None:
     dataset = open_dataset(config.dataset, config.seed)
     people = min(config.threat_model.public_people, dataset.num_public)
     if people and not folder.faces.exists() and _looks_at_faces(config):
-        with one_thread():
-            space = faces.fit(torch.cat([dataset.public(index).photos for index in range(people)]))
-        write_atomically(folder.faces, faces.encode(space))
+        write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
     if folder.manifest.exists():
         return
     write_manifest(
@@ -260,6 +266,14 @@ def _stamp(folder: RunFolder, config: Config) -> None:
         image_size=dataset.image_size,
         threat_model=threat_model(config),
     )
+
+
+@lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
+def _face_space(dataset: str, seed: int, people: int) -> bytes:
+    """What the first public people's photos tell of faces; `dataset` is its section of the config as JSON."""
+    opened = open_dataset(Dataset.model_validate_json(dataset), seed)
+    with one_thread():
+        return faces.encode(faces.fit(torch.cat([opened.public(index).photos for index in range(people)])))
 
 
 def _looks_at_faces(config: Config) -> bool:

@@ -124,9 +124,10 @@ def _signs(users: int) -> Values:
     """(ways, users) of +1 and -1: all ways, or a draw of them that is the same for the same number of users."""
     if users <= EXACT:
         bits = np.arange(2**users)[:, None] >> np.arange(users) & 1
-        return 1.0 - 2.0 * bits
-    drawn = np.random.default_rng(derive(0, "permutation", users)).integers(0, 2, (PERMUTATIONS, users))
-    return 1.0 - 2.0 * drawn
+    else:
+        bits = np.random.default_rng(derive(0, "permutation", users)).integers(0, 2, (PERMUTATIONS, users))
+    signs: Values = 1.0 - 2.0 * bits.astype(np.float64)
+    return signs
 
 
 def _number(value: float) -> float | None:

@@ -18,6 +18,7 @@ from fl_sim.commands import (
     invert,
     report,
     run,
+    sweep,
     train_attributes,
     train_identity,
     train_model,
@@ -38,6 +39,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("sweep")(sweep.sweep)
+app.command("frontier")(sweep.frontier)
 app.command("audit")(audit.audit)
 app.command("invert")(invert.invert)
 app.command("train-prior")(train_prior.train_prior)

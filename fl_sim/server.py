@@ -57,7 +57,8 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
     section = config.federation
     with one_thread():
         model = initial_model(config)
-        store = CaptureStore(run)
+        attacked = config.workers.attack_rounds
+        store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
         table = _finished(store, run)
         first = len(table) + 1
         store.forget_from(first)

@@ -75,6 +75,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         setup=tables.setup(material),
         threat_model=tables.threat_model(material),
         gallery=gallery(material, with_private_photos),
+        in_sweep=(run.root.parent / "sweep.toml").is_file(),
         config_text=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(run.report, page.encode())

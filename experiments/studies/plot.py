@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attacker import attacks
-from experiments.studies.study import Study
+from experiments.studies.study import Study, present
 
 METRICS = {"facial_similarity": "facial similarity", "rank1": "rank-1"}
 COLOURS = ("#1b5fae", "#b4510d", "#107a63", "#84409a", "#8c6a00")  # those of the report
@@ -42,8 +41,7 @@ def _curves(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
     for setting in settings:  # the attack as it stands in `base` is one point of its own curve
         for label in study.vary:
             own = (table["attack"] == label) & table["setting"].isna()
-            default = getattr(attacks.load(label, study.base["attacks"][label]).settings, setting, None)
-            table.loc[own, "value"] = str(default)
+            table.loc[own, "value"] = str(present(label, study.base["attacks"][label], setting))
     column = "value" if study.axis in settings else study.axis
     table = table[table[column].notna()].assign(**{column: lambda rows: rows[column].astype(str)})
     ticks, ordered = _ticks(table[column])

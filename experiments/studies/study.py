@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from attacker import attacks
+from experiments.studies import defended
 from fl_sim.config import Config, ConfigError, Section, parse, read
 
 HERE = Path(__file__).parent
@@ -23,12 +24,14 @@ class Study(Section):
     base: dict[str, Any] = Field({})
     """The config that all runs share."""
     cells: list[dict[str, Any]] = Field([{}], min_length=1)
-    """Runs one by one: the config keys in which each differs from `base`."""
+    """Runs one by one: the config keys in which each differs from `base`.
+
+    A cell's `defenses` may hold a list of strengths, which makes it several (experiments.studies.defended)."""
     grid: dict[str, Any] = Field({})
     """Config keys with a list of values each; every combination is a run, of every cell."""
     vary: dict[str, dict[str, list[Any]]] = Field({})
-    """Labels in `base.attacks` with settings and a list of values each; one setting at a time is changed, and
-    every change is one more attack in every run, labelled LABEL-SETTING-VALUE."""
+    """Labels in `base.attacks` with settings (or `knowledge`) and a list of values each; one at a time is changed,
+    and every change is one more attack in every run, labelled LABEL-SETTING-VALUE."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Cell:
     """One run."""
 
     name: str  # of its folder
-    keys: dict[str, Any]  # dotted config keys that the cells vary, with this one's values
+    keys: dict[str, Any]  # what the cells vary, with this one's values: dotted config keys, `defense` and `strength`
     config: Config
 
 
@@ -72,15 +75,20 @@ def variants(study: Study) -> list[Variant]:
     found = []
     for label, table in study.base["attacks"].items():
         found.append(Variant(label, label))
-        settings = attacks.load(label, table).settings
         for setting, values in study.vary.get(label, {}).items():
             for value in values:
-                if getattr(settings, setting, None) != value:
+                if present(label, table, setting) != value:
                     found.append(Variant(f"{label}-{setting}-{_word(value)}", label, setting, value))
     unknown = set(study.vary) - {variant.attack for variant in found}
     if unknown:
         raise ConfigError(f"vary.{min(unknown)} names no attack in base.attacks; add [base.attacks.{min(unknown)}]")
     return found
+
+
+def present(label: str, table: Mapping[str, Any], setting: str) -> Any:
+    """The value that a setting of an attack has as it stands in `base`; None if it has no such setting."""
+    attack = attacks.load(label, table)
+    return attack.knowledge if setting == "knowledge" else getattr(attack.settings, setting, None)
 
 
 def expand(name: str, study: Study) -> list[Cell]:
@@ -91,17 +99,26 @@ def expand(name: str, study: Study) -> list[Cell]:
         | ({variant.setting: variant.value} if variant.setting else {})
         for variant in variants(study)
     }
-    cells = []
-    for cell, point in product(study.cells, _points(study.grid)):
-        keys = {**dict(_leaves(cell)), **point}
-        word = "-".join(_word(value) for value in keys.values()) or "run"
-        table = {**study.base, "attacks": labels, "name": f"{name}/{word}"}
-        for key, value in keys.items():
+    changes = [
+        {**dict(_leaves(one)), **point}
+        for cell, point in product(study.cells, _points(study.grid))
+        for one in defended.strengths(cell)
+    ]
+    configs = []
+    for change in changes:
+        table = {**study.base, "attacks": labels}
+        for key, value in change.items():
             table = _with(table, key.split("."), value)
-        config = parse(Config, table)
-        for label, settings in config.attacks.items():
+        configs.append(parse(Config, table))
+        for label, settings in configs[-1].attacks.items():
             attacks.load(label, settings)
-        cells.append(Cell(word, keys, config))
+    cells = []
+    for change, config, (defense, strength) in zip(changes, configs, defended.called(configs), strict=True):
+        keys = {key: value for key, value in change.items() if not _defends(key)}
+        if len(keys) < len(change):
+            keys = {"defense": defense, "strength": strength, **keys}
+        word = "-".join(_word(value) for value in keys.values() if value != "") or "run"
+        cells.append(Cell(word, keys, config.model_copy(update={"name": f"{name}/{word}"})))
     names = [cell.name for cell in cells]
     twice = next((one for one in names if names.count(one) > 1), None)
     if twice is not None:
@@ -109,6 +126,10 @@ def expand(name: str, study: Study) -> list[Cell]:
     if study.axis not in {"cell", "round", *(key for cell in cells for key in cell.keys), *_settings(study)}:
         raise ConfigError(f"axis is {study.axis!r}, which nothing varies; give a varied key or setting, cell, or round")
     return cells
+
+
+def _defends(key: str) -> bool:
+    return key == "defenses" or key.startswith("protocol.")
 
 
 def _settings(study: Study) -> set[str]:
