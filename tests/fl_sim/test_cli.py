@@ -21,7 +21,8 @@ def fl_sim(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "attack", "report", "train-prior", "train-identity", "train-model", "faces", "doctor"]
+    "command",
+    ["run", "attack", "report", "audit", "invert", "train-prior", "train-identity", "train-model", "faces", "doctor"],
 )
 def test_every_command_explains_itself(fl_sim, command):
     code, out, _ = fl_sim(command, "--help")

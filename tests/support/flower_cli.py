@@ -39,9 +39,11 @@ def _superlink(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     """What `flwr run` would start itself, but it waits no more than 15 seconds, which a busy machine exceeds."""
     port = environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
     command = [FLWR.parent / "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += ["--host", "127.0.0.1", "--port", port]
+    command += ["--host", "127.0.0.1", "--port", port, "--database", folder / "superlink.db"]
     with (folder / "superlink.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
