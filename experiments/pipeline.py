@@ -28,6 +28,7 @@ from experiments import leakage
 from experiments.report import write_report
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
+from fl_sim.deployment.flower import Connection
 from fl_sim.runs import RunFolder, write_atomically, write_manifest
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
@@ -48,11 +49,18 @@ class Outcome:
     problems: list[str] = field(default_factory=list)  # one sentence each: attacks that failed
 
 
-def run(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
+def run(
+    config: Config,
+    folder: RunFolder,
+    progress: Progress,
+    note: Callable[[str], None],
+    superlink: Connection | None = None,
+) -> Outcome:
     """Run the whole experiment in `folder`, taking up what is already there.
 
     `note` is told what the user should know before the attacks start. Raises ConfigError, before anything
-    is written, for whatever cannot work.
+    is written, for whatever cannot work. `superlink` is where the engine `deployment` trains; None: what `fl-sim up`
+    has started.
     """
     preflight(config, note)
     _claim(config, folder)
@@ -60,7 +68,7 @@ def run(config: Config, folder: RunFolder, progress: Progress, note: Callable[[s
     from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
     with _dispatcher(folder, config, progress, follow=True) as dispatch:
-        run_federation(config, folder, lambda done, total: progress("rounds", done, total))
+        run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
     return _judge(folder, config, progress, dispatch)
 
 

@@ -6,6 +6,7 @@ EVALUATE  the model in, loss and accuracy on the user's held-out photos out
 QUERY     the partition id, which Flower's message metadata does not carry
 """
 
+import tomllib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from clients.defenses.mods import client_mods, wrap
 from clients.training import Private, Training, training_of
 from clients.user import FaceDataset, Faces, User
 from fl_sim import models, seeds
-from fl_sim.config import Config, load
+from fl_sim.config import Config, load, parse
 from fl_sim.secure_aggregation import masked
 from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
@@ -146,13 +147,20 @@ def _user(key: str, partition: int) -> User:
 
 
 def config_file(context: Context) -> Config:
-    """The config that the run config of `flwr run` names, relative to the app if it is not a full path."""
+    """The config that the run config of `flwr run` holds as text, or names: relative to the app, or a full path."""
+    if "toml" in context.run_config:
+        return _parse(str(context.run_config["toml"]))
     return _load(str(Path(__file__).parents[1] / str(context.run_config["config"])))
 
 
 @lru_cache(maxsize=1)
 def _load(path: str) -> Config:
     return load(Path(path))
+
+
+@lru_cache(maxsize=1)
+def _parse(text: str) -> Config:
+    return parse(Config, tomllib.loads(text))
 
 
 app = client_app(config_file)

@@ -67,8 +67,8 @@ class Model(Section):
 
 
 class Federation(Section):
-    engine: Literal["simulation", "inprocess"] = "simulation"
-    """Flower's Ray simulation, or all clients in this process. The results are the same."""
+    engine: Literal["simulation", "inprocess", "deployment"] = "simulation"
+    """Flower's Ray simulation, all clients in this process, or a running SuperLink. The results are the same."""
     rounds: Annotated[int, Field(ge=1)] = 3
     """Each user sends one update a round."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1

@@ -7,7 +7,6 @@ same ServerApp for `flwr run .`, whose run config names the config file and the 
 import io
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -22,26 +21,33 @@ from clients.defenses import load_all
 from fl_sim import accounting, engines, models, protocol, seeds
 from fl_sim.client import client_app, config_file
 from fl_sim.config import Config, ConfigError, dump
+from fl_sim.deployment.flower import Connection, find
+from fl_sim.engines import deployment
+from fl_sim.engines.deployment import Progress
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model
 
-Progress = Callable[[int, int], None]  # (finished rounds, all rounds)
 
-
-def run_federation(config: Config, run: RunFolder, progress: Progress | None = None) -> None:
+def run_federation(
+    config: Config, run: RunFolder, progress: Progress | None = None, superlink: Connection | None = None
+) -> None:
     """Train for the configured rounds, capturing all replies into `run`; continues a run that was stopped.
 
     Writes captures/ and rounds.parquet. Raises ConfigError for a mistake in the config before anything
-    starts, and whatever stops the server later.
+    starts, and whatever stops the server later. `superlink` is where the engine `deployment` runs; None: what
+    `fl-sim up` has started.
     """
     load_all(config.defenses)  # a mistyped defense is an error now, not an error reply of every user
     initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
     protocol.check(config)
-    rounds = config.federation.rounds
-    if len(_finished(CaptureStore(run), run)) >= rounds:  # nothing to train, so no engine to start
+    section = config.federation
+    if len(_finished(CaptureStore(run), run)) >= section.rounds:  # nothing to train, so no engine to start
         if progress is not None:
-            progress(rounds, rounds)
+            progress(section.rounds, section.rounds)
+        return
+    if section.engine == "deployment":
+        deployment.run(config, run, superlink or find(None), progress)
         return
     server = ServerApp()
 
@@ -49,7 +55,7 @@ def run_federation(config: Config, run: RunFolder, progress: Progress | None = N
     def main(grid: Grid, context: Context) -> None:
         federate(grid, config, run, progress)
 
-    engines.run(config.federation.engine, server, client_app(lambda context: config), config.dataset.users)
+    engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users)
 
 
 def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
@@ -149,4 +155,5 @@ def main(grid: Grid, context: Context) -> None:
     if run.config.exists() and run.config.read_bytes() != text:
         raise ConfigError(f"{run.root} holds a run with another config; give this one another name in its config file")
     write_atomically(run.config, text)
+    deployment.await_users(grid, config.dataset.users, config.federation.timeout)
     federate(grid, config, run)
