@@ -14,24 +14,24 @@ from fl_sim.commands import (
     attack,
     audit,
     doctor,
+    down,
     faces,
     invert,
     report,
-    down,
     run,
     sweep,
     train_attributes,
     train_identity,
     train_model,
     train_prior,
+    up,
 )
 from fl_sim.config import ConfigError
 from fl_sim.console import messages
-    up,
+from fl_sim.deployment import DeploymentError
 
 app = typer.Typer(
     no_args_is_help=True,
-from fl_sim.deployment import DeploymentError
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure how much of a person leaks from federated learning.\n\n"
@@ -46,11 +46,11 @@ app.command("sweep")(sweep.sweep)
 app.command("frontier")(sweep.frontier)
 app.command("audit")(audit.audit)
 app.command("invert")(invert.invert)
+app.command("up")(up.up)
+app.command("down")(down.down)
 app.command("train-prior")(train_prior.train_prior)
 app.command("train-identity")(train_identity.train_identity)
 app.command("train-model")(train_model.train_model)
-app.command("up")(up.up)
-app.command("down")(down.down)
 app.command("train-attributes")(train_attributes.train_attributes)
 app.command("faces")(faces.faces)
 app.command("doctor")(doctor.doctor)
@@ -62,11 +62,11 @@ def main() -> None:
         app()
     except (ConfigError, ValueError) as error:
         _fail(str(error), 2)
+    except DeploymentError as error:
+        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("stopped; give the same command again to go on from here", 130)
     except OSError as error:
-    except DeploymentError as error:
-        _fail(str(error), 1)
         _fail(
             f"{error.strerror or error}: {error.filename or ''}; free or mend it, then give the same command again", 1
         )
