@@ -255,8 +255,8 @@ class MaliciousServer(Strategy):
         if len(records) != 1:
             return self._no_update(node, "rejected", f"the reply holds {len(records)} array records, expected 1", reply)
         if not self.only_watch and self._record not in records:
-            reason = f"the array record is called {next(iter(records))!r}, expected {self._record!r}"
-            return self._no_update(node, "rejected", reason, reply)
+            called = f"the array record is called {next(iter(records))!r}, expected {self._record!r}"
+            return self._no_update(node, "rejected", called, reply)
         try:
             received: Update = dict(next(iter(records.values())).to_torch_state_dict())
             statistics: Update = dict(beside.to_torch_state_dict())
