@@ -6,6 +6,7 @@ containers, and the engine `deployment` runs experiments on it. All that it need
 STATE/public/ca.crt                              whom all sides trust
       superlink/{tls.key,tls.crt,superexec.secret}   what the SuperLink is known by
       nodes/user-0000{,.pub}                     what the SuperNode of each user is known by
+      ray/token                                  who knows it may use the Ray cluster of docker-compose.yml
       flower/  connections/                      homes of Flower's programs
       logs/NAME.log  deployment.json             what `fl-sim up` has started
 """
@@ -40,6 +41,10 @@ class State:
     @property
     def superexec_secret(self) -> Path:
         return self.root / "superlink" / "superexec.secret"
+
+    @property
+    def ray_token(self) -> Path:
+        return self.root / "ray" / "token"
 
     @property
     def record(self) -> Path:

@@ -32,7 +32,7 @@ LOOPBACK = ("localhost", "127.0.0.1")  # always among the names; the SuperLink's
 
 
 def make(state: State, users: int, hosts: Sequence[str]) -> None:
-    """Write an authority, the SuperLink's certificate for `hosts` and loopback, its secret, and `users` node keys."""
+    """Write an authority, the SuperLink's certificate for `hosts` and loopback, secrets, and `users` node keys."""
     for stale in state.node_keys():
         stale.unlink(missing_ok=True)
         stale.with_suffix(".pub").unlink()
@@ -43,6 +43,7 @@ def make(state: State, users: int, hosts: Sequence[str]) -> None:
     write_atomically(state.tls_certificate, certificate.public_bytes(serialization.Encoding.PEM))
     write_atomically(state.tls_key, _private(server, serialization.PrivateFormat.PKCS8))
     write_atomically(state.superexec_secret, secrets.token_hex(32).encode())
+    write_atomically(state.ray_token, secrets.token_hex(32).encode())
     for user in range(users):
         key = ec.generate_private_key(ec.SECP384R1())
         write_atomically(state.node_key(user), _private(key, serialization.PrivateFormat.OpenSSH))

@@ -1,16 +1,13 @@
 """`fl-sim up` and `fl-sim down`: a deployment of native processes on loopback, TLS and node authentication on."""
 
 import socket
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from fl_sim.config import ConfigError
 from fl_sim.deployment import DeploymentError, State, certificates, node, processes
 from fl_sim.deployment.flower import Connection, connect
+from fl_sim.deployment.health import healthy
 from fl_sim.deployment.processes import Deployment, Process
 from fl_sim.deployment.programs import program
 
@@ -44,12 +41,12 @@ def up(state: State, users: int, port: int, progress: Callable[[str], None]) -> 
     try:
         superlink = start("superlink", superlink_command(state, HOST, port))
         progress("the SuperLink starts")
-        _await(lambda: healthy(f"https://{address}", state.authority), state, [superlink], PATIENCE)
+        _await(lambda: healthy(f"https://{address}", state), state, [superlink], PATIENCE)
         start("superexec", superexec_command(state, address))
         progress(f"registers {users} keys and starts {users} SuperNodes")
         register(state, connection)
         for user in range(users):
-            start(f"user-{user:04d}", node.command(state, address, user, users))
+            start(f"user-{user:04d}", node.command(state, address, user, users, _free_port()))
         _await(lambda: online(connection) == users, state, started, PATIENCE + users * PATIENCE_PER_NODE)
     except BaseException:
         down(state)
@@ -106,14 +103,12 @@ def online(connection: Connection) -> int:
     return sum(one["status"] == "online" for one in connection.ask("supernode", "ls")["nodes"])
 
 
-def healthy(url: str, authority: Path) -> bool:
-    """Whether the server at `url` answers, with a certificate that `authority` vouches for."""
-    trust = ssl.create_default_context(cafile=str(authority))
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5, context=trust) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
+def _free_port() -> int:
+    """A port of loopback on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _taken(port: int) -> bool:
