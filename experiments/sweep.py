@@ -28,7 +28,7 @@ from experiments import pipeline, tables
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
-from fl_sim.config import Config, ConfigError, load
+from fl_sim.config import Config, ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
 Progress = Callable[[str, int, int], None]
@@ -97,6 +97,7 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, list[st
 
     # Workers inherit it: they must find what this process finds, a third party's defense too.
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # cells ask for no GPU, but their attack workers may use one
     ray, temporary = connect(min(cores(), len(cells)), INSTEAD)
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)
     try:
@@ -127,7 +128,7 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     run = RunFolder(folder / cell.name)
     table = pd.read_parquet(run.leakage)
     labels = {variant.label: variant.attack for variant in variants(study)}
-    known = {label: str(settings.get("knowledge", "none")) for label, settings in load(run.config).attacks.items()}
+    known = {label: str(settings.get("knowledge", "none")) for label, settings in cell.config.attacks.items()}
     table = table[table["attack"].isin(labels)]  # not what somebody attacked it with besides
     keys = {key: str(value) for key, value in cell.keys.items() if key != "seed"}
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}

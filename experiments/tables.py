@@ -20,6 +20,8 @@ from fl_sim.config import Config, ConfigError
 from fl_sim.config import load as load_config
 from fl_sim.runs import RunFolder
 
+FIGURES = ("accuracy", "loss", "epsilon", "delta")  # of runs; null where there is none
+
 
 class Tables(NamedTuple):
     runs: pd.DataFrame
@@ -34,7 +36,7 @@ def load(folders: Iterable[Path]) -> Tables:
     rounds = {root: _read(RunFolder(root).rounds) for root in roots}
     found = [_row(root, config, rounds[root]) for root, config in configs.items()]
     return Tables(
-        pd.DataFrame(found).sort_values("run", ignore_index=True),
+        pd.DataFrame(found).astype(dict.fromkeys(FIGURES, "float64")).sort_values("run", ignore_index=True),
         _joined([table.assign(run=configs[root].name) for root, table in rounds.items()]),
         _joined([_read(RunFolder(root).leakage) for root in roots]),
     )

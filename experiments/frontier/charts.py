@@ -139,7 +139,7 @@ def _y(scale: svg.Scale, level: Level) -> float:
 def _heights(found: Sequence[Point]) -> svg.Scale:
     """The axis of leakage, the same for all charts."""
     ends = [end for one in found for level in one.levels for end in (level.leakage["low"], level.leakage["high"])]
-    return svg.covering([end for end in ends if end is not None], (0, 1))
+    return svg.covering([end for end in ends if end is not None], (0, 1), about=6)
 
 
 def _axis(strengths: Sequence[str]) -> tuple[str, list[str]]:

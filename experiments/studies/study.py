@@ -101,8 +101,8 @@ def expand(name: str, study: Study) -> list[Cell]:
     }
     changes = [
         {**dict(_leaves(one)), **point}
-        for cell, point in product(study.cells, _points(study.grid))
-        for one in defended.strengths(cell)
+        for cell in study.cells
+        for one, point in product(defended.strengths(cell), _points(study.grid))
     ]
     configs = []
     for change in changes:

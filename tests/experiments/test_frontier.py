@@ -1,0 +1,126 @@
+"""The frontier of a sweep: the strongest attacker counts, and the words say what the table holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+from browser import PROGRAM, Browser
+from fake_sweep import LEAKS, fake_sweep
+
+from experiments.frontier import rows, write_frontier
+from experiments.frontier.points import Point, adapting, less_than, points, series, undefended
+from experiments.frontier.words import answers
+from experiments.report import svg
+from fl_sim.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Point]:
+    return points(fake_sweep())
+
+
+def test_a_defense_is_as_good_as_it_is_against_the_strongest_attacker(found: list[Point]) -> None:
+    for one, (levels, accuracy, _) in zip(found, LEAKS.values(), strict=True):
+        assert one.accuracy == accuracy
+        assert one.strongest.leakage["mean"] == pytest.approx(max(levels) / 0.9, abs=0.05)
+        for known, level in zip(("none", "mechanism", "parameters"), levels, strict=True):
+            at = one.knowing(known)
+            assert at is not None
+            assert at.leakage["mean"] == pytest.approx(level / 0.9, abs=0.05)
+            assert at.leakage["mean"] <= one.strongest.leakage["mean"]
+
+
+def test_leakage_does_not_depend_on_the_order_of_rows_and_seeds_are_more_people(found: list[Point]) -> None:
+    table = fake_sweep()
+    mixed = {one.name: one for one in points(table.sample(frac=1, random_state=1))}
+    for one in found:
+        assert mixed[one.name].strongest.leakage == one.strongest.leakage
+    twice = points(fake_sweep(seeds=2))
+    assert [one.users for one in twice] == [20] * len(LEAKS)
+    assert [len(one.cells) for one in twice] == [2] * len(LEAKS)
+
+
+def test_chance_is_what_guessing_gives(found: list[Point]) -> None:
+    assert [one.at_chance for one in found] == [False, False, False, False, True]
+    table = fake_sweep(users=16)
+    last = (table["strength"] == "std 1.0") & (table["arm"] == "attack") & (table["label"] == "attack")
+    table.loc[last & (table["user"] == 0), "rank"] = 1  # one of 16 among 100 people: chance names one in every seven
+    assert points(table)[-1].at_chance
+    table.loc[last & (table["user"] == 1), "rank"] = 1
+    assert not points(table)[-1].at_chance
+
+
+def test_pairs_are_of_the_same_people_and_knowing_is_worth_what_it_adds(found: list[Point]) -> None:
+    bare = undefended(found)
+    assert bare is not None
+    noise = found[-1]
+    compared = less_than(noise.strongest, bare.strongest)
+    assert compared["p"] == 2**-10  # of ten users every one leaks less
+    assert compared["difference"]["mean"] == pytest.approx(0.8, abs=0.05)
+    assert less_than(bare.strongest, noise.strongest)["p"] == 1.0
+    blind = adapting(found[2])
+    assert blind is not None
+    assert blind["difference"]["mean"] == pytest.approx(0.6, abs=0.05)
+
+
+def test_the_words_answer_the_three_questions(found: list[Point]) -> None:
+    said = answers(found)
+    chance, cost, adapted, sure = (text for _, text in said.paragraphs)
+    assert "noise std 1.0: accuracy 0.20 instead of 0.90" in said.headline
+    assert "noise at std 1.0" in chance
+    assert "At none of the strengths tried: blind" in chance
+    assert "noise std 1.0 0.20" in cost
+    assert "blind keep 0.01 leaks" in adapted
+    assert adapted.count("leaks") == 1  # a gain that is small, or likely chance, is not told
+    assert "10 users" in sure
+    nothing = answers([one for one in found if one.defense != "noise"])
+    assert nothing.headline.startswith("No defense tried")
+
+
+def test_rows_are_json(found: list[Point]) -> None:
+    made = rows(found)
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert made[2]["strongest"]["knowledge"] == "parameters"
+
+
+def test_markers_tell_all_defenses_apart() -> None:
+    from experiments.frontier.charts import look
+
+    looks = [(shape % svg.SERIES, kind) for shape, kind in map(look, range(svg.SERIES**2))]
+    assert len(set(looks)) == svg.SERIES**2
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweeps") / "made"
+    folder.mkdir()
+    fake_sweep().to_parquet(folder / "sweep.parquet")
+    (folder / "sweep.toml").write_text('title = "Made up"\n')
+    for cell in fake_sweep()["cell"].unique():
+        (folder / cell).mkdir()
+        (folder / cell / "config.toml").write_text("[dataset]\nusers = 10\nphotos = 2\nimage_size = 32\n")
+    return write_frontier(folder)[0]
+
+
+def test_the_page_holds_every_point_and_leads_to_its_run(page: Path, found: list[Point]) -> None:
+    text = page.read_text()
+    for one in found:
+        assert f'href="{one.cells[0]}/report.html"' in text
+    assert all(name in text for name in series(found))
+    assert "no reconstruction" in text  # the pictures were tidied up
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_a_folder_that_is_no_sweep_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no sweep.parquet"):
+        write_frontier(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium here; install Debian's chromium package to run this")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_nothing_fails_and_nothing_leaves_the_page(page: Path, width: int) -> None:
+    with Browser(width) as browser:
+        browser.open(page)
+        assert browser.problems == []
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")

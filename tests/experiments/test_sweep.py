@@ -1,0 +1,146 @@
+"""Sweeps: what a file asks for, what is not done twice, what fails and what the table then holds."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_run import fake_run
+
+from experiments import pipeline, sweep
+from experiments.studies.defended import called, strengths
+from experiments.studies.study import Study, expand, open_study, variants
+from fl_sim.config import Config, ConfigError, parse
+from fl_sim.runs import RunFolder
+
+TINY = """
+title = "A try"
+cells = [
+  {defenses = []},
+  {defenses = [{name = "clip", max_norm = 1.0}, {name = "prune", keep = [0.5, 0.1]}]},
+]
+[grid]
+seed = [0, 1]
+[vary.user_diffusion]
+knowledge = ["none", "mechanism", "parameters"]
+[base.dataset]
+users = 2
+photos = 2
+image_size = 32
+[base.attacks.user_diffusion]
+[base.attacks.prior_only]
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "try.toml").write_text(TINY)
+    return open_study(str(tmp_path / "try.toml"))[1]
+
+
+@pytest.fixture
+def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cells that were run, in order; a cell leaves what a finished run does, `prune-keep_0.1` of seed 1 fails."""
+    ran: list[str] = []
+
+    def complete(config: Config, folder: RunFolder, *rest: object) -> pipeline.Outcome:
+        ran.append(folder.name)
+        if folder.name.endswith("keep_0.1-1"):
+            raise RuntimeError("out\nof memory")
+        made = fake_run(folder.root, users=2, rounds=2, photos=2)
+        table = pd.read_parquet(made.leakage).query("attack == 'user_diffusion'")
+        more = [table.assign(attack=label) for label in config.attacks if label != "prior_only"]
+        pd.concat(more, ignore_index=True).assign(seed=config.seed).to_parquet(made.leakage)
+        made.report.write_text("done")
+        return pipeline.Outcome(table, made.report)
+
+    monkeypatch.setattr(pipeline, "complete", complete)
+    monkeypatch.setattr(pipeline, "finished", lambda config, folder: folder.report.exists())
+    monkeypatch.setattr(pipeline, "preflight", lambda config, note: note("once"))
+    return ran
+
+
+def run(study: Study, runs: Path) -> tuple[sweep.Sweep, list[tuple[int, int]], list[str]]:
+    seen: list[tuple[int, int]] = []
+    told: list[str] = []
+    done = sweep.run("try", study, runs, "local", lambda stage, done, total: seen.append((done, total)), told.append)
+    return done, seen, told
+
+
+def test_a_list_of_strengths_is_a_run_each_and_cells_are_called_by_what_differs(study: Study) -> None:
+    cells = expand("try", study)
+    assert [cell.name for cell in cells] == [
+        "none-0", "none-1", "clip+prune-keep_0.5-0", "clip+prune-keep_0.5-1", "clip+prune-keep_0.1-0",
+        "clip+prune-keep_0.1-1",
+    ]  # fmt: skip
+    assert cells[4].config.defenses == [{"name": "clip", "max_norm": 1.0}, {"name": "prune", "keep": 0.1}]
+    assert cells[4].keys == {"defense": "clip+prune", "strength": "keep 0.1", "seed": 0}
+    assert cells[4].config.name == "try/clip+prune-keep_0.1-0"
+
+
+def test_what_the_attacker_knows_is_an_attack_more_in_each_run_and_nothing_is_no_second_one(study: Study) -> None:
+    labels = [variant.label for variant in variants(study)]
+    assert labels == ["user_diffusion", "user_diffusion-knowledge-mechanism", "user_diffusion-knowledge-parameters",
+                      "prior_only"]  # fmt: skip
+    known = expand("try", study)[0].config.attacks["user_diffusion-knowledge-mechanism"]
+    assert known == {"name": "user_diffusion", "knowledge": "mechanism"}
+
+
+def test_several_lists_of_strengths_in_one_cell_are_refused() -> None:
+    chain = [{"name": "clip", "max_norm": [1.0, 2.0]}, {"name": "prune", "keep": [0.1, 0.2]}]
+    with pytest.raises(ConfigError, match=r"clip.max_norm and prune.keep"):
+        strengths({"defenses": chain})
+    assert strengths({"dataset.users": 3}) == [{"dataset.users": 3}]
+
+
+def test_the_protocol_defends_too() -> None:
+    protocol = {"differential_privacy": "server_fixed", "clipping_norm": 0.5}
+    configs = [parse(Config, {"protocol": {**protocol, "noise_multiplier": z}}) for z in (1.0, 2.0)]
+    configs.append(parse(Config, {"protocol": {"secure_aggregation": 4}}))
+    assert called(configs) == [
+        ("dp_server_fixed", "noise_multiplier 1.0"), ("dp_server_fixed", "noise_multiplier 2.0"),
+        ("secure_aggregation", ""),
+    ]  # fmt: skip
+
+
+def test_a_failed_cell_is_named_the_others_go_on_and_what_is_finished_is_not_run_again(
+    study: Study, tmp_path: Path, worlds: list[str]
+) -> None:
+    done, seen, told = run(study, tmp_path)
+    assert len(worlds) == 6
+    assert done.problems == ["clip+prune-keep_0.1-1: RuntimeError: out of memory"]
+    assert seen == [(number, 6) for number in range(7)]
+    assert told == ["once"]
+    worlds.clear()
+    again, seen, _ = run(study, tmp_path)
+    assert worlds == ["clip+prune-keep_0.1-1"]
+    assert seen == [(5, 6), (6, 6)]
+    assert len(again.problems) == 1
+    pd.testing.assert_frame_equal(done.table, again.table)
+
+
+def test_the_table_has_every_measurement_of_every_cell_once(study: Study, tmp_path: Path, worlds: list[str]) -> None:
+    table = run(study, tmp_path)[0].table
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "try" / "sweep.parquet"), table)
+    keys = ["cell", "seed", "round", "user", "label", "arm"]
+    assert len(table) == len(table[keys].drop_duplicates())
+    assert set(table["cell"]) == {cell.name for cell in expand("try", study)} - {"clip+prune-keep_0.1-1"}
+    assert dict(zip(table["label"], table["knowledge"], strict=True)) == {
+        "user_diffusion": "none", "user_diffusion-knowledge-mechanism": "mechanism",
+        "user_diffusion-knowledge-parameters": "parameters",
+    }  # fmt: skip
+    assert set(table["attack"]) == {"user_diffusion"}
+    accuracy = pd.read_parquet(tmp_path / "try" / "none-0" / "rounds.parquet")["accuracy"].iloc[-1]
+    assert set(table["accuracy"]) == {accuracy}
+    assert set(table.loc[table["defense"] == "clip+prune", "strength"]) == {"keep 0.5", "keep 0.1"}
+    assert table["epsilon"].isna().all()
+
+
+def test_a_cell_takes_one_cpu_whatever_the_base_says(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(pipeline, "preflight", lambda config, note: seen.append(config))
+    monkeypatch.setattr(sweep, "run_cell", lambda config, folder: ["not run"])
+    assert run(study, tmp_path)[0].table.empty
+    assert {config.federation.engine for config in seen} == {"inprocess"}
+    assert {(config.workers.backend, config.workers.count) for config in seen} == {("local", 1)}
