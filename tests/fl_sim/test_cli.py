@@ -22,7 +22,20 @@ def fl_sim(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "attack", "report", "audit", "invert", "train-prior", "train-identity", "train-model", "faces", "doctor"],
+    [
+        "run",
+        "attack",
+        "report",
+        "sweep",
+        "frontier",
+        "audit",
+        "invert",
+        "train-prior",
+        "train-identity",
+        "train-model",
+        "faces",
+        "doctor",
+    ],  # fmt: skip
 )
 def test_every_command_explains_itself(fl_sim, command):
     code, out, _ = fl_sim(command, "--help")
@@ -42,11 +55,15 @@ def test_every_command_explains_itself(fl_sim, command):
         (["run", "-o", "attacks.user_diffusion.step=3"], "did you mean 'steps'?"),
         (["run", "-o", "attacks.user_diffusion.prior=./nowhere"], "neither a folder nor a hub name"),
         (["run", "-o", "leakage.embedder=onnx"], "leakage.embedder_path"),
-        (["run", "--engine", "deployment"], "flwr run"),
+        (["run", "--engine", "deployment"], "start one with fl-sim up --users N"),
         (["run", "--engine", "nonsense"], "federation.engine"),
         (["run", "--config", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["attack", "nowhere"], "no run folder"),
         (["report", "nowhere"], "no run folder"),
+        (["sweep", "nowhere"], "there is no study 'nowhere'"),
+        (["sweep", "defenses_quick", "--workers", "slurm"], "choose ray or local"),
+        (["sweep", "defenses_quick", "-o", "base.dataset.user=3"], "did you mean 'users'?"),
+        (["frontier", "nowhere"], "no sweep.parquet"),
         (["faces", "-o", "dataset.users=0"], "dataset.users"),
     ],
 )
