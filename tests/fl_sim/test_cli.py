@@ -35,7 +35,7 @@ def fl_sim(monkeypatch, capsys):
         "train-model",
         "faces",
         "doctor",
-    ],  # fmt: skip
+    ],
 )
 def test_every_command_explains_itself(fl_sim, command):
     code, out, _ = fl_sim(command, "--help")
