@@ -68,6 +68,8 @@ STARTS_PROCESSES = {
     "test_end_to_end",
     "test_report_browser",
     "test_cli",
+    "test_up_down",
+    "test_compose",
 }
 
 

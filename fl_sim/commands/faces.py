@@ -21,5 +21,7 @@ def faces(
     from clients.sheet import draw_sheet
 
     settings = load(config, override or [])
-    draw_sheet(open_dataset(settings.dataset, settings.seed), users, photos).save(out)
+    sheet = draw_sheet(open_dataset(settings.dataset, settings.seed), users, photos)
+    out.touch(mode=0o600)  # private photos, for their owner alone
+    sheet.save(out)
     print(out)
