@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from attacker.prior import resize
+from fl_sim.tensors import DamagedFile, read_tensors
 
 COMPONENTS = 400  # of photos of 64 px these hold about 96 % of the variance
 
@@ -73,5 +74,7 @@ def read(path: Path) -> FaceSpace | None:
     """What `encode` wrote; None if there is no such file."""
     if not path.exists():
         return None
-    found = load_file(path)
+    found, _ = read_tensors(path)
+    if not {"mean", "components", "deviations"} <= found.keys():
+        raise DamagedFile(f"{path} is no face space; remove it and give the command again, which writes it anew")
     return FaceSpace(found["mean"], found["components"].float(), found["deviations"])

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from attacker import attacks, faces
@@ -26,10 +25,11 @@ from attacker.attacks import Attack, Attacker
 from attacker.faces import FaceSpace
 from attacker.observation import Observation
 from attacker.prior import Prior, load_prior
-from attacker.store import CaptureStore, write_reconstruction
+from attacker.store import CaptureStore, read_attack_table, write_reconstruction
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, read_manifest
+from fl_sim.tensors import DamagedFile, check
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
     """
     done = True
     for user in job.users:
-        path = run.reconstruction(job.label, job.server_round, user)
-        if not path.exists():
+        try:
+            found = read_attack_table(run, job.label, job.server_round, user)
+        except (DamagedFile, ValueError):  # as good as none
+            found = None
+        if not found:
             done = False
             continue
-        with safe_open(path, framework="pt") as file:
-            found = json.loads(file.metadata()["attack"])
         wanted = recipe(run, config, attack, job.server_round, user)
         if found == wanted:
             continue
@@ -96,6 +97,7 @@ def _earlier(attack: Attack) -> int:
 
 def _digest(path: Path) -> str:
     """SHA-256 of the content of a safetensors file, whatever order its writer put the header in."""
+    check(path)
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")  # the format: header size, JSON header, tensors
     header = json.dumps(json.loads(data[8:start]), sort_keys=True)
@@ -133,7 +135,13 @@ class Workbench:
 
     @cached_property
     def num_classes(self) -> int:
-        return int(read_manifest(self.run)["num_classes"])
+        classes = read_manifest(self.run).get("num_classes")
+        if not isinstance(classes, int):
+            raise ConfigError(
+                f"{self.run.manifest} does not say num_classes, so another version wrote it; remove it and give "
+                "fl-sim attack again, which writes it anew"
+            )
+        return classes
 
     @cached_property
     def model(self) -> nn.Module:

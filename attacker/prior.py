@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fl_sim.tensors import check
+
 SHIPPED = Path(__file__).parent / "weights"
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -221,6 +223,9 @@ def _read(source: str, local: bool) -> Any:
     reason = ""
     for unet_at, scheduler_at in layouts:
         try:
+            weights = Path(source, unet_at.get("subfolder", ""), "diffusion_pytorch_model.safetensors")
+            if local and weights.is_file():
+                check(weights)  # diffusers would not say which file is cut off, nor notice other damage
             unet = UNet2DModel.from_pretrained(source, low_cpu_mem_usage=False, local_files_only=local, **unet_at)
             return unet, DDPMScheduler.from_pretrained(source, local_files_only=local, **scheduler_at)
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -22,7 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from attacker.observation import LocalTraining, Observation, Reconstruction
+from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.tensors import DamagedFile, check, read_tensors
 from fl_sim.updates import Update, to_gradient
 
 Row = dict[str, Any]
@@ -116,6 +118,8 @@ class CaptureStore:
 
     def forget_from(self, server_round: int) -> None:
         """Drop the index lines of `server_round` and later ones; they are about to be captured again."""
+        for part in self.run.captures.glob("*/.*"):  # of a write that a crash cut off
+            part.unlink()
         lines = [json.dumps(row) for row in self._rows() if row["round"] < server_round]
         if self._index.exists():
             write_atomically(self._index, "".join(line + "\n" for line in lines).encode())
@@ -146,6 +150,7 @@ class CaptureStore:
         self._write_model(self.run.global_model(server_round + 1), next_parameters)
         rows = [capture.row(server_round) for capture in captures]
         rows.append({"round": server_round, "status": "finished"})
+        self._index.touch(mode=0o600)  # for its owner alone, as all files of a run
         with self._index.open("ab") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
             file.flush()
@@ -209,7 +214,7 @@ class CaptureStore:
         beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
-        proportions, local = facts["label_proportions"], facts["local"]
+        proportions, local = facts["label_proportions"], facts.get("local")  # absent from runs of older versions
         return Observation(
             server_round=server_round,
             user=user,
@@ -227,7 +232,12 @@ class CaptureStore:
             lines = self._index.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a crash
+        try:
+            return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a crash
+        except ValueError as error:
+            raise ConfigError(
+                f"{self._index} is damaged ({error}); `fl-sim run` or `fl-sim attack {self.run.root}` makes it anew"
+            ) from error
 
 
 def _encode(tensors: Update, facts: Mapping[str, Any] = MappingProxyType({})) -> bytes:
@@ -240,9 +250,12 @@ def _encode(tensors: Update, facts: Mapping[str, Any] = MappingProxyType({})) ->
 
 
 def _decode(path: Path) -> tuple[Update, Row]:
-    with safe_open(path, framework="pt") as file:
-        facts: Row = json.loads(file.metadata()["facts"])
-        return {name: file.get_tensor(name) for name in facts["names"]}, facts
+    tensors, metadata = read_tensors(path)
+    try:
+        facts: Row = json.loads(metadata["facts"])
+        return {name: tensors[name] for name in facts["names"]}, facts
+    except (KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} is no capture ({error!r}); capture the round again under another name") from error
 
 
 def write_reconstruction(
@@ -260,14 +273,17 @@ def write_reconstruction(
 
 def read_reconstruction(run: RunFolder, label: str, server_round: int, user: int) -> Reconstruction:
     """The saved reconstruction. FileNotFoundError if that attack was not run on that capture."""
-    with safe_open(run.reconstruction(label, server_round, user), framework="pt") as file:
-        metadata = file.metadata()
+    path = run.reconstruction(label, server_round, user)
+    tensors, metadata = read_tensors(path)
+    try:
         return Reconstruction(
-            images=file.get_tensor("images"),
-            weights=file.get_tensor("weights"),
+            images=tensors["images"],
+            weights=tensors["weights"],
             matching_loss=float(metadata["matching_loss"]),
             seconds=float(metadata["seconds"]),
         )
+    except (KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} is no reconstruction ({error!r}); remove it and give fl-sim attack again") from error
 
 
 def read_attack_table(run: RunFolder, label: str, server_round: int, user: int) -> dict[str, Any] | None:
@@ -275,6 +291,7 @@ def read_attack_table(run: RunFolder, label: str, server_round: int, user: int) 
     path = run.reconstruction(label, server_round, user)
     if not path.exists():
         return None
+    check(path)
     with safe_open(path, framework="pt") as file:
-        table: dict[str, Any] = json.loads(file.metadata()["attack"])
+        table: dict[str, Any] = json.loads((file.metadata() or {}).get("attack", "{}"))
     return table

@@ -147,6 +147,9 @@ def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Ten
 
 def _photo(path: Path, size: int) -> Tensor:
     """The image as (1, 3, size, size) in [0, 1]."""
-    with Image.open(path) as file:
-        pixels = torch.from_numpy(np.asarray(file.convert("RGB"), dtype=np.float32) / 255)
+    try:
+        with Image.open(path) as file:
+            pixels = torch.from_numpy(np.asarray(file.convert("RGB"), dtype=np.float32) / 255)
+    except Exception as error:  # Pillow's many readers raise anything on damaged files
+        raise ConfigError(f"{path} cannot be read ({error}); repair the photo or take it away") from error
     return resize(pixels.permute(2, 0, 1)[None], size).clamp(0, 1)

@@ -6,17 +6,17 @@ classifier an attribute. The file is safetensors; its metadata say how it was tr
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fl_sim.models import normalise
 from fl_sim.runs import write_atomically
+from fl_sim.tensors import DamagedFile, read_tensors
 
 IMAGE_SIZE = 64  # pixels; photos of another size are resized by the caller
 EMBEDDING = 128  # dimensions
@@ -81,16 +81,15 @@ def load_net(path: Path = SHIPPED) -> IdentityNet:
         raise ValueError(
             f"identity weights {path} are missing; train them with `fl-sim train-identity`, or choose another embedder"
         )
-    metadata: dict[str, str] = {}
-    with suppress(SafetensorError), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if "heads" not in metadata:
-        raise ValueError(
-            f"{path} is not a file of `fl-sim train-identity` or `train-attributes`; give one, or another kind of judge"
-        )
-    net = IdentityNet(json.loads(metadata["heads"]))
-    net.load_state_dict(tensors)
+    foreign = f"{path} is not a file of `fl-sim train-identity` or `train-attributes`"
+    try:
+        tensors, metadata = read_tensors(path)
+        net = IdentityNet(json.loads(metadata["heads"]))
+        net.load_state_dict(tensors)
+    except DamagedFile as error:
+        raise ValueError(f"{foreign}, or no longer: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{foreign}; give one, or another kind of judge") from error
     return net.eval()
 
 

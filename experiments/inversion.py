@@ -15,8 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from attacker.foreign import ForeignModel
@@ -24,6 +22,7 @@ from attacker.observation import LocalTraining, Observation, Reconstruction
 from fl_sim import updates
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
+from fl_sim.tensors import DamagedFile, read_tensors
 from fl_sim.updates import Update
 
 
@@ -98,7 +97,7 @@ def _checked(path: Path, found: Update, expected: Update, what: str) -> Update:
 
 def _read(path: Path) -> Update:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path)[0]
+    except (OSError, DamagedFile) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read as safetensors ({what}); write it with safetensors.torch") from error

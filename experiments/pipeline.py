@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from attacker import attacks, faces
+from attacker.mend import mend
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
@@ -29,7 +30,7 @@ from experiments.report import write_report
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
-from fl_sim.runs import RunFolder, write_atomically, write_manifest
+from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
 
@@ -63,13 +64,14 @@ def run(
     has started.
     """
     preflight(config, note)
-    _claim(config, folder)
-    _stamp(folder, config)
-    from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
+    with locked(folder.root):
+        _claim(config, folder)
+        _begin(folder, config, note)
+        from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
-    with _dispatcher(folder, config, progress, follow=True) as dispatch:
-        run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
-    return _judge(folder, config, progress, dispatch)
+        with _dispatcher(folder, config, progress, follow=True) as dispatch:
+            run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
+        return _judge(folder, config, progress, dispatch)
 
 
 def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -80,14 +82,17 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     change = _difference(_saved(folder), config, except_for=AFTERWARDS)
     if change is not None:
         raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
-    if not CaptureStore(folder).finished_rounds():
+    if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
     preflight(config, note)
-    write_atomically(folder.config, dump(config).encode())
-    _stamp(folder, config)
-    with _dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
-        pass
-    return _judge(folder, config, progress, dispatch)
+    with locked(folder.root):
+        _begin(folder, config, note)
+        if not CaptureStore(folder).finished_rounds():
+            raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
+        write_atomically(folder.config, dump(config).encode())
+        with _dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
+            pass
+        return _judge(folder, config, progress, dispatch)
 
 
 def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -103,14 +108,16 @@ def complete(config: Config, folder: RunFolder, progress: Progress, note: Callab
 
 
 def finished(config: Config, folder: RunFolder) -> bool:
-    """Whether `folder` holds this very experiment in full: of all its files the report is written last."""
+    """Whether `folder` holds this very experiment in full.
+
+    Of all its files the report is written last, and `_begin` takes it away first; times of files decide nothing.
+    """
     if not (folder.config.exists() and folder.report.exists() and folder.leakage.exists()):
         return False
-    whole = folder.report.stat().st_mtime_ns >= folder.config.stat().st_mtime_ns
     failed = (folder.reconstructions / "failed.json").exists()
     saved = _saved(folder)
     same = _difference(saved, config, except_for=("workers",)) is None
-    return whole and not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
+    return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
 def preflight(config: Config, note: Callable[[str], None]) -> None:
@@ -190,6 +197,7 @@ class _Dispatch:
         command = [sys.executable, "-m", "attacker.dispatch", str(folder.root), "--parent", str(os.getpid())]
         command += ["--follow"] if follow else []
         command += ["--force"] if force else []
+        self.log.touch(mode=0o600)
         with self.log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self._reader = Thread(target=self._read, daemon=True)
@@ -256,6 +264,15 @@ def _claim(config: Config, folder: RunFolder) -> None:
                 "or fl-sim attack to attack its captures otherwise"
             )
     write_atomically(folder.config, dump(config).encode())
+
+
+def _begin(folder: RunFolder, config: Config, note: Callable[[str], None]) -> None:
+    """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
+    mended = mend(folder)
+    if mended is not None:
+        note(mended)
+    folder.report.unlink(missing_ok=True)
+    _stamp(folder, config)
 
 
 def _stamp(folder: RunFolder, config: Config) -> None:

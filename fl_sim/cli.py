@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+import traceback
 
 # Before Flower and Ray are imported: nothing of a privacy experiment is reported home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -9,6 +11,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import typer
+from rich.markup import escape
 
 from fl_sim.commands import (
     attack,
@@ -70,11 +73,20 @@ def main() -> None:
         _fail(
             f"{error.strerror or error}: {error.filename or ''}; free or mend it, then give the same command again", 1
         )
+    except Exception as error:  # not foreseen: of a third party's code, or ours
+        _fail(f"{type(error).__name__}: {error}; not foreseen, see {_keep_traceback()} and report it", 70)
 
 
 def _fail(sentence: str, code: int) -> None:
-    messages.print(f"[red]error:[/] {sentence}", soft_wrap=True)
+    messages.print(f"[red]error:[/] {escape(sentence)}", soft_wrap=True)  # it may hold [brackets] of the user's
     sys.exit(code)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of the exception at hand to a file; its path."""
+    with tempfile.NamedTemporaryFile("w", prefix="fl-sim-", suffix=".log", delete=False, encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return file.name
 
 
 def entry() -> None:

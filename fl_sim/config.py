@@ -7,7 +7,7 @@ mistake ends in one `ConfigError` sentence that names the key, what was given an
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
@@ -21,8 +21,26 @@ class ConfigError(ValueError):
     """A mistake in the configuration, told in one sentence."""
 
 
-LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # nobody of that name, links that go round in circles
+        raise ValueError(f"should be a path that can be followed ({error})") from error
+
+
+def _folder(name: str) -> str:
+    """`name`, if a folder of that name can lie below another one and nowhere else."""
+    parts = PurePosixPath(name).parts
+    if not parts or {"/", ".."} & set(parts) or not name.isprintable() or len(name.encode()) > 200:
+        raise ValueError("should be the name of a folder: printable, at most 200 bytes, not absolute and without ..")
+    return name
+
+
+LocalPath = Annotated[Path, AfterValidator(_absolute)]
 """A path, made absolute where it is read, so that a run can be taken up again from another folder."""
+
+Name = Annotated[str, AfterValidator(_folder)]
+"""What is also the name of a folder."""
 
 
 class Section(BaseModel):
@@ -156,7 +174,7 @@ class Leakage(Section):
 
 
 class Config(Section):
-    name: str = "quickstart"
+    name: Name = "quickstart"
     """Name of the run; its folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Everything random in the run follows from it."""
@@ -167,7 +185,7 @@ class Config(Section):
     """Applied on the client in this order: `{name = "clip", max_norm = 1.0}`; all of them: docs/defenses.md."""
     protocol: Protocol = Protocol()
     threat_model: ThreatModel = ThreatModel()
-    attacks: dict[str, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
+    attacks: dict[Name, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
     """One table an attack. The key labels it in the results; `name` is the attack (default: the key)."""
     workers: Workers = Workers()
     leakage: Leakage = Leakage()
@@ -193,8 +211,8 @@ def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
         except OSError as error:
             reason = f"config file {path} cannot be read ({error.strerror}); give the path of a TOML file"
             raise ConfigError(reason) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
+        except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, 1,000 brackets
+            raise ConfigError(f"config file {path} is not valid TOML: {_short(error)}") from error
     for override in overrides:
         _apply(table, override)
     return table
@@ -229,7 +247,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r} is not of the form key=value, such as dataset.users=16")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word or path: a string
     *sections, last = key.strip().split(".")
     for section in sections:
@@ -249,9 +267,16 @@ def _sentence(error: ValidationError, cls: type, where: str) -> str:
         allowed = _keys(cls, location[:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"unknown config key {key!r}; {hint}"
+        return f"unknown config key {_short(key)!r}; {hint}"
     more = f" (and {error.error_count() - 1} more mistakes)" if error.error_count() > 1 else ""
-    return f"config key {key!r}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{more}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"config key {_short(key)!r}: {said[0].lower()}{said[1:]}, got {_short(repr(first['input']))}{more}"
+
+
+def _short(text: object) -> str:
+    """In one line, and short enough for a sentence."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def _keys(cls: type, location: list[str]) -> list[str]:

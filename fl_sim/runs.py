@@ -11,15 +11,20 @@ runs/NAME/config.toml                                     the resolved configura
 Of somebody else's federation, which has no config of ours: audit.json in its place, captures/, reconstructions/.
 """
 
+import fcntl
 import json
 import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from fl_sim.config import ConfigError
 
 PACKAGES = ("fl-sim", "flwr", "ray", "torch", "torchvision", "diffusers", "numpy", "pandas")
 
@@ -87,12 +92,19 @@ class RunFolder:
         return self.reconstructions / label / f"round-{server_round:04d}" / f"user-{user:04d}.safetensors"
 
 
+def private_folder(folder: Path) -> None:
+    """Make `folder`, and what is missing above it, for its owner alone; what exists stays as it is."""
+    for path in [*reversed(folder.parents), folder]:
+        if not path.exists():  # mkdir's `parents` would leave those above open to all
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part; survives a crash.
 
     Private to its owner (0600 in 0700 folders): runs hold faces and updates.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -100,9 +112,33 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say for which file
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, which makes it if need be; ConfigError where another process holds it.
+
+    The kernel lets go when the process ends, however it ends: no lock is ever left behind.
+    """
+    private_folder(folder)
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder} is in use by process {file.read() or 'unknown'}; wait until that one ends, "
+                "or give this run another name (-o name=...)"
+            ) from error
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_manifest(run: RunFolder, **facts: Any) -> None:
@@ -112,7 +148,13 @@ def write_manifest(run: RunFolder, **facts: Any) -> None:
 
 
 def read_manifest(run: RunFolder) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
+    """What `write_manifest` wrote. ConfigError where it is damaged, OSError where it is missing."""
+    try:
+        manifest: dict[str, Any] = dict(json.loads(run.manifest.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{run.manifest} is no manifest ({error}); remove it and give the command again, which writes it anew"
+        ) from error
     return manifest
 
 

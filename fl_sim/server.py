@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from attacker.attacks import rewriter
+from attacker.mend import mend
 from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
@@ -24,7 +25,7 @@ from fl_sim.config import Config, ConfigError, dump
 from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model
 
@@ -61,7 +62,8 @@ def run_federation(
 def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
     """The rounds of the federation over `grid`, from the first that is not yet on disk."""
     section = config.federation
-    with one_thread():
+    with one_thread(), locked(run.captures):
+        mend(run)
         model = initial_model(config)
         attacked = config.workers.attack_rounds
         store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
@@ -69,7 +71,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
         first = len(table) + 1
         store.forget_from(first)
         parameters = store.parameters(first) if first > 1 else model.state_dict()
-        arrays = ArrayRecord(parameters)
+        arrays, logits = ArrayRecord(parameters), models.last_linear(model)
         strategy = MaliciousServer(
             protocol.strategy(config),
             store,
@@ -82,6 +84,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
             rewrite=rewriter(config),
             aggregated=bool(config.protocol.secure_aggregation),
+            num_classes=None if logits is None else logits[1].out_features,
         )
         channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:
@@ -129,7 +132,13 @@ def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
     """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated."""
     if not run.rounds.exists():
         return pd.DataFrame()
-    table = pd.read_parquet(run.rounds)
+    try:
+        table = pd.read_parquet(run.rounds)
+        table["round"]
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+        raise ConfigError(
+            f"{run.rounds} is damaged ({error}); remove it and give the command again, which trains from round 1"
+        ) from error
     captured, done = set(store.finished_rounds()), 0
     while done < len(table) and done + 1 in captured:
         done += 1

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clients.datasets import open_dataset
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError
+from fl_sim.tensors import DamagedFile, read_tensors
 
 Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
 
@@ -46,10 +45,10 @@ def _start(config: Config) -> tuple[nn.Module, Origin]:
     if path is None:
         return model, "untrained"
     try:
-        weights = load_file(path)
+        weights, _ = read_tensors(path)
         fresh = _fresh_head(model, weights)
         model.load_state_dict({**weights, **fresh})
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, DamagedFile) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
     return model, "trained backbone, fresh head" if fresh else "trained"

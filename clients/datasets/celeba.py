@@ -4,6 +4,7 @@ Users come from its validation and test partitions, public people from its train
 trained on CelebA's training partition, as usual, has not met the users. The partitions share no person.
 """
 
+import csv
 from pathlib import Path
 
 import pandas as pd
@@ -46,8 +47,8 @@ def open_celeba(dataset: Dataset, seed: int) -> PeopleDataset:
         )
     try:
         table = read_table(dataset.root)
-    except (ValueError, IndexError, RuntimeError) as error:
-        raise ConfigError(f"the lists in {folder} are not those of CelebA ({error}); unpack them again") from error
+    except (ValueError, LookupError, RuntimeError, csv.Error) as error:
+        raise ConfigError(f"the lists in {folder} are not those of CelebA ({error!r}); unpack them again") from error
     return PeopleDataset(table, face_crop() if dataset.align else centre_square(_CROP), dataset, seed, "celeba")
 
 

@@ -26,7 +26,9 @@ def read_table(csv: Path, root: Path, users_split: str, public_split: str) -> pd
     if not csv.is_file():
         raise ConfigError(f"dataset.csv = {csv} does not exist; name the table of the images below dataset.root")
     try:
-        raw = pd.read_csv(csv, dtype={"path": str, "identity": str, "split": str}, skipinitialspace=True)
+        kinds = {"path": str, "identity": str, "split": str}
+        # Never unpacked by its name: a table of a few kilobytes could fill the memory.
+        raw = pd.read_csv(csv, dtype=kinds, skipinitialspace=True, compression=None, index_col=False)
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise ConfigError(f"dataset.csv = {csv} cannot be read as CSV ({str(error).strip()})") from error
     for column in ("path", "identity"):

@@ -11,6 +11,9 @@ from torch import Tensor
 Crop = Callable[[Image.Image], Image.Image]
 
 
+MOST_PIXELS = 64_000_000  # 200 MB as RGB, of which Pillow holds two or three copies
+
+
 class UnreadableImage(ValueError):
     """A file that gives no photo; the message is the reason, without the path."""
 
@@ -19,10 +22,13 @@ def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
     """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size).
 
     Grey images get three equal channels; 16-bit grey keeps its upper 8 bits. Resizing is Pillow's bicubic,
-    which widens its kernel when it shrinks (antialiasing). Raises UnreadableImage.
+    which widens its kernel when it shrinks (antialiasing). Of an animation the first frame is taken. Raises
+    UnreadableImage, also for more than MOST_PIXELS: a small file may unpack to gigabytes.
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
             image.load()
             picture = ImageOps.exif_transpose(image)
             if picture.mode.startswith("I"):
@@ -32,8 +38,10 @@ def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
         raise UnreadableImage("no such file") from error
     except UnidentifiedImageError as error:
         raise UnreadableImage("not an image") from error
-    except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(str(error)) from error
+    except UnreadableImage:
+        raise
+    except Exception as error:  # Pillow's many readers raise anything on damaged and hostile files
+        raise UnreadableImage(" ".join(str(error).split())[:200] or type(error).__name__) from error
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, s, s)
 
 
