@@ -9,7 +9,6 @@ from experiments.report.svg import DASH, number
 from experiments.statistics import Interval, users_needed
 
 WORTH = 0.05  # of a real photo: what knowing the defense must add to be worth a sentence
-SURPRISING = 0.05  # p of the paired test below which it is told
 WISHED = 0.05  # half width of an interval of normalised leakage
 
 
@@ -88,7 +87,7 @@ def _cost(safe: dict[str, Point], bare: Point | None) -> str:
     if not safe:
         return "No strength tried reaches it, so there is no price to tell."
     told = [
-        f"{one.name} {_accuracy(one)}"
+        f"{one.name} ({_accuracy(one)})"
         for one in sorted(safe.values(), key=lambda one: one.accuracy or 0.0, reverse=True)
     ]
     before = f" It is {_accuracy(bare)} without a defense." if bare is not None else ""
@@ -101,7 +100,7 @@ def _adapted(found: Sequence[Point]) -> str:
         best, gain = None, 0.0
         for one in line:
             blind, compared = one.knowing("none"), adapting(one)
-            if blind is None or compared is None or compared["p"] is None or compared["p"] >= SURPRISING:
+            if blind is None or compared is None or (compared["difference"]["low"] or 0.0) <= 0:
                 continue
             seen, knowing = blind.leakage["mean"], one.strongest.leakage["mean"]
             if seen is not None and knowing is not None and knowing - seen > max(gain, WORTH):
@@ -114,10 +113,13 @@ def _adapted(found: Sequence[Point]) -> str:
             )
     if not told:
         return (
-            f"None: knowing the defense is nowhere worth more than {WORTH:g} of a real photo with p below "
-            f"{SURPRISING:g} over these users."
+            f"None: knowing the defense is nowhere worth more than {WORTH:g} of a real photo with an interval over "
+            "these users that lies above 0."
         )
-    return f"{'; '.join(told)}. The p are of a paired permutation test each, not corrected for their number."
+    return (
+        f"{'; '.join(told)}. Told are gains whose interval over users lies above 0; each p is of a paired permutation "
+        "test, not corrected for their number."
+    )
 
 
 def _users(found: Sequence[Point]) -> str:

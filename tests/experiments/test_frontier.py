@@ -69,7 +69,7 @@ def test_the_words_answer_the_three_questions(found: list[Point]) -> None:
     assert "noise std 1.0: accuracy 0.20 instead of 0.90" in said.headline
     assert "noise at std 1.0" in chance
     assert "At none of the strengths tried: blind" in chance
-    assert "noise std 1.0 0.20" in cost
+    assert "noise std 1.0 (0.20)" in cost
     assert "blind keep 0.01 leaks" in adapted
     assert adapted.count("leaks") == 1  # a gain that is small, or likely chance, is not told
     assert "10 users" in sure
