@@ -62,7 +62,10 @@ def _captured(run: RunFolder) -> dict[int, list[int]]:
 
 
 def _row(run: RunFolder, server_round: int, user: int) -> Row:
-    """The index line of a capture, as far as its file tells: not from which node it came, nor how long it took."""
+    """The index line of a capture, as far as its file tells: not from which node it came, nor how long it took.
+
+    Its bytes are those of the numbers alone.
+    """
     seen = CaptureStore(run).observation(server_round, user)
     tensors = read_tensors(run.capture(server_round, user))[0]
     row: Row = {"members": list(seen.members)} if seen.members else {}

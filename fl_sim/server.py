@@ -63,7 +63,6 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
     """The rounds of the federation over `grid`, from the first that is not yet on disk."""
     section = config.federation
     with one_thread(), locked(run.captures):
-        mend(run)
         model = initial_model(config)
         attacked = config.workers.attack_rounds
         store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
@@ -129,7 +128,8 @@ def told_local_training(config: Config) -> LocalTraining | None:
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
-    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated."""
+    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Mends a damaged index."""
+    mend(run)
     if not run.rounds.exists():
         return pd.DataFrame()
     try:
