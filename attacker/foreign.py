@@ -161,7 +161,7 @@ def _named(name: str, what: str, folder: str) -> Any:
         sys.path.append(folder)
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise ConfigError(
             f"{what} {name!r} cannot be imported ({error}); install its package, or name the folder that holds it"
         ) from error

@@ -85,7 +85,7 @@ def finish(folder: RunFolder, outcome: Any, as_json: bool, seconds: float) -> No
 def _privacy(folder: RunFolder) -> list[str]:
     from experiments.summary import privacy_lines
 
-    told = read_manifest(folder)["threat_model"].get("privacy")  # absent from runs of older versions
+    told = read_manifest(folder).get("threat_model", {}).get("privacy")  # absent from runs of older versions
     return privacy_lines(told) if told else []
 
 

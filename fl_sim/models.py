@@ -131,7 +131,7 @@ def _third_party(name: str) -> Factory:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)} or package.module:factory")
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise ValueError(f"model {name!r} cannot be imported ({error}); is its package installed?") from error
     return factory
 

@@ -150,11 +150,14 @@ def write_manifest(run: RunFolder, **facts: Any) -> None:
 def read_manifest(run: RunFolder) -> dict[str, Any]:
     """What `write_manifest` wrote. ConfigError where it is damaged, OSError where it is missing."""
     try:
-        manifest: dict[str, Any] = dict(json.loads(run.manifest.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+        manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        manifest = error
+    if not isinstance(manifest, dict):
         raise ConfigError(
-            f"{run.manifest} is no manifest ({error}); remove it and give the command again, which writes it anew"
-        ) from error
+            f"{run.manifest} is no manifest ({manifest!r:.80}); remove it and give the command again, "
+            "which writes it anew"
+        )
     return manifest
 
 

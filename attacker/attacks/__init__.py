@@ -120,7 +120,7 @@ def _third_party(name: str, where: str) -> Any:
         raise ConfigError(f"{where}: unknown attack {name!r}; choose one of {', '.join(available())} or package.module")
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise ConfigError(
             f"{where}: attack {name!r} cannot be imported ({error}); is its package installed?"
         ) from error

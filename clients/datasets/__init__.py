@@ -51,7 +51,7 @@ def _open(dataset: Dataset, seed: int) -> FaceDataset:
             raise ConfigError(f"dataset.root = {dataset.root} is not a folder; give the folder of {dataset.name!r}")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a relative name
         hint = "is its package installed?"
         raise ConfigError(f"dataset {dataset.name!r} cannot be imported ({error}); {hint}") from error
     return cast("FaceDataset", factory(dataset, seed))

@@ -131,7 +131,7 @@ def _third_party(name: str, settings: dict[str, Any]) -> Defense:
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"defense {name!r} cannot be imported ({error}); is its package installed?") from error
     try:
         made = factory(**settings)

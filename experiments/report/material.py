@@ -95,6 +95,9 @@ class Material:
         return self.config.leakage.gallery_size
 
 
+STATED = {"created": str, "versions": dict, "machine": str}  # what the page shows of a manifest of any version
+
+
 def read(run: RunFolder) -> Material:
     """Read a run folder. Raises FileNotFoundError where it has no config.toml, so is no run at all."""
     if not run.config.is_file():
@@ -102,7 +105,8 @@ def read(run: RunFolder) -> Material:
     missing: list[str] = []
     manifest: Mapping[str, Any] = {}
     try:
-        manifest = read_manifest(run)
+        found = read_manifest(run)
+        manifest = {key: value for key, value in found.items() if isinstance(value, STATED.get(key, object))}
     except (OSError, ValueError):
         missing.append("The manifest is missing, so versions, machine and date are not shown.")
     rounds = _table(run, "rounds", "No round has been evaluated yet, so training accuracy is not shown.", missing)
