@@ -1,5 +1,6 @@
 # make demo   install into .venv, run the quickstart, print the leakage per round and the report's path
 # make test   install and run the whole suite
+# FL_SIM_LONG_TESTS=1 make test   with the tests of many minutes: the compose file's commands, a SuperNode killed
 # make check  what a developer runs all day: linters, types, import rules, fast tests, known vulnerabilities
 # make audit  known vulnerabilities in the pinned dependencies; says so and passes where there is no network
 

@@ -1,5 +1,6 @@
 """docker-compose.yml and Dockerfile: they are well formed, keep their promises, and their commands do what they say."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -114,6 +115,7 @@ SMALL = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.skipif("FL_SIM_LONG_TESTS" not in os.environ, reason="takes 7 minutes: set FL_SIM_LONG_TESTS=1")
 def test_its_commands_run_an_experiment_that_leaks_what_the_inprocess_engine_leaks():
     """TLS, node authentication, 4 SuperNodes, 3 rounds, attacks on a Ray cluster of three nodes."""
     root = Path(tempfile.mkdtemp(prefix="fl-"))  # Ray's sockets lie below: a short path
