@@ -56,7 +56,7 @@ def run_federation(
     def main(grid: Grid, context: Context) -> None:
         federate(grid, config, run, progress)
 
-    engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users)
+    engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users, section.timeout)
 
 
 def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:

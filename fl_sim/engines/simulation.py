@@ -1,7 +1,9 @@
 """Flower's simulation engine: clients as Ray actors in a private cluster that lives as long as the run."""
 
 import logging
+import math
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -14,11 +16,15 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 ATTEMPTS = 3  # Ray gives its own start 30 seconds, which a busy machine exceeds now and then
+REPLACED = {"max_restarts": -1, "max_task_retries": 1}  # a client's process that dies, and the message it died of
 OBJECT_STORE = 256 * 1024**2  # bytes; holds the messages under way, one an actor. Ray's default is 30 % of memory
 
 
-def run(server_app: ServerApp, client_app: ClientApp, num_users: int) -> None:
+def run(server_app: ServerApp, client_app: ClientApp, num_users: int, timeout: float = math.inf) -> None:
     """Run `server_app` against `num_users` simulated nodes; raises what it raises.
+
+    A client that takes longer than `timeout` seconds for a message is killed: it would keep its actor from the others,
+    and Flower from ending. A process that died, by that or by itself, is replaced and asked once more.
 
     Flower runs the ServerApp in a thread of its own. If this one is interrupted (Ctrl-C), that one must
     not go on waiting for replies which nobody will send.
@@ -45,13 +51,29 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int) -> None:
         try:
             run_simulation(
                 server_app=stoppable,
-                client_app=client_app,
+                client_app=client_app if math.isinf(timeout) else _Limited(client_app, timeout),
                 num_supernodes=num_users,
-                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+                # Flower hands these to Ray as options of the actors, which it would not replace by itself.
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0, **REPLACED}},
             )
         except BaseException:
             stopped.set()
             raise
+
+
+class _Limited(ClientApp):
+    """`app`, in a process that the kernel ends if one message takes more than `seconds`."""
+
+    def __init__(self, app: ClientApp, seconds: float) -> None:
+        super().__init__()
+        self._app, self._seconds = app, seconds
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)  # nobody handles SIGALRM: it kills, whatever hangs
+        try:
+            return self._app(message, context)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _start_ray(folder: str) -> None:

@@ -49,7 +49,7 @@ def told(call, *arguments):
     return None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(tables)
 def test_any_toml_is_a_config_or_a_sentence(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("config") / "config.toml"

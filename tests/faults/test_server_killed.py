@@ -20,7 +20,7 @@ def content(run):
     return lines, files, pd.read_parquet(run.rounds).drop(columns="seconds").to_csv()
 
 
-@pytest.mark.parametrize("update", ["gradient", "weights"])
+@pytest.mark.parametrize("update", ["gradient", pytest.param("weights", marks=pytest.mark.slow)])
 def test_killed_at_any_write_it_resumes_to_the_same_parameters(update, tmp_path):
     config = tiny_config(
         federation={"rounds": 2, "update": update},

@@ -1,0 +1,123 @@
+"""The dispatcher of the attacks is killed: it is told, its workers end, and attacking again does the rest alike."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_faces import tiny_config
+
+from attacker.jobs import Job, Workbench, attempt
+from experiments.pipeline import _Dispatch
+from fl_sim.config import dump
+from fl_sim.runs import RunFolder, write_manifest
+from fl_sim.server import run_federation
+
+ATTACK = """
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from attacker.observation import Reconstruction
+
+
+@dataclass(frozen=True)
+class Settings:
+    pids: str = ""
+
+
+def attack(observations, attacker, settings, generators, progress):
+    Path(settings.pids).write_text(str(os.getpid()))
+    time.sleep(0.5)
+    return [Reconstruction(torch.rand(1, 3, 8, 8, generator=one), torch.ones(1), 0.0, 0.5) for one in generators]
+"""
+
+
+def wait_for(found, seconds=120):
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def ended(pid):
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def results(run):
+    """Image bytes by file; the order in which safetensors writes metadata is random."""
+    found = run.reconstructions.rglob("user-*")
+    return {str(path.relative_to(run.root)): load_file(path)["images"].numpy().tobytes() for path in found}
+
+
+@pytest.mark.slow
+def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkeypatch, repository):
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "sleeper.py").write_text(ATTACK)
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = [tmp_path, repository, repository / "tests" / "support"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    pids = tmp_path / "pids"
+    config = tiny_config(
+        attacks={"a": {"name": "mylab.sleeper", "pids": str(pids)}},
+        workers={"backend": "local", "count": 1, "victims_per_job": 1},
+    )
+    run, whole = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "whole")
+    run_federation(config, run)
+    run.config.write_text(dump(config))
+    write_manifest(run, num_classes=2)
+    shutil.copytree(run.root, whole.root)
+    for number in (1, 2):
+        for user in range(4):
+            assert attempt(Workbench(whole.root), Job("a", number, (user,)))[1] is None
+
+    dispatch = _Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    wait_for(lambda: len(results(run)) > 1)
+    os.kill(dispatch.process.pid, signal.SIGKILL)
+    dispatch.wait()
+    assert ["exit code -9" in problem and "fl-sim attack" in problem for problem in dispatch.problems] == [True]
+    worker = int(pids.read_text())
+    wait_for(lambda: ended(worker), 30)
+    done = {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("user-*")}
+    assert 1 < len(done) < 8
+
+    again = _Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    again.wait()
+    assert again.problems == []
+    assert again.done == 8
+    assert results(run) == results(whole)
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # not made twice
+
+
+@pytest.mark.slow
+def test_a_damaged_reconstruction_is_made_again_and_a_damaged_capture_fails_alone(tmp_path):
+    config = tiny_config(
+        attacks={"dlg": {"steps": 1}}, workers={"backend": "local", "count": 1, "victims_per_job": 1}, seed=1
+    )
+    run = RunFolder(tmp_path / "run")
+    run_federation(config, run)
+    run.config.write_text(dump(config))
+    write_manifest(run, num_classes=2)
+    bench = Workbench(run.root)
+    assert attempt(bench, Job("dlg", 1, (0,)))[1] is None
+    made = run.reconstruction("dlg", 1, 0)
+    whole = made.read_bytes()
+
+    from attacker import attacks
+    from attacker.jobs import is_done
+
+    attack = attacks.load("dlg", config.attacks["dlg"])
+    for damaged in (whole[:-9], whole[:30], b"", b"{}" * 9):
+        made.write_bytes(damaged)
+        assert not is_done(run, config, attack, Job("dlg", 1, (0,)))
+    run.capture(1, 1).write_bytes(run.capture(1, 1).read_bytes()[:-4])
+    problems = {user: attempt(bench, Job("dlg", 1, (user,)))[1] for user in range(4)}
+    assert [user for user, problem in problems.items() if problem is not None] == [1]
+    assert "user-0001.safetensors is damaged" in problems[1]
