@@ -94,6 +94,9 @@ def _start_ray(folder: str) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+            # Errors that Ray sees itself come on stdout whatever log_to_driver says, and an actor that Flower ends, which
+            # would be tried again, is one: --json must be JSON.
+            ray._private.worker._worker_logs_enabled = False
             return
         except Exception:
             ray.shutdown()
