@@ -94,8 +94,8 @@ def _start_ray(folder: str) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-            # Errors that Ray sees itself come on stdout whatever log_to_driver says, and an actor that Flower ends, which
-            # would be tried again, is one: --json must be JSON.
+            # Errors that Ray sees itself come on stdout whatever log_to_driver says, and one of them is an actor that
+            # Flower ends, for Ray would try that call again. With --json, stdout must be JSON.
             ray._private.worker._worker_logs_enabled = False
             return
         except Exception:
