@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fl_sim import gaussian_mechanism
+
 MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturbation"}
 NOISY = {"gaussian_noise", "laplace_noise", "local_dp"}
 FEW = 256  # entries from which on a layer's spread says something of the noise in it
@@ -55,22 +57,30 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]])
 
 def _noise(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> list[float]:
     """The variance of the noise on the entries of each tensor (n,)."""
-    added = 0.0
+    added, clip_norm = 0.0, None
     for table in defenses:
+        if table.get("name") == "clip":
+            clip_norm = table.get("max_norm")
         if table.get("name") in NOISY:
-            known = _known_variance(table)
+            known = _known_variance(table, clip_norm)
             added += _estimated_variance(tensors) if known is None else known
     quantized = any(table.get("name") == "quantize" for table in defenses)
     return [added + (_step(tensor) ** 2 / 6 if quantized else 0.0) for tensor in tensors]
 
 
-def _known_variance(table: Mapping[str, Any]) -> float | None:
-    """The variance that a table states outright; None where it is relative to what the attacker does not see."""
-    if table.get("relative", "absolute") != "absolute":
+def _known_variance(table: Mapping[str, Any], clip_norm: float | None) -> float | None:
+    """The variance that a noise's table states, behind a clip of `clip_norm`.
+
+    None where it does not: only the mechanism is known, or the noise is relative to the update as it was without it.
+    """
+    if {"epsilon", "delta", "max_norm"} <= set(table):
+        return gaussian_mechanism.std(table["epsilon"], table["delta"], 2 * table["max_norm"]) ** 2
+    units = {"absolute": 1.0, "clip_norm": clip_norm}.get(table.get("relative", "absolute"))
+    if units is None:
         return None
     if "std" in table:
-        return float(table["std"]) ** 2
-    return 2 * float(table["scale"]) ** 2 if "scale" in table else None
+        return (units * float(table["std"])) ** 2
+    return 2 * (units * float(table["scale"])) ** 2 if "scale" in table else None
 
 
 def _estimated_variance(tensors: Sequence[Tensor]) -> float:

@@ -7,12 +7,12 @@ too. epsilon is that of one reply; over the rounds of a run it grows.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isinf
 
 import torch
 
 from clients.defenses import clip, gaussian_noise
+from fl_sim import gaussian_mechanism
 from fl_sim.updates import Update
 
 
@@ -33,18 +33,9 @@ class Settings:
             raise ValueError("max_norm is inf, and without a clip no noise gives a finite epsilon; set max_norm")
 
 
-@lru_cache(maxsize=16)
 def std(settings: Settings) -> float:
     """The standard deviation of the noise on each entry, in units of the gradient."""
-    if isinf(settings.epsilon):
-        return 0.0
-    # Here, not above: it takes seconds to import.
-    from dp_accounting.pld.common import DifferentialPrivacyParameters
-    from dp_accounting.pld.privacy_loss_mechanism import GaussianPrivacyLoss
-
-    wanted = DifferentialPrivacyParameters(settings.epsilon, settings.delta)
-    loss = GaussianPrivacyLoss.from_privacy_guarantee(wanted, sensitivity=2 * settings.max_norm)
-    return float(loss.standard_deviation)
+    return gaussian_mechanism.std(settings.epsilon, settings.delta, 2 * settings.max_norm)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -6,6 +6,7 @@ import torch
 from attacker.adaptive import adapt
 from attacker.attacks import KNOWLEDGE, load
 from attacker.matching import DISTANCES, Group, dummy_gradient, match, target
+from clients import defenses
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
 
@@ -74,6 +75,25 @@ def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth):
     told = adapt(seen, [{"name": "gaussian_noise", "std": std}]).noise
     assert told == pytest.approx([std**2] * len(gradient))
     assert guessed == pytest.approx(told, rel=0.2)
+
+
+CLIP = {"name": "clip", "max_norm": 0.5}
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [{"name": "gaussian_noise", "std": 0.3}],
+        [CLIP, {"name": "gaussian_noise", "std": 0.3, "relative": "clip_norm"}],
+        [CLIP, {"name": "laplace_noise", "scale": 0.3, "relative": "clip_norm"}],
+        [{"name": "local_dp", "max_norm": 2.0, "epsilon": 3.0, "delta": 1e-5}],
+    ],
+    ids=lambda tables: "+".join(table["name"] for table in tables),
+)
+def test_who_knows_a_noises_table_knows_the_variance_that_users_add(tables):
+    update = {"w": torch.zeros(100_000)}
+    noisy = defenses.apply(defenses.load_all(tables), update, 1, 1, 0)["w"]
+    assert adapt(update, tables).noise[0] == pytest.approx(float(noisy.var()), rel=0.03)
 
 
 def test_a_quantised_layer_is_known_by_its_levels(truth):
