@@ -12,7 +12,8 @@ gradient that went through the same, as far as that can be done and differentiat
   is signal, as in a Wiener filter; the noise level is that of the defense's table where the attacker knows it, else
   it is estimated from the update.
 
-A clipped norm needs nothing: the cosine distance is blind to scale.
+A clipped norm needs nothing: the cosine distance is blind to scale. `local_steps` are steps like any other user's,
+which an attack with `unroll` simulates (`local_training`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacker.observation import LocalTraining
 from fl_sim import gaussian_mechanism
 
 MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturbation"}
@@ -53,6 +55,16 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]])
     if (NOISY | {"quantize"}) & set(names):
         noise = tuple(_noise(tensors, defenses))
     return Adaptation(noise, kept, _transform(tensors, defenses))
+
+
+def local_training(
+    told: LocalTraining | None, defenses: Sequence[Mapping[str, Any]], learning_rate: float
+) -> LocalTraining | None:
+    """The users' local steps: those of a known `local_steps`, else what the attacker is `told` of everybody's."""
+    for table in defenses:
+        if table.get("name") == "local_steps" and "epochs" in table:
+            return LocalTraining(int(table["epochs"]), int(table.get("batch_size", 0)), learning_rate)
+    return told
 
 
 def _noise(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from attacker import attacks, faces
+from attacker.adaptive import local_training
 from attacker.attacks import Attack, Attacker
 from attacker.faces import FaceSpace
 from attacker.observation import Observation
@@ -196,11 +197,13 @@ class Workbench:
     def _observation(self, attack: Attack, server_round: int, user: int) -> Observation:
         """What is known of `user`, with as many earlier rounds as the attack wants and the store has."""
         store = CaptureStore(self.run)
-        earlier = store.earlier_rounds(server_round, user, _earlier(attack))
-        history = tuple(store.observation(one, user) for one in earlier)
-        known = attack.known(self.config.defenses)
-        history = tuple(dataclasses.replace(before, defenses=known) for before in history)
-        return dataclasses.replace(store.observation(server_round, user), history=history, defenses=known)
+        rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
+        known, rate = attack.known(self.config.defenses), self.config.federation.learning_rate
+        seen = [store.observation(one, user) for one in rounds]
+        now, *before = [
+            dataclasses.replace(one, defenses=known, local=local_training(one.local, known, rate)) for one in seen
+        ]
+        return dataclasses.replace(now, history=tuple(before))
 
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:

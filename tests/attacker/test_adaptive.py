@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from attacker.adaptive import adapt
+from attacker.adaptive import adapt, local_training
 from attacker.attacks import KNOWLEDGE, load
 from attacker.matching import DISTANCES, Group, dummy_gradient, match, target
+from attacker.observation import LocalTraining
 from clients import defenses
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
@@ -94,6 +95,13 @@ def test_who_knows_a_noises_table_knows_the_variance_that_users_add(tables):
     update = {"w": torch.zeros(100_000)}
     noisy = defenses.apply(defenses.load_all(tables), update, 1, 1, 0)["w"]
     assert adapt(update, tables).noise[0] == pytest.approx(float(noisy.var()), rel=0.03)
+
+
+def test_local_steps_are_simulated_by_who_knows_them():
+    told, table = LocalTraining(1, 4, 0.1), {"name": "local_steps", "epochs": 3, "batch_size": 5}
+    assert local_training(told, [table], 0.1) == LocalTraining(3, 5, 0.1)
+    assert local_training(told, [{"name": "local_steps"}, CLIP], 0.1) == told
+    assert local_training(None, [], 0.1) is None
 
 
 def test_a_quantised_layer_is_known_by_its_levels(truth):
