@@ -131,6 +131,7 @@ def test_both_engines_capture_the_same_bits(update, tmp_path):
             defenses=[{"name": "clip", "max_norm": 1.0}, {"name": "gaussian_noise", "std": 0.001}],
         )
         run_federation(config, runs[engine])
+    assert CaptureStore(runs["simulation"]).rejected() == []
     assert files(runs["inprocess"]) == files(runs["simulation"])
     assert rounds(runs["inprocess"]).equals(rounds(runs["simulation"]))
 
