@@ -31,6 +31,7 @@ from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
+from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
 
@@ -188,7 +189,7 @@ class _Dispatch:
     def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
         self.problems: list[str] = []
         self.log = folder.root / "attack.log"
-        captures = config.dataset.users // max(config.protocol.secure_aggregation, 1)
+        captures = users_per_round(config) // max(config.protocol.secure_aggregation, 1)
         batches = -(-captures // config.workers.victims_per_job)
         rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
         self.total = len(config.attacks) * batches * rounds

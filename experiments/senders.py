@@ -5,6 +5,7 @@ from typing import Any
 
 from attacker.store import CaptureStore
 from fl_sim.config import Config
+from fl_sim.sampling import participants
 
 
 def captures_by_user(config: Config, store: CaptureStore, server_round: int) -> dict[int, int]:
@@ -13,7 +14,7 @@ def captures_by_user(config: Config, store: CaptureStore, server_round: int) -> 
     if config.protocol.shuffle:
         from fl_sim.shuffling import users_by_pseudonym  # and so Flower, which takes seconds to import
 
-        users = users_by_pseudonym(config.seed, server_round, range(config.dataset.users))
+        users = users_by_pseudonym(config.seed, server_round, participants(config, server_round))
         return {users[pseudonym]: pseudonym for pseudonym in held}
     return {user: capture for capture, users in held.items() for user in users}
 

@@ -3,7 +3,8 @@
 Two readers are told apart. The *server* sees every reply: against it only what users do themselves counts, a norm bound
 and then noise of a fixed size; neighbours are any two users, so clipped updates differ by up to twice the bound. A
 *reader* sees the models that the server publishes: against one Flower's server-side noise counts too; neighbours are
-runs with and without one user. Rounds compose: all users take part in each, nothing is amplified by sampling.
+runs with and without one user. Rounds compose: a user counts as one who takes part in all of them, so nothing is
+amplified where few are drawn for a round.
 
 What follows the noise cannot undo it. Secure aggregation and shuffling only hide more, and are not counted: the
 epsilon of a run with them is an upper bound. Not covered: how many photos a user has, and label proportions where

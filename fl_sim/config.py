@@ -88,7 +88,9 @@ class Federation(Section):
     engine: Literal["simulation", "inprocess", "deployment"] = "simulation"
     """Flower's Ray simulation, all clients in this process, or a running SuperLink. The results are the same."""
     rounds: Annotated[int, Field(ge=1)] = 3
-    """Each user sends one update a round."""
+    """Each user who takes part sends one update a round."""
+    users_per_round: Annotated[int, Field(ge=0)] = 0
+    """Users drawn for each round, who train and evaluate in it; 0: all."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     """Of a user's local steps, and of the server's step on the mean gradient."""
     local_epochs: Annotated[int, Field(ge=1)] = 1

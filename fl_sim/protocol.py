@@ -13,7 +13,8 @@ from torch import Tensor
 
 from clients.defenses import split
 from fl_sim.config import Config, ConfigError
-from fl_sim.relay import nodes_by_partition
+from fl_sim.relay import Only, nodes_by_partition
+from fl_sim.sampling import participants, users_per_round
 from fl_sim.secure_aggregation import SecureAggregation
 from fl_sim.shuffling import Shuffler
 from fl_sim.strategy import FedSGD
@@ -27,7 +28,12 @@ FLOWER_CLIPS = (
 
 def check(config: Config) -> None:
     """Raise ConfigError for a protocol that cannot work or would not do what it says."""
-    section, users = config.protocol, config.dataset.users
+    section, users = config.protocol, users_per_round(config)
+    if users > config.dataset.users:
+        raise ConfigError(
+            f"federation.users_per_round is {users}, but there are {config.dataset.users} users; lower it, raise "
+            "dataset.users, or give 0 for all"
+        )
     private, size = section.differential_privacy != "none", section.secure_aggregation
     mods = [name for name, _ in map(split, config.defenses) if name.startswith("flwr.")]
     flowers = ([f"protocol.differential_privacy = {section.differential_privacy!r}"] if private else []) + mods
@@ -39,7 +45,7 @@ def check(config: Config) -> None:
             "reply; take a model without batch norm, such as convnet"
         )
     if size == 1 or size > users:
-        raise ConfigError(f"protocol.secure_aggregation is {size}; give 0, or from 2 to dataset.users = {users}")
+        raise ConfigError(f"protocol.secure_aggregation is {size}; give 0, or from 2 to the {users} users of a round")
     if size and private:
         raise ConfigError(
             "Flower's differential privacy counts replies, and with protocol.secure_aggregation a reply is a sum; "
@@ -60,7 +66,7 @@ def check(config: Config) -> None:
 
 def strategy(config: Config) -> Strategy:
     """FedSGD, inside Flower's differential privacy where the config asks for it."""
-    section, federation, users = config.protocol, config.federation, config.dataset.users
+    section, federation, users = config.protocol, config.federation, users_per_round(config)
     kind, multiplier, norm = section.differential_privacy, section.noise_multiplier, section.clipping_norm
     plain = FedSGD(federation.learning_rate, federation.update, uniform=kind != "none")
     try:
@@ -82,15 +88,18 @@ class Channel:
 
     def __init__(self, grid: Grid, config: Config, like: Mapping[str, Tensor]) -> None:
         self._grid, self._config, self._like = grid, config, like
-        self._between = bool(config.protocol.secure_aggregation or config.protocol.shuffle)
-        self._nodes = nodes_by_partition(grid, config.federation.timeout) if self._between else {}
+        self._all = users_per_round(config) == config.dataset.users
+        as_it_is = self._all and not (config.protocol.secure_aggregation or config.protocol.shuffle)
+        self._nodes = {} if as_it_is else nodes_by_partition(grid, config.federation.timeout)
 
     def of_round(self, server_round: int) -> Grid:
         """The Grid of that round."""
-        section = self._config.protocol
+        section, taking_part = self._config.protocol, participants(self._config, server_round)
+        nodes = {user: self._nodes[user] for user in taking_part if user in self._nodes}
+        grid = self._grid if self._all else Only(self._grid, nodes.values())
         if section.secure_aggregation:
             photos = self._config.dataset.photos
-            return SecureAggregation(self._grid, self._nodes, section.secure_aggregation, self._like, photos)
+            return SecureAggregation(grid, nodes, section.secure_aggregation, self._like, photos)
         if section.shuffle:
-            return Shuffler(self._grid, self._nodes, self._config.seed, server_round)
-        return self._grid
+            return Shuffler(grid, nodes, self._config.seed, server_round)
+        return grid

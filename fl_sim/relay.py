@@ -42,6 +42,17 @@ class Relay(Grid):
         raise NotImplementedError("use send_and_receive")
 
 
+class Only(Relay):
+    """The Grid of a round in which some nodes alone take part."""
+
+    def __init__(self, inner: Grid, nodes: Iterable[int]) -> None:
+        super().__init__(inner)
+        self._nodes = list(nodes)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+
 def nodes_by_partition(grid: Grid, timeout: float) -> dict[int, int]:
     """The node id of each partition, ascending by partition; a node that does not answer is left out."""
     questions = [

@@ -20,6 +20,7 @@ from experiments.report.material import (
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
 from fl_sim.accounting import sentences
+from fl_sim.sampling import users_per_round
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
         ("Model", _model(material)),
         (
             "Federation",
-            f"FedSGD, {_plural(config.federation.rounds, 'round')}, "
+            f"FedSGD, {_plural(config.federation.rounds, 'round')} of {_plural(users_per_round(config), 'user')}, "
             f"server learning rate {config.federation.learning_rate:g}, engine {config.federation.engine}",
         ),
         ("Update", f"{update}, once a round"),

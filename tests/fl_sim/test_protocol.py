@@ -253,8 +253,8 @@ def test_everybody_has_one_pseudonym_a_round(seed, server_round, count):
             },
             "buffers",
         ),
-        ({"protocol": {"secure_aggregation": 1}}, "from 2 to dataset.users = 4"),
-        ({"protocol": {"secure_aggregation": 5}}, "from 2 to dataset.users = 4"),
+        ({"protocol": {"secure_aggregation": 1}}, "from 2 to the 4 users of a round"),
+        ({"protocol": {"secure_aggregation": 5}}, "from 2 to the 4 users of a round"),
         ({"protocol": {"secure_aggregation": 2, "shuffle": True}}, "take one of them"),
         (
             {"protocol": {"secure_aggregation": 2, "differential_privacy": "client_fixed"}, "federation": WEIGHTS},

@@ -1,0 +1,42 @@
+"""A few users a round: who takes part follows from seed and round alone, and nobody else is asked."""
+
+from collections import Counter
+
+import pytest
+from tiny_faces import tiny_config
+
+from attacker.store import CaptureStore
+from experiments.senders import captures_by_user
+from fl_sim.config import ConfigError
+from fl_sim.runs import RunFolder
+from fl_sim.sampling import participants
+from fl_sim.server import run_federation
+
+
+def few(count, **sections):
+    return tiny_config(dataset={"users": 6}, federation={"users_per_round": count, "rounds": 3}, **sections)
+
+
+def test_everybody_is_drawn_equally_often_and_nobody_twice():
+    config, rounds = few(2), 3000
+    drawn = Counter(user for number in range(1, rounds + 1) for user in participants(config, number))
+    assert sum(drawn.values()) == 2 * rounds
+    share, error = rounds / 3, (rounds * 2 / 9) ** 0.5
+    assert all(abs(drawn[user] - share) < 4 * error for user in range(6))
+    assert participants(few(0), 1) == participants(few(6), 2) == list(range(6))
+
+
+@pytest.mark.parametrize("protocol", [{}, {"shuffle": True}, {"secure_aggregation": 3}], ids=str)
+def test_who_takes_part_is_captured_and_nobody_else(protocol, tmp_path):
+    config, run = few(3, protocol=protocol), RunFolder(tmp_path / "run")
+    run_federation(config, run)
+    store = CaptureStore(run)
+    for number in (1, 2, 3):
+        assert sorted(captures_by_user(config, store, number)) == participants(config, number)
+    assert store.rejected() == []
+    assert len({tuple(participants(config, number)) for number in (1, 2, 3)}) > 1
+
+
+def test_more_than_there_are_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"users_per_round is 7, but there are 6 users"):
+        run_federation(few(7), RunFolder(tmp_path / "run"))
