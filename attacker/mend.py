@@ -7,7 +7,8 @@ of a round: so a round is whole if that model is there. Lost are only the lines 
 import json
 from pathlib import Path
 
-from attacker.store import CaptureStore, Row
+from attacker.index import Row
+from attacker.store import CaptureStore
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.tensors import read_tensors
 from fl_sim.updates import norm

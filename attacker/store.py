@@ -8,7 +8,6 @@ Every file is written under a temporary name, fsynced and renamed. Nothing is pi
 
 import dataclasses
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from attacker.index import Index, Row
 from attacker.observation import LocalTraining, Observation, Reconstruction
-from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.tensors import DamagedFile, check, read_tensors
 from fl_sim.updates import Update, to_gradient
 
-Row = dict[str, Any]
 Status = Literal["accepted", "rejected", "error"]
 STATISTICS = "statistics:"  # before the names of batch-norm statistics in a capture file; no parameter has a colon
 
@@ -71,7 +69,7 @@ class CaptureStore:
         """`keep`: rounds whose updates and models are written to stay; None: all."""
         self.run = run
         self._keep = keep
-        self._index = run.captures / "index.jsonl"
+        self._index = Index(run.captures / "index.jsonl")
         self._writer: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
 
@@ -117,12 +115,13 @@ class CaptureStore:
             self._writer = None
 
     def forget_from(self, server_round: int) -> None:
-        """Drop the index lines of `server_round` and later ones; they are about to be captured again."""
+        """Drop the replies of `server_round` and later ones; they are about to be captured again."""
         for part in self.run.captures.glob("*/.*"):  # of a write that a crash cut off
             part.unlink()
-        lines = [json.dumps(row) for row in self._rows() if row["round"] < server_round]
-        if self._index.exists():
-            write_atomically(self._index, "".join(line + "\n" for line in lines).encode())
+        for folder in self.run.captures.glob("round-*"):
+            for capture in folder.glob("user-*") if int(folder.name.removeprefix("round-")) >= server_round else ():
+                capture.unlink()
+        self._index.forget_from(server_round)
 
     def _queue(self, call: Any, *arguments: Any) -> None:
         if self._writer is None:
@@ -148,13 +147,7 @@ class CaptureStore:
                 data = _encode({**capture.update, **beside}, about)
                 write_atomically(self.run.capture(server_round, capture.user), data)
         self._write_model(self.run.global_model(server_round + 1), next_parameters)
-        rows = [capture.row(server_round) for capture in captures]
-        rows.append({"round": server_round, "status": "finished"})
-        self._index.touch(mode=0o600)  # for its owner alone, as all files of a run
-        with self._index.open("ab") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        self._index.append(server_round, [capture.row(server_round) for capture in captures])
         if server_round > 1 and not self._kept(server_round - 1):  # a resumed run starts from this round or the next
             self.run.global_model(server_round - 1).unlink(missing_ok=True)
 
@@ -165,7 +158,7 @@ class CaptureStore:
 
     def finished_rounds(self) -> list[int]:
         """Rounds whose replies are all on disk, ascending."""
-        return sorted({row["round"] for row in self._rows() if row["status"] == "finished"})
+        return self._index.finished()
 
     def users(self, server_round: int) -> list[int]:
         """Users whose update of a finished round was accepted, ascending."""
@@ -181,18 +174,21 @@ class CaptureStore:
 
     def earlier_rounds(self, server_round: int, user: int, count: int) -> list[int]:
         """The `count` latest finished rounds before `server_round` in which the update of `user` was accepted."""
-        rows = self._rows() if count > 0 else []
-        finished = {row["round"] for row in rows if row["status"] == "finished"}
-        accepted = {row["round"] for row in rows if row["status"] == "accepted" and row["user"] == user}
-        return sorted((one for one in finished & accepted if one < server_round), reverse=True)[:count]
+        found: list[int] = []
+        for one in range(server_round - 1, 0, -1):
+            if len(found) == count:
+                break
+            if self.run.capture(one, user).exists():
+                found.append(one)
+        return found
 
     def replies(self, server_round: int) -> list[Row]:
         """The index lines of a round, by user."""
-        return [row for row in self._rows() if row["round"] == server_round and row["status"] != "finished"]
+        return self._index.rows(server_round)
 
     def rejected(self) -> list[Row]:
         """The index lines of all replies that were not accepted: rejected ones and errors."""
-        return [row for row in self._rows() if row["status"] in {"rejected", "error"}]
+        return [row for row in self._index.all_rows() if row["status"] in {"rejected", "error"}]
 
     def parameters(self, server_round: int) -> Update:
         """The global model at the start of `server_round`, parameters and buffers.
@@ -226,18 +222,6 @@ class CaptureStore:
             statistics=beside or None,
             members=tuple(facts.get("members", ())),
         )
-
-    def _rows(self) -> list[Row]:
-        try:
-            lines = self._index.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        try:
-            return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a crash
-        except ValueError as error:
-            raise ConfigError(
-                f"{self._index} is damaged ({error}); `fl-sim run` or `fl-sim attack {self.run.root}` makes it anew"
-            ) from error
 
 
 def _encode(tensors: Update, facts: Mapping[str, Any] = MappingProxyType({})) -> bytes:
