@@ -6,6 +6,7 @@ only the column `seconds` is a measured time.
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,7 @@ from experiments import attributes, direct_attributes, embedders, image_metrics
 from experiments.aggregate import aggregate
 from experiments.controls import Exhibit, Guess, exhibits, prior_label, references, wrong_user
 from experiments.gallery import Gallery, build_gallery, check_size
-from experiments.senders import best_members, captures_by_user, group_of
+from experiments.senders import best_members, captures_by_user
 from fl_sim import accounting
 from fl_sim.config import Config, Dataset, Leakage
 from fl_sim.runs import RunFolder, write_atomically
@@ -148,8 +149,11 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         if config.leakage.direct:
             attacked = [number for number in captured if number in planned]
             said = direct_attributes.guesses(store, config, dataset, judges.embed, judges.names, attacked)
-        rows: list[dict[str, Any]] = []
+        groups = {number: Counter(captures.values()) for number, captures in senders.items()}
+        tables_of_users: list[pd.DataFrame] = []  # as rows they would take ten times the memory
+        of_sums: list[dict[str, Any]] = []
         for done, partition in enumerate(users, 1):
+            rows: list[dict[str, Any]] = []
             user = dataset.user(partition)
             judge = _Judgement(judges, user)
             shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
@@ -157,7 +161,8 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
             for number, captures in senders.items():
                 if partition not in captures:
                     continue
-                capture, group = captures[partition], len(group_of(captures, partition))
+                capture = captures[partition]
+                group = groups[number][capture]
                 direct = [judge.guess(said[number, capture])] if (number, capture) in said else []
                 for label in labels:
                     there = left[label, number]
@@ -173,9 +178,12 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     key["knowledge"] = str(tables[label].get("knowledge", "none"))
                     key |= {"capture": capture, "group_size": group, **private}
                     rows.extend(key | verdict for verdict in judged)
+            tables_of_users.append(_typed(rows, judges.names))
+            of_sums += [row for row in rows if row["arm"] == "attack" and row["group_size"] > 1]
             if progress is not None:
                 progress(done, len(users))
-    table = _typed(pd.DataFrame(rows + best_members(rows)), judges.names)
+    tables_of_users.append(_typed(best_members(of_sums), judges.names))
+    table = pd.concat(tables_of_users, ignore_index=True).sort_values(KEYS, ignore_index=True)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(run.leakage, buffer.getvalue())
@@ -308,9 +316,8 @@ def _read(run: RunFolder, label: str, number: int, users: Iterable[int | None]) 
     return {user: read_reconstruction(run, label, number, user) for user in present}
 
 
-def _typed(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Every column, in the order of COLUMNS, of its dtype even where all is null; rows sorted by their keys."""
+def _typed(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
+    """Every column, in the order of COLUMNS, of its dtype even where all is null."""
     kinds = {name: column.dtype for name, column in COLUMNS.items()}
     kinds |= {f"attr_{name}_{side}": "Int64" for name in names for side in ("true", "inferred")}
-    table = table.reindex(columns=list(kinds)).astype(kinds)
-    return table.sort_values(KEYS, ignore_index=True)
+    return pd.DataFrame(rows).reindex(columns=list(kinds)).astype(kinds)

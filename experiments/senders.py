@@ -1,6 +1,5 @@
 """Whose update a capture holds: what the attacker may not know, for who judges its results."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from attacker.store import CaptureStore
@@ -17,11 +16,6 @@ def captures_by_user(config: Config, store: CaptureStore, server_round: int) -> 
         users = users_by_pseudonym(config.seed, server_round, participants(config, server_round))
         return {users[pseudonym]: pseudonym for pseudonym in held}
     return {user: capture for capture, users in held.items() for user in users}
-
-
-def group_of(captures: dict[int, int], user: int) -> Sequence[int]:
-    """The users whose updates were summed with that of `user`, itself among them, ascending."""
-    return sorted(other for other, capture in captures.items() if capture == captures[user])
 
 
 def best_members(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
