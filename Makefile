@@ -2,6 +2,7 @@
 # make test   install and run the whole suite
 # FL_SIM_LONG_TESTS=1 make test   with the tests of many minutes: the compose file's commands, a SuperNode killed
 # make check  what a developer runs all day: linters, types, import rules, fast tests, known vulnerabilities
+# make bench  what running it costs, as ratios beside the committed ones; two idle cores, a quarter of an hour
 # make audit  known vulnerabilities in the pinned dependencies; says so and passes where there is no network
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 TWO := -n 2
 test check: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check audit install browser clean
+.PHONY: demo test check bench audit install browser clean
 
 demo: install
 	$(BIN)/fl-sim run --config experiments/configs/quickstart.toml
@@ -29,6 +30,9 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not slow" $(TWO)
 	$(BIN)/python .ci/audit.py
+
+bench: install
+	$(BIN)/python -m experiments.benchmarks
 
 audit: install
 	$(BIN)/python .ci/audit.py

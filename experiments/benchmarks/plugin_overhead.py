@@ -1,6 +1,8 @@
 """What the capture costs a round: a federation with the malicious server's plugin and without, in turn.
 
     python -m experiments.benchmarks.plugin_overhead [--users 256] [--rounds 3] [--repeats 3] [--json]
+    python -m experiments.benchmarks.plugin_overhead --users 1000 --of 10000 --rounds 20 --repeats 1 --model lenet \
+        --photos 2
 
 All clients run in this process. Per arm and round: wall seconds, CPU seconds of the process (all threads;
 the steadier figure where others use the machine), the fastest of the repeats, and resident memory. The
@@ -13,6 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context
@@ -26,6 +29,7 @@ from clients.user import Faces, User
 from fl_sim import engines, seeds
 from fl_sim.client import client_app
 from fl_sim.config import Config, Dataset, parse
+from fl_sim.protocol import Channel
 from fl_sim.runs import RunFolder
 from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
@@ -83,10 +87,12 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
                     strategy, store, names, "gradient", section.learning_rate, section.max_norm, section.timeout
                 )
             arrays = ArrayRecord(model.state_dict())
+            channel = Channel(grid, config, {})
             wall, cpu = time.perf_counter(), time.process_time()
             for server_round in range(1, section.rounds + 1):
-                messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                replies = grid.send_and_receive(messages, timeout=section.timeout)
+                users = channel.of_round(server_round)
+                messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
+                replies = users.send_and_receive(messages, timeout=section.timeout)
                 arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
                 del replies
                 timing.memory.append(_resident())
@@ -97,16 +103,19 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
     return timing
 
 
-def benchmark(users: int, rounds: int, repeats: int, photos: int, image_size: int) -> dict[str, object]:
-    """Both arms in turn, after one short run that fills the caches."""
+def benchmark(
+    users: int, rounds: int, repeats: int, photos: int, image_size: int, of: int = 0, model: str = "convnet"
+) -> dict[str, Any]:
+    """Both arms in turn, after one short run that fills the caches; `of` users in all (0: `users`)."""
     table = {
         "dataset": {
             "name": f"{noise_faces.__module__}:noise_faces",
-            "users": users,
+            "users": max(users, of),
             "photos": photos,
             "image_size": image_size,
         },
-        "federation": {"engine": "inprocess", "rounds": rounds},
+        "model": {"name": model},
+        "federation": {"engine": "inprocess", "rounds": rounds, "users_per_round": users},
     }
     config = parse(Config, table)
     client = client_app(lambda context: config)
@@ -123,6 +132,8 @@ def benchmark(users: int, rounds: int, repeats: int, photos: int, image_size: in
 
     return {
         "users": users,
+        "of": max(users, of),
+        "model": model,
         "photos": photos,
         "image_size": image_size,
         "rounds": rounds,
@@ -145,14 +156,18 @@ def _resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the capture costs a round.")
-    parser.add_argument("--users", type=int, default=256)
+    parser.add_argument("--users", type=int, default=256, help="of a round")
+    parser.add_argument("--of", type=int, default=0, help="users in all; 0: those of a round")
+    parser.add_argument("--model", default="convnet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each arm, in turn")
     parser.add_argument("--photos", type=int, default=30, help="a user")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    result = benchmark(options.users, options.rounds, options.repeats, options.photos, options.image_size)
+    result = benchmark(
+        options.users, options.rounds, options.repeats, options.photos, options.image_size, options.of, options.model
+    )
     if options.json:
         print(json.dumps(result))
         return
