@@ -12,8 +12,8 @@ gradient that went through the same, as far as that can be done and differentiat
   is signal, as in a Wiener filter; the noise level is that of the defense's table where the attacker knows it, else
   it is estimated from the update.
 
-A clipped norm needs nothing: the cosine distance is blind to scale. `local_steps` are steps like any other user's,
-which an attack with `unroll` simulates (`local_training`).
+A clipped norm needs nothing here: the cosine distance is blind to scale (label recovery is not: attacker.labels).
+`local_steps` are steps like any other user's, which an attack with `unroll` simulates (`local_training`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,7 @@ from attacker.observation import LocalTraining
 from fl_sim import gaussian_mechanism
 
 MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturbation"}
+SCALING = {"clip", "local_dp", "sign"}
 NOISY = {"gaussian_noise", "laplace_noise", "local_dp"}
 FEW = 256  # entries from which on a layer's spread says something of the noise in it
 TINY = 1e-30  # added to squares: no division by zero

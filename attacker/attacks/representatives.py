@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.adaptive import adapt
+from attacker.adaptive import MASKING, SCALING, adapt
 from attacker.attacks import Attacker
 from attacker.labels import recover_proportions
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
@@ -69,7 +69,9 @@ def proportions(observation: Observation, model: nn.Module, attacker: Attacker) 
     probes = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1).to(attacker.device)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
-    return recover_proportions(gradient, model, probes, observation.num_examples)
+    known = {str(table.get("name")) for table in observation.defenses}
+    scaled, masked = bool(SCALING & known), bool(MASKING & known)
+    return recover_proportions(gradient, model, probes, observation.num_examples, scaled, masked)
 
 
 def group_by_label(shares: Tensor, floor: float, count: int = 1) -> Group:

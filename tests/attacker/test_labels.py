@@ -61,6 +61,26 @@ def test_many_classes_are_told_apart() -> None:
     assert recovered("convnet", shares, 0).tolist() == pytest.approx(shares, abs=0.05)
 
 
+@pytest.mark.parametrize("size", [0.5, 0.01])
+@pytest.mark.parametrize("shares", [[0.0, 1.0] + 8 * [0.0], [0.4, 0.0, 0.3, 0.3] + 6 * [0.0]])
+def test_who_knows_of_a_clip_finds_the_scale_by_the_absent_classes(shares: list[float], size: float) -> None:
+    model = build("convnet", 10, SIZE, generator(0, "model"))
+    update = gradient(model, person("clipped"), labels_of(shares))
+    clipped = {name: size * value for name, value in update.items()}
+    found = recover_proportions(clipped, model, probes(), PHOTOS, scaled=True)
+    assert found.tolist() == pytest.approx(recover_proportions(update, model, probes(), PHOTOS).tolist(), abs=0.05)
+    assert recover_proportions(clipped, model, probes(), PHOTOS).max() < max(shares) - 0.1
+
+
+def test_signs_and_the_largest_entries_still_show_the_only_label() -> None:
+    model = build("mlp", 16, SIZE, generator(0, "model"))
+    update = gradient(model, person("one label"), torch.full((PHOTOS,), 3))
+    signs = {name: value.sign() * value.abs().mean() for name, value in update.items()}
+    largest = {name: torch.where(value.abs() == value.abs().max(), value, 0.0) for name, value in update.items()}
+    for defended, known in ((signs, {"scaled": True}), (largest, {"masked": True})):
+        assert recover_proportions(defended, model, probes(), PHOTOS, **known)[3] == 1
+
+
 def test_shares_are_whole_photos_that_sum_to_one() -> None:
     shares = recovered("convnet", [0.5, 0.3, 0.2], 1)
     assert float(shares.sum()) == pytest.approx(1)
