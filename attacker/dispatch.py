@@ -4,7 +4,7 @@
 
 It is a process of its own, with its own Ray connection. Without --follow it attacks the rounds that
 are there; with it, until all rounds of the config are. Jobs whose results exist are not done again.
-One JSON object a line on stdout:
+One JSON object a line on stdout, and in the run's log:
 
     {"event": "start", "backend", "workers"}                      the pool is up (absent if nothing is to do)
     {"event": "round", "round", "users", "jobs", "skipped"}       a finished round: jobs queued, jobs done before
@@ -33,12 +33,16 @@ from typing import Any, TextIO
 from attacker import attacks
 from attacker.attacks import Attack
 from attacker.jobs import Job, batches, is_done
+from attacker.metrics import open_metrics
 from attacker.store import CaptureStore
 from attacker.workers import Pool
 from fl_sim.config import Config, ConfigError, Workers, load
+from fl_sim.log import Level, Log
 from fl_sim.runs import RunFolder, write_atomically
 
 POLL = 0.2  # seconds between two looks at the capture store
+
+LEVELS: dict[str, Level] = {"retry": "warning", "failed": "error"}  # in the log; all other events are info
 
 Emit = Callable[..., None]  # (event, **facts)
 
@@ -148,10 +152,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the workers, before they import torch
-    emit = _emitter(_private_stdout())
     run = RunFolder(given.run)
+    log = Log(run, "dispatcher")
+    stdout = _private_stdout()
     try:
         config = load(run.config)
+        emit = _emitter(stdout, log, open_metrics(config.workers.metrics_port, config.attacks))
         if config.workers.backend == "none":
             raise ConfigError("workers.backend is 'none', so this run has no attack; set it to ray or local")
         dispatcher = Dispatcher(run, config, emit, given.force)
@@ -165,6 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         emit("end", done=dispatcher.done, failed=len(dispatcher.failed))
     except ConfigError as error:
         print(error, file=sys.stderr)
+        log("error", "error", reason=str(error))
         return 2
     except (BrokenPipeError, KeyboardInterrupt):
         return 130  # nobody listens any more
@@ -189,9 +196,11 @@ def _about(job: Job) -> dict[str, Any]:
     return {"label": job.label, "round": job.server_round, "users": list(job.users)}
 
 
-def _emitter(stream: TextIO) -> Emit:
+def _emitter(stdout: TextIO, log: Log, count: Emit) -> Emit:
     def emit(event: str, **facts: Any) -> None:
-        print(json.dumps({"event": event, **facts}), file=stream, flush=True)
+        print(json.dumps({"event": event, **facts}), file=stdout, flush=True)
+        log(event, LEVELS.get(event, "info"), **facts)
+        count(event, **facts)
 
     return emit
 

@@ -29,6 +29,7 @@ from attacker.prior import Prior, load_prior
 from attacker.store import CaptureStore, read_attack_table, write_reconstruction
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError, load
+from fl_sim.log import Log
 from fl_sim.runs import RunFolder, read_manifest
 from fl_sim.tensors import DamagedFile, check
 
@@ -208,6 +209,7 @@ class Workbench:
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:
     """Do the job; its wall time in seconds, and the reason in one line if it raised an exception."""
+    Log(bench.run, "worker")("started", label=job.label, round=job.server_round, users=list(job.users))
     start = time.perf_counter()
     problem = None
     try:

@@ -81,6 +81,7 @@ class MaliciousServer(Strategy):
         self.aggregated = aggregated  # a reply is the mean of the updates of its `members`, the first of whom sends it
         self.num_classes = num_classes  # shares in the label proportions of a reply; None: any number
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
+        self.refused: list[Capture] = []  # those that were rejected, and why
         self._partitions: dict[int, int] = {}  # node id -> partition id
         self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
         self._round = 0
@@ -179,7 +180,8 @@ class MaliciousServer(Strategy):
             captures.append(self._no_update(node, "error", "no reply in time"))
         captures.sort(key=lambda c: (math.inf if c.user is None else c.user, c.node))
         self.accepted = len(users)
-        self.rejected = len(captures) - len(users)
+        self.refused = [capture for capture in captures if capture.status != "accepted"]
+        self.rejected = len(self.refused)
 
         arrays, metrics = self.inner.aggregate_train(server_round, passed)
         if self.rewrite is not None and arrays is None:

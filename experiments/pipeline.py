@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker import attacks, faces
+from attacker import attacks, faces, metrics
 from attacker.mend import mend
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
@@ -30,6 +30,7 @@ from experiments.report import write_report
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
+from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
@@ -67,12 +68,13 @@ def run(
     preflight(config, note)
     with locked(folder.root):
         _claim(config, folder)
-        _begin(folder, config, note)
-        from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
+        with Log(folder, "run").around(command="run", jobs=planned_jobs(config)):
+            _begin(folder, config, note)
+            from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
-        with _dispatcher(folder, config, progress, follow=True) as dispatch:
-            run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
-        return _judge(folder, config, progress, dispatch)
+            with _dispatcher(folder, config, progress, follow=True) as dispatch:
+                run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
+            return _judge(folder, config, progress, dispatch)
 
 
 def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -86,7 +88,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
     preflight(config, note)
-    with locked(folder.root):
+    with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
         _begin(folder, config, note)
         if not CaptureStore(folder).finished_rounds():
             raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
@@ -139,6 +141,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         note(without)
     if config.workers.backend == "none":
         return
+    metrics.check(config.workers.metrics_port)
     late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
     if late:
         raise ConfigError(
@@ -156,6 +159,16 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
             load_prior(settings.prior, config.dataset.image_size)
     for sentence in leakage.preflight(config):
         note(sentence)
+
+
+def planned_jobs(config: Config) -> int:
+    """Attack jobs of the whole run, if every update of every attacked round is accepted."""
+    if config.workers.backend == "none":
+        return 0
+    captures = users_per_round(config) // max(config.protocol.secure_aggregation, 1)
+    batches = -(-captures // config.workers.victims_per_job)
+    rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
+    return len(config.attacks) * batches * rounds
 
 
 def threat_model(config: Config) -> dict[str, Any]:
@@ -188,11 +201,9 @@ class _Dispatch:
 
     def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
         self.problems: list[str] = []
+        self.folder = folder
         self.log = folder.root / "attack.log"
-        captures = users_per_round(config) // max(config.protocol.secure_aggregation, 1)
-        batches = -(-captures // config.workers.victims_per_job)
-        rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
-        self.total = len(config.attacks) * batches * rounds
+        self.total = planned_jobs(config)
         self.done = 0
         self._progress = progress
         command = [sys.executable, "-m", "attacker.dispatch", str(folder.root), "--parent", str(os.getpid())]
@@ -227,6 +238,7 @@ class _Dispatch:
                 f"the attack dispatcher ended with exit code {code}: {lines[-1] if lines else 'it said nothing'} "
                 f"(all of it in {self.log}); the captures are kept, try again with fl-sim attack"
             )
+            Log(self.folder, "run")("problem", "error", reason=self.problems[0])
 
     def end(self) -> None:
         self.process.terminate()
@@ -249,10 +261,12 @@ def _dispatcher(folder: RunFolder, config: Config, progress: Progress, follow: b
 
 
 def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: _Dispatch | None) -> Outcome:
-    if dispatch is None:
-        return Outcome(pd.DataFrame(), write_report(folder))
-    table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
-    return Outcome(table, write_report(folder), dispatch.problems)
+    table = pd.DataFrame()
+    if dispatch is not None:
+        table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
+    page = write_report(folder)
+    Log(folder, "run")("report", file=page.name, measurements=len(table))
+    return Outcome(table, page, dispatch.problems if dispatch else [])
 
 
 def _claim(config: Config, folder: RunFolder) -> None:

@@ -119,7 +119,8 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, list[st
 def _on_one_cpu(cell: Cell) -> Cell:
     config = cell.config
     federation = config.federation.model_copy(update={"engine": "inprocess"})
-    workers = config.workers.model_copy(update={"backend": "local", "count": 1})
+    # Cells that run side by side would want one port.
+    workers = config.workers.model_copy(update={"backend": "local", "count": 1, "metrics_port": 0})
     return Cell(cell.name, cell.keys, config.model_copy(update={"federation": federation, "workers": workers}))
 
 

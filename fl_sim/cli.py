@@ -28,6 +28,7 @@ from fl_sim.commands import (
     train_model,
     train_prior,
     up,
+    watch,
 )
 from fl_sim.config import ConfigError
 from fl_sim.console import messages
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("watch")(watch.watch)
 app.command("sweep")(sweep.sweep)
 app.command("frontier")(sweep.frontier)
 app.command("audit")(audit.audit)

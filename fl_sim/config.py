@@ -148,6 +148,8 @@ class Workers(Section):
     """How often a job is tried again after its worker died."""
     attack_rounds: list[Annotated[int, Field(ge=1)]] = []
     """Rounds whose updates are attacked; empty: all. The others are captured, and can be attacked later."""
+    metrics_port: Annotated[int, Field(ge=0, lt=65536)] = 0
+    """Port on 127.0.0.1 at which the dispatcher serves Prometheus metrics of queue and jobs; 0: none."""
     keep: Literal["all", "attacked"] = "all"
     """Rounds whose captures stay on disk: all, or `attack_rounds` alone, for long trainings with large models."""
 

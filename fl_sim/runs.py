@@ -7,6 +7,7 @@ runs/NAME/config.toml                                     the resolved configura
          captures/index.jsonl                             one line a reply, rejected ones too
          reconstructions/LABEL/round-0001/user-0007.safetensors
          rounds.parquet  leakage.parquet  leakage.csv  report.html
+         log.jsonl                                        what happened when, a line an event
 
 Of somebody else's federation, which has no config of ours: audit.json in its place, captures/, reconstructions/.
 """
@@ -76,6 +77,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.jsonl"
 
     def capture(self, server_round: int, user: int) -> Path:
         return self.captures / f"round-{server_round:04d}" / f"user-{user:04d}.safetensors"

@@ -25,6 +25,7 @@ from fl_sim.config import Config, ConfigError, dump
 from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
+from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model
@@ -61,8 +62,8 @@ def run_federation(
 
 def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
     """The rounds of the federation over `grid`, from the first that is not yet on disk."""
-    section = config.federation
-    with one_thread(), locked(run.captures):
+    section, log = config.federation, Log(run, "server")
+    with one_thread(), locked(run.captures), log.around(rounds=section.rounds):
         model = initial_model(config)
         attacked = config.workers.attack_rounds
         store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
@@ -98,6 +99,8 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                     replies = users.send_and_receive(messages, timeout=section.timeout)
                     arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
                 del replies  # they are as large as all users' updates together
+                for one in strategy.refused:
+                    log("rejected", "warning", round=server_round, user=one.user, status=one.status, reason=one.reason)
                 messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
                 replies = users.send_and_receive(messages, timeout=section.timeout)
                 metrics = strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
@@ -113,6 +116,15 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                 }
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
                 _write_table(table, run.rounds)
+                log(
+                    "round",
+                    round=server_round,
+                    accepted=strategy.accepted,
+                    rejected=strategy.rejected,
+                    seconds=row["seconds"],
+                    accuracy=row["accuracy"],
+                    loss=row["loss"],
+                )
         finally:
             store.wait()
     if progress is not None:
