@@ -121,13 +121,15 @@ def gallery(material: Material, with_private_photos: bool) -> Gallery:
     )
 
 
+def pixels(photo: Tensor) -> Tensor:
+    """An image (3, H, W) in [0, 1] as bytes; values outside are clipped, NaN is grey."""
+    return (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def data_uri(photo: Tensor) -> str:
-    """A PNG data URI of an image (3, H, W) in [0, 1]; values outside are clipped, NaN is grey."""
-    pixels = (
-        (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    )
+    """A PNG data URI of an image (3, H, W) in [0, 1], as `pixels` makes it."""
     file = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(file, "PNG", optimize=True)
+    Image.fromarray(pixels(photo).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -87,7 +87,7 @@ def draw(state: State) -> RenderableType:
             table.add_row(
                 "", f"at it for {_time(job['seconds'])}", f"{job['label']}, round {job['round']}, users {users}"
             )
-    return Group(_heading(state), table, "", _log(state))
+    return Group(_heading(state), table, "", *map(_line, state.log))
 
 
 def _heading(state: State) -> Text:
@@ -107,16 +107,13 @@ def _bar(done: int, total: int) -> ProgressBar:
     return ProgressBar(total=total, completed=done, width=20)
 
 
-def _log(state: State) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for style, width in (("dim", 8), ("dim", 10), ("", 8)):  # time, source, event
-        table.add_column(style=style, min_width=width)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for line in state.log:
-        at = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
-        event = Text(line["event"], style=COLOURS.get(line["level"], ""))
-        table.add_row(at, line["source"], event, Text(_facts(line)))
-    return table
+def _line(line: dict[str, Any]) -> Text:
+    """A line of the log, cut off where the terminal ends."""
+    at = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
+    where, event = (f"{at}  {line['source']:<10}  ", "dim"), (f"{line['event']:<8}  ", COLOURS.get(line["level"], ""))
+    text = Text.assemble(where, event, _facts(line))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _facts(line: dict[str, Any]) -> str:
