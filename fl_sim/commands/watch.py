@@ -95,7 +95,7 @@ def _heading(state: State) -> Text:
     if state.state == "failed":
         text.append(f": {state.reason or 'some jobs, which reconstructions/failed.json names'}")
     elif state.measuring:
-        text.append(", measuring the leakage")
+        text.append(", measuring the leakage and writing the report")
     elif state.left is not None:
         text.append(f", about {_time(state.left)} left of training and attacks")
     if state.state == "running" and state.silence is not None:
