@@ -18,20 +18,12 @@ from torch import Tensor, nn
 from attacker import foreign
 from attacker.losses import Loss
 from attacker.observation import LocalTraining
-from attacker.replies import (
-    MOST,
-    claimed_partition,
-    in_one_line,
-    is_distribution,
-    last_line,
-    metric,
-    seconds_since,
-    size_of,
-)
+from attacker.replies import claimed_partition, in_one_line, last_line, seconds_since, size_of
+from attacker.reply_checks import Refused, Terms, check_origin, read_update
 from attacker.store import Capture, CaptureStore
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
-from fl_sim.updates import Update, norm, problem, to_gradient
+from fl_sim.updates import Update
 
 Rewrite = Callable[[int, Update], Update]
 """(round, the honest model) -> the model to send in its place, of the same names and shapes."""
@@ -69,17 +61,20 @@ class MaliciousServer(Strategy):
     ) -> None:
         self.inner = inner
         self.store = store
-        self.parameter_names = list(parameter_names)  # of the model, without buffers, in its order
-        self.update: Literal["gradient", "weights"] = update
-        self.learning_rate = learning_rate  # of the users' local steps; used where the replies are weights
-        self.max_norm = max_norm  # L2 norm of a gradient
+        self.terms = Terms(
+            list(parameter_names),
+            update,
+            learning_rate,
+            max_norm,
+            dict(statistics or {}),
+            only_watch,
+            aggregated,
+            num_classes,
+        )
         self.timeout = timeout  # seconds to wait for the answers to QUERY
         self.local = local  # what the attacker is told of several local steps
-        self.statistics = dict(statistics or {})  # tensors like the batch-norm statistics beside the replies, if any
         self.rewrite = rewrite
         self.only_watch = only_watch
-        self.aggregated = aggregated  # a reply is the mean of the updates of its `members`, the first of whom sends it
-        self.num_classes = num_classes  # shares in the label proportions of a reply; None: any number
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self.refused: list[Capture] = []  # those that were rejected, and why
         self._partitions: dict[int, int] = {}  # node id -> partition id
@@ -138,7 +133,7 @@ class MaliciousServer(Strategy):
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         if arrays is not self._arrays or not self._parameters:  # else saved at the end of the round before
             self._remember(arrays)
-            absent = [name for name in self.parameter_names if name not in self._parameters]
+            absent = [name for name in self.terms.parameter_names if name not in self._parameters]
             if absent:
                 raise ConfigError(
                     f"the server sends no {absent[0]!r}, which the audited model has; name the model that it trains"
@@ -173,7 +168,7 @@ class MaliciousServer(Strategy):
                 users.add(capture.user)
             kept_back = self.rewrite is not None and reply.has_content()
             if (self.only_watch or capture.status != "rejected") and not kept_back:
-                if self.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
+                if self.terms.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
                     reply.content.pop("statistics", None)
                 passed.append(reply)
         for node in self._requests.keys() - nodes:
@@ -188,7 +183,9 @@ class MaliciousServer(Strategy):
             arrays = self._arrays  # `inner` had nothing to average
         if arrays is not None:
             self._remember(arrays)
-        self.store.save_round(server_round, captures, self.update, self.learning_rate, self._parameters, self.local)
+        self.store.save_round(
+            server_round, captures, self.terms.update, self.terms.learning_rate, self._parameters, self.local
+        )
         return arrays, metrics
 
     def configure_evaluate(
@@ -226,78 +223,26 @@ class MaliciousServer(Strategy):
             return self._no_update(node, "rejected", "the partition id of the node is not known", reply)
         if user in users:
             return self._no_update(node, "rejected", f"user {user} has already replied in this round", reply)
-        reason = None if self.only_watch else self._lie(reply, node, user)
-        if reason is not None:
-            return self._no_update(node, "rejected", reason, reply)
-
-        examples = metric(reply, "num-examples")
-        if not isinstance(examples, int) or not 0 < examples < MOST:
-            reason = f"num-examples is {examples!r}, expected a whole number above 0 and below 2^31"
-            return self._no_update(node, "rejected", reason, reply)
-        proportions = metric(reply, "label-proportions")
-        if proportions is not None and not is_distribution(proportions, self.num_classes):
-            reason = "label-proportions are not a number from 0 to 1 for each class that sum to 1"
-            return self._no_update(node, "rejected", reason, reply)
-        return self._check(reply, node, user, examples, proportions)
-
-    def _lie(self, reply: Message, node: int, user: int) -> str | None:
-        """What `reply` says of where it is from that cannot be; None if all of it can."""
-        if node not in self._requests:
-            return "the node was not asked in this round"
-        claimed, answered = metric(reply, "partition-id"), metric(reply, "server-round")
-        if claimed != user:
-            return f"the reply says that it is of user {claimed!r}, but its node is that of user {user}"
-        if answered not in (None, self._round):  # a tuple: it may be a list
-            return f"the reply is of round {answered!r}, expected {self._round}"
-        return None
-
-    def _check(self, reply: Message, node: int, user: int, examples: int, proportions: list[float] | None) -> Capture:
-        records = dict(reply.content.array_records.items())
-        beside = records.pop("statistics", ArrayRecord()) if self.statistics else ArrayRecord()
-        if len(records) != 1:
-            return self._no_update(node, "rejected", f"the reply holds {len(records)} array records, expected 1", reply)
-        if not self.only_watch and self._record not in records:
-            called = f"the array record is called {next(iter(records))!r}, expected {self._record!r}"
-            return self._no_update(node, "rejected", called, reply)
         try:
-            received: Update = dict(next(iter(records.values())).to_torch_state_dict())
-            statistics: Update = dict(beside.to_torch_state_dict())
-        except Exception as error:  # numpy and torch raise anything on bytes that are no array, MemoryError too
-            return self._no_update(node, "rejected", f"the arrays cannot be decoded: {error}", reply)
-        # A user who sends weights may send the buffers too; they carry no gradient.
-        buffers = received.keys() - set(self.parameter_names) if self.update == "weights" else set()
-        if self.only_watch:  # whose dtype an average changes, and which the attack does not need
-            received, buffers = {name: received[name] for name in received if name not in buffers}, set()
-        expected = {name: self._sent[name] for name in self._sent if name in {*self.parameter_names, *buffers}}
-        reason = problem(received, expected, math.inf) or problem(statistics, self.statistics, math.inf)
-        if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
-            reason = "a batch-norm variance is below 0"
-        if reason is not None:
-            return self._no_update(node, "rejected", reason, reply, examples)
-        update = {name: received[name] for name in self.parameter_names}
-        gradient = update if self.update == "gradient" else to_gradient(self._sent, update, self.learning_rate)
-        size = norm(gradient)
-        if not size <= self.max_norm:
-            reason = f"norm {size:.3g} exceeds the limit {self.max_norm:.3g}"
-            return self._no_update(node, "rejected", reason, reply, examples, size)
+            if not self.only_watch:
+                check_origin(reply, user, self._round, asked=node in self._requests)
+            content = read_update(reply, self.terms, self._sent, self._record)
+        except Refused as refused:
+            return self._no_update(node, "rejected", refused.reason, reply, refused.examples, refused.norm)
         return Capture(
             user=user,
             node=node,
             status="accepted",
             reason="",
-            num_examples=examples,
-            norm=size,
+            num_examples=content.examples,
+            norm=content.norm,
             bytes=size_of(reply),
             seconds=self._seconds(reply),
-            update=update,
-            label_proportions=proportions,
-            statistics=statistics or None,
-            members=self._members(reply),
+            update=content.update,
+            label_proportions=content.proportions,
+            statistics=content.statistics or None,
+            members=content.members,
         )
-
-    def _members(self, reply: Message) -> tuple[int, ...]:
-        members = metric(reply, "members") if self.aggregated else None
-        return tuple(user for user in members if isinstance(user, int)) if isinstance(members, list) else ()
 
     def _no_update(
         self,

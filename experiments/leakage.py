@@ -8,27 +8,22 @@ only the column `seconds` is a measured time.
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from safetensors import safe_open
-from torch import Tensor
-from torch.nn import functional as F
 
 from attacker.observation import Reconstruction
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction
 from clients.datasets import open_dataset
-from clients.user import User
 from experiments import attributes, direct_attributes, embedders, image_metrics
 from experiments.aggregate import aggregate
-from experiments.controls import Exhibit, Guess, exhibits, prior_label, references, wrong_user
-from experiments.gallery import Gallery, build_gallery, check_size
+from experiments.controls import Guess, exhibits, prior_label, references, wrong_user
+from experiments.gallery import check_size
+from experiments.judgement import Judgement, open_judges
 from experiments.senders import best_members, captures_by_user
 from fl_sim import accounting
-from fl_sim.config import Config, Dataset, Leakage
+from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
@@ -97,17 +92,6 @@ is missing or not finite, the arm has none, or the dataset does not know the att
 KEYS = ["run", "seed", "round", "user", "attack", "arm"]
 
 
-@dataclass(frozen=True)
-class Judges:
-    """All that looks at pictures."""
-
-    embed: embedders.Embedder
-    classify: attributes.Classifier
-    names: list[str]  # of attributes
-    gallery: Gallery
-    config: Config
-
-
 def preflight(config: Config) -> list[str]:
     """Check before the run all that `measure` will need; the sentences that its user should read once.
 
@@ -138,7 +122,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
     priors = {label: table for label, table in tables.items() if _name(label, table) == "prior_only"}
     labels = [label for label in tables if label not in priors] or sorted(priors)
     with one_thread():
-        judges = _judges(config)
+        judges = open_judges(config)
         dataset = open_dataset(config.dataset, config.seed)
         senders = {number: captures_by_user(config, store, number) for number in captured}
         users = sorted({user for captures in senders.values() for user in captures})
@@ -155,7 +139,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         for done, partition in enumerate(users, 1):
             rows: list[dict[str, Any]] = []
             user = dataset.user(partition)
-            judge = _Judgement(judges, user)
+            judge = Judgement(judges, user)
             shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
             shared.append(judge.guess(base_rate))
             for number, captures in senders.items():
@@ -191,85 +175,6 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
     return table
 
 
-class _Judgement:
-    """Scores what is exhibited against one user."""
-
-    def __init__(self, judges: Judges, user: User) -> None:
-        self.judges, self.user = judges, user
-        self.photos = user.private.photos  # (n, 3, H, W)
-        self.embeddings = judges.embed(self.photos)  # (n, d)
-        self.lpips = image_metrics.lpips_weights(judges.config.leakage)
-        above = torch.triu_indices(len(self.photos), len(self.photos), 1)
-        pairs = (self.embeddings @ self.embeddings.T)[above[0], above[1]]  # (n (n - 1) / 2,) cosines
-        self.truth: dict[str, Any] = {
-            f"attr_{name}_true": attributes.true_value(user.private.attributes, name) for name in judges.names
-        }
-        if len(pairs):
-            self.truth |= {"in_batch_min": float(pairs.min()), "in_batch_max": float(pairs.max())}
-
-    def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
-        """The row of one exhibit, without its keys; null metrics for no image, or one that is not finite."""
-        row = self._blank(exhibit.arm) | {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
-        images, weights = exhibit.images, exhibit.weights
-        if images is None or not bool(torch.isfinite(images).all()):
-            return row
-        # One at a time: the batch would decide the last bits.
-        embeddings = torch.cat([self.judges.embed(image[None]) for image in images])  # (k, d)
-        if exhibit.arm == "best_image":
-            best = (embeddings @ self.embeddings.mean(0)).argmax(0, keepdim=True)
-            images, weights, embeddings = images[best], torch.ones(1), embeddings[best]
-        embedding = embeddings[0] if len(images) == 1 else F.normalize(weights @ embeddings, dim=0)
-        row |= self._recognised(embedding) | {
-            "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
-            "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
-        }
-        if self.lpips is not None:
-            distances = [image_metrics.best_lpips(image, self.photos, self.lpips) for image in images]
-            row["lpips"] = _mean(distances, weights)
-        read = [self.judges.classify(image[None]) for image in images]
-        votes = {name: torch.cat([one[name] for one in read]) for name in self.judges.names}  # (k,) classes
-        return row | {
-            f"attr_{name}_inferred": int(torch.bincount(cast, weights).argmax()) for name, cast in votes.items()
-        }
-
-    def guess(self, guess: Guess) -> dict[str, Any]:
-        """The row of what was said without a picture; null are all metrics of pictures."""
-        said = {f"attr_{name}_inferred": value for name, value in guess.attributes.items()}
-        return self._blank(guess.arm) | self._recognised(guess.embedding) | said
-
-    def _blank(self, arm: str) -> dict[str, Any]:
-        return {"arm": arm, "gallery_size": self.judges.gallery.size, **self.truth}
-
-    def _recognised(self, embedding: Tensor) -> dict[str, Any]:
-        """What the face recogniser says of an embedding (d,) of norm 1."""
-        cosines = self.embeddings @ embedding
-        gallery = self.judges.gallery
-        own = float(gallery.templates[self.user.partition] @ embedding)
-        return {
-            "facial_similarity": float(cosines.mean()),
-            "similarity_min": float(cosines.min()),
-            "similarity_max": float(cosines.max()),
-            "rank": gallery.rank(embedding, self.user.partition),
-            "verified_at_far_1e2": own > gallery.threshold(1e-2),
-            "verified_at_far_1e3": own > gallery.threshold(1e-3),
-        }
-
-
-def _judges(config: Config) -> Judges:
-    looks = _looks(config.dataset.model_dump_json(), config.leakage.model_dump_json(), config.seed)
-    embed, classify, gallery = looks
-    return Judges(embed, classify, attributes.names(classify), gallery, config)
-
-
-@lru_cache(maxsize=1)  # the cells of a sweep have them in common
-def _looks(dataset: str, judging: str, seed: int) -> tuple[embedders.Embedder, attributes.Classifier, Gallery]:
-    """Embedder, classifier and gallery for these sections of the config, as JSON."""
-    section = Leakage.model_validate_json(judging)
-    embed, classify = embedders.open_embedder(section), attributes.open_classifier(section)
-    people = open_dataset(Dataset.model_validate_json(dataset), seed)
-    return embed, classify, build_gallery(people, embed, section.gallery_size)
-
-
 def _attacks(run: RunFolder, captured: dict[int, list[int]]) -> dict[str, dict[str, Any]]:
     """Settings by label of every attack that left reconstructions, later ones (`fl-sim attack`) too."""
     if not run.reconstructions.is_dir():
@@ -300,10 +205,6 @@ def _left(run: RunFolder, label: str, number: int, accepted: list[int]) -> _Left
             with safe_open(path, framework="pt") as file:
                 images = max(images, file.get_slice("images").get_shape()[0])
     return _Left(users, images)
-
-
-def _mean(values: list[float], weights: Tensor) -> float:
-    return float(sum(weight * value for weight, value in zip(weights.tolist(), values, strict=True)))
 
 
 def _name(label: str, table: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """A run for TensorBoard: training and leakage as curves over the rounds, reconstructions as images.
 
-    FOLDER/RUN/training       accuracy, loss, accepted, rejected, seconds          from rounds.parquet
-               ARM            ATTACK/FIGURE, as the report has them                experiments.aggregate of leakage.parquet
-               attack         ATTACK/user-0003, the picture of each round          reconstructions/
-               prior_only     LABEL/user-0003, faces drawn without any update      the same
+    FOLDER/RUN/training       accuracy, loss, accepted, rejected, seconds
+               ARM            ATTACK/FIGURE: the figures of experiments.aggregate
+               attack         ATTACK/user-0003: the reconstructions
+               prior_only     LABEL/user-0003: faces drawn without any update
 
 Steps are rounds. Each arm is a run of its own for TensorBoard, so a chart shows an attack beside its controls. Private
 photos are never written, whoever they are of; users shown are those of the report's gallery.
@@ -32,7 +32,9 @@ TRAINING = ("accuracy", "loss", "accepted", "rejected", "seconds")
 def check() -> None:
     """ConfigError where the package is missing."""
     if find_spec("tensorboard") is None:
-        raise ConfigError("--tensorboard needs the package tensorboard; install it with pip install 'fl-sim[tensorboard]'")
+        raise ConfigError(
+            "--tensorboard needs the package tensorboard; install it with pip install 'fl-sim[tensorboard]'"
+        )
 
 
 def write(run: RunFolder, folder: Path) -> Path:

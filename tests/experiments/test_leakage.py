@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from attacker.observation import Reconstruction
 from attacker.store import Capture, CaptureStore, write_reconstruction
 from clients.user import Faces, User
-from experiments import leakage
+from experiments import judgement, leakage
 from experiments.controls import ARMS, prior_label, wrong_user
 from experiments.gallery import Gallery, build_gallery
 from fl_sim.config import Config, ConfigError, Leakage, Protocol, Workers
@@ -60,7 +60,8 @@ def classify(photos: Tensor) -> dict[str, Tensor]:
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.setattr(leakage, "open_dataset", lambda dataset, seed: Patterns())
+    for module in (leakage, judgement):
+        monkeypatch.setattr(module, "open_dataset", lambda dataset, seed: Patterns())
     monkeypatch.setattr(leakage.embedders, "open_embedder", lambda settings: embed)
     monkeypatch.setattr(leakage.attributes, "open_classifier", lambda settings: classify)
     return Config(name="r", leakage=Leakage(gallery_size=20))

@@ -1,0 +1,111 @@
+"""The judges of the leakage table: face recogniser, attribute classifier, gallery, and what they say of a picture."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clients.datasets import open_dataset
+from clients.user import User
+from experiments import attributes, embedders, image_metrics
+from experiments.controls import Exhibit, Guess
+from experiments.gallery import Gallery, build_gallery
+from fl_sim.config import Config, Dataset, Leakage
+
+
+@dataclass(frozen=True)
+class Judges:
+    """All that looks at pictures."""
+
+    embed: embedders.Embedder
+    classify: attributes.Classifier
+    names: list[str]  # of attributes
+    gallery: Gallery
+    config: Config
+
+
+def open_judges(config: Config) -> Judges:
+    """The judges of `config.leakage`. Raises ConfigError where one of them cannot be had."""
+    looks = _looks(config.dataset.model_dump_json(), config.leakage.model_dump_json(), config.seed)
+    embed, classify, gallery = looks
+    return Judges(embed, classify, attributes.names(classify), gallery, config)
+
+
+@lru_cache(maxsize=1)  # the cells of a sweep have them in common
+def _looks(dataset: str, judging: str, seed: int) -> tuple[embedders.Embedder, attributes.Classifier, Gallery]:
+    """Embedder, classifier and gallery for these sections of the config, as JSON."""
+    section = Leakage.model_validate_json(judging)
+    embed, classify = embedders.open_embedder(section), attributes.open_classifier(section)
+    people = open_dataset(Dataset.model_validate_json(dataset), seed)
+    return embed, classify, build_gallery(people, embed, section.gallery_size)
+
+
+class Judgement:
+    """Scores what is exhibited against one user."""
+
+    def __init__(self, judges: Judges, user: User) -> None:
+        self.judges, self.user = judges, user
+        self.photos = user.private.photos  # (n, 3, H, W)
+        self.embeddings = judges.embed(self.photos)  # (n, d)
+        self.lpips = image_metrics.lpips_weights(judges.config.leakage)
+        above = torch.triu_indices(len(self.photos), len(self.photos), 1)
+        pairs = (self.embeddings @ self.embeddings.T)[above[0], above[1]]  # (n (n - 1) / 2,) cosines
+        self.truth: dict[str, Any] = {
+            f"attr_{name}_true": attributes.true_value(user.private.attributes, name) for name in judges.names
+        }
+        if len(pairs):
+            self.truth |= {"in_batch_min": float(pairs.min()), "in_batch_max": float(pairs.max())}
+
+    def __call__(self, exhibit: Exhibit) -> dict[str, Any]:
+        """The row of one exhibit, without its keys; null metrics for no image, or one that is not finite."""
+        row = self._blank(exhibit.arm) | {"matching_loss": exhibit.matching_loss, "seconds": exhibit.seconds}
+        images, weights = exhibit.images, exhibit.weights
+        if images is None or not bool(torch.isfinite(images).all()):
+            return row
+        # One at a time: the batch would decide the last bits.
+        embeddings = torch.cat([self.judges.embed(image[None]) for image in images])  # (k, d)
+        if exhibit.arm == "best_image":
+            best = (embeddings @ self.embeddings.mean(0)).argmax(0, keepdim=True)
+            images, weights, embeddings = images[best], torch.ones(1), embeddings[best]
+        embedding = embeddings[0] if len(images) == 1 else F.normalize(weights @ embeddings, dim=0)
+        row |= self._recognised(embedding) | {
+            "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
+            "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
+        }
+        if self.lpips is not None:
+            distances = [image_metrics.best_lpips(image, self.photos, self.lpips) for image in images]
+            row["lpips"] = _mean(distances, weights)
+        read = [self.judges.classify(image[None]) for image in images]
+        votes = {name: torch.cat([one[name] for one in read]) for name in self.judges.names}  # (k,) classes
+        return row | {
+            f"attr_{name}_inferred": int(torch.bincount(cast, weights).argmax()) for name, cast in votes.items()
+        }
+
+    def guess(self, guess: Guess) -> dict[str, Any]:
+        """The row of what was said without a picture; null are all metrics of pictures."""
+        said = {f"attr_{name}_inferred": value for name, value in guess.attributes.items()}
+        return self._blank(guess.arm) | self._recognised(guess.embedding) | said
+
+    def _blank(self, arm: str) -> dict[str, Any]:
+        return {"arm": arm, "gallery_size": self.judges.gallery.size, **self.truth}
+
+    def _recognised(self, embedding: Tensor) -> dict[str, Any]:
+        """What the face recogniser says of an embedding (d,) of norm 1."""
+        cosines = self.embeddings @ embedding
+        gallery = self.judges.gallery
+        own = float(gallery.templates[self.user.partition] @ embedding)
+        return {
+            "facial_similarity": float(cosines.mean()),
+            "similarity_min": float(cosines.min()),
+            "similarity_max": float(cosines.max()),
+            "rank": gallery.rank(embedding, self.user.partition),
+            "verified_at_far_1e2": own > gallery.threshold(1e-2),
+            "verified_at_far_1e3": own > gallery.threshold(1e-3),
+        }
+
+
+def _mean(values: list[float], weights: Tensor) -> float:
+    return float(sum(weight * value for weight, value in zip(weights.tolist(), values, strict=True)))
