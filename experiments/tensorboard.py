@@ -1,6 +1,6 @@
 """A run for TensorBoard: training and leakage as curves over the rounds, reconstructions as images.
 
-    FOLDER/RUN/training       accuracy, loss, accepted, rejected, seconds
+    FOLDER/RUN/training       training/FIGURE: accuracy, loss, accepted, rejected, seconds
                ARM            ATTACK/FIGURE: the figures of experiments.aggregate
                attack         ATTACK/user-0003: the reconstructions
                prior_only     LABEL/user-0003: faces drawn without any update
@@ -70,7 +70,7 @@ def _curves(material: Material) -> Iterator[tuple[str, str, float, int]]:
         for row in material.rounds.to_dict("records"):
             for name in TRAINING:
                 if name in row and math.isfinite(row[name]):
-                    yield "training", name, float(row[name]), int(row["round"])
+                    yield "training", f"training/{name}", float(row[name]), int(row["round"])
     for server_round, attacks in material.aggregates.get("rounds", {}).items():
         for attack, arms in attacks.items():
             for arm, figures in arms.items():

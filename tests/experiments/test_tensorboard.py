@@ -66,7 +66,7 @@ def test_curves_are_the_tables(run, written):
     expected = {}
     for row in pd.read_parquet(run.rounds).to_dict("records"):
         for name in ("accuracy", "loss", "accepted", "rejected", "seconds"):
-            expected["training", name, row["round"]] = row[name]
+            expected["training", f"training/{name}", row["round"]] = row[name]
     for server_round, attacks in aggregate(pd.read_parquet(run.leakage))["rounds"].items():
         for attack, arms in attacks.items():
             for arm, figures in arms.items():
