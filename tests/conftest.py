@@ -73,6 +73,8 @@ CHAINS = {
     "ray": {
         "test_end_to_end",
         "test_dispatch",
+        "test_ray_cluster",
+        "test_queue",
         "test_dispatcher_killed",
         "test_federation",
         "test_report_browser",
