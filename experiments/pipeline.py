@@ -4,16 +4,10 @@
 given again: finished rounds, reconstructions and their attacks are not done twice.
 """
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pandas as pd
@@ -26,20 +20,15 @@ from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
 from experiments import leakage
+from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.report import write_report
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
-from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); the stages are `rounds`, `queued`, `attacks` and `leakage`.
-
-`queued` are attack jobs whose captures lie on disk, waiting or under way: their number rises and falls."""
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -74,7 +63,7 @@ def run(
             _begin(folder, config, note)
             from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
-            with _dispatcher(folder, config, progress, follow=True) as dispatch:
+            with dispatcher(folder, config, progress, follow=True) as dispatch:
                 run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
             return _judge(folder, config, progress, dispatch)
 
@@ -95,7 +84,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
         if not CaptureStore(folder).finished_rounds():
             raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
         write_atomically(folder.config, dump(config).encode())
-        with _dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
+        with dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
             pass
         return _judge(folder, config, progress, dispatch)
 
@@ -165,16 +154,6 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         note(sentence)
 
 
-def planned_jobs(config: Config) -> int:
-    """Attack jobs of the whole run, if every update of every attacked round is accepted."""
-    if config.workers.backend == "none":
-        return 0
-    captures = users_per_round(config) // max(config.protocol.secure_aggregation, 1)
-    batches = -(-captures // config.workers.victims_per_job)
-    rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
-    return len(config.attacks) * batches * rounds
-
-
 def threat_model(config: Config) -> dict[str, Any]:
     """What the attacker knows and may do in this run; stamped on the manifest and the report.
 
@@ -200,73 +179,7 @@ def threat_model(config: Config) -> dict[str, Any]:
     }
 
 
-class _Dispatch:
-    """The dispatcher process and what it said."""
-
-    def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
-        self.problems: list[str] = []
-        self.folder = folder
-        self.log = folder.root / "attack.log"
-        self.total = planned_jobs(config)
-        self.done = 0
-        self._progress = progress
-        command = [sys.executable, "-m", "attacker.dispatch", str(folder.root), "--parent", str(os.getpid())]
-        command += ["--follow"] if follow else []
-        command += ["--force"] if force else []
-        self.log.touch(mode=0o600)
-        with self.log.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        self._reader = Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            event: Mapping[str, Any] = json.loads(line)
-            if event["event"] == "round":
-                self.done += event["skipped"]
-            elif event["event"] == "done":
-                self.done += 1
-            elif event["event"] == "failed":
-                users = ", ".join(str(user) for user in event["users"])
-                where = f"attack {event['label']!r}, round {event['round']}, users {users}"
-                self.problems.append(f"{where}: {event['reason']}")
-            if "queued" in event:
-                self._progress("queued", event["queued"], self.total)
-            self._progress("attacks", self.done, self.total)
-
-    def wait(self) -> None:
-        code = self.process.wait()
-        self._reader.join()
-        if code and not self.problems:
-            lines = self.log.read_text(encoding="utf-8").splitlines()
-            self.problems.append(
-                f"the attack dispatcher ended with exit code {code}: {lines[-1] if lines else 'it said nothing'} "
-                f"(all of it in {self.log}); the captures are kept, try again with fl-sim attack"
-            )
-            Log(self.folder, "run")("problem", "error", reason=self.problems[0])
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-
-@contextmanager
-def _dispatcher(folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool = False):  # type: ignore[no-untyped-def]
-    """The dispatcher at work beside the block, waited for after it; ended if the block fails."""
-    if config.workers.backend == "none" or not config.attacks:
-        yield None
-        return
-    dispatch = _Dispatch(folder, config, progress, follow, force)
-    try:
-        yield dispatch
-        dispatch.wait()
-    except BaseException:
-        dispatch.end()
-        raise
-
-
-def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: _Dispatch | None) -> Outcome:
+def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
     table = pd.DataFrame()
     if dispatch is not None:
         table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
