@@ -7,10 +7,10 @@ are there; with it, until all rounds of the config are. Jobs whose results exist
 One JSON object a line on stdout, and in the run's log:
 
     {"event": "start", "backend", "workers"}                      the pool is up (absent if nothing is to do)
-    {"event": "round", "round", "users", "jobs", "skipped"}       a finished round: jobs queued, jobs done before
-    {"event": "done", "label", "round", "users", "seconds", "queued"}      queued: jobs waiting or under way
+    {"event": "round", "round", "users", "jobs", "skipped", "queued"}      a finished round: its jobs, those done before
+    {"event": "done", "label", "round", "users", "seconds", "queued"}      queued: all jobs waiting or under way
     {"event": "retry", ..., "reason", "attempt"}                  its worker died; tried again
-    {"event": "failed", ..., "reason"}                            given up; also in reconstructions/failed.json
+    {"event": "failed", ..., "reason", "queued"}                  given up; also in reconstructions/failed.json
     {"event": "idle"}                                             all jobs done, waiting for the next round
     {"event": "end", "done", "failed"}
 
@@ -86,7 +86,8 @@ class Dispatcher:
             self.seen.add(server_round)
             self.waiting += todo
             skipped = len(jobs) - len(todo)
-            self.emit("round", round=server_round, users=len(users), jobs=len(todo), skipped=skipped)
+            queued = len(self.waiting) + len(self.under_way)
+            self.emit("round", round=server_round, users=len(users), jobs=len(todo), skipped=skipped, queued=queued)
 
     def expects_rounds(self) -> bool:
         return len(self.seen) < self.config.federation.rounds
@@ -99,8 +100,8 @@ class Dispatcher:
         self.waiting = []
         for completion in pool.completions(POLL):
             job, about = completion.job, _about(completion.job)
-            if completion.died and self.deaths[job] < self.config.workers.retries:
-                self.deaths[job] += 1
+            if completion.died and (completion.node_lost or self.deaths[job] < self.config.workers.retries):
+                self.deaths[job] += not completion.node_lost
                 self.emit("retry", **about, reason=completion.problem, attempt=self.deaths[job] + 1)
                 pool.submit(job)
                 continue

@@ -75,9 +75,6 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
 
 def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
     """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
-    store = CaptureStore(run)
-    rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
-    captured = [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
     table = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
@@ -85,10 +82,17 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
         "defenses": [dict(table) for table in attack.known(config.defenses)],
         "seed": config.seed,
         "victims_per_job": config.workers.victims_per_job,
-        "capture": [_digest(path) for path in captured],
+        "capture": [_digest(path) for path in _captured(run, attack, server_round, user)],
     }
     plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths to text, tuples to lists
     return plain
+
+
+def _captured(run: RunFolder, attack: Attack, server_round: int, user: int) -> list[Path]:
+    """What was sent to and received from `user` in this round and in the earlier ones that the attack wants."""
+    store = CaptureStore(run)
+    rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
+    return [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
 
 
 def _earlier(attack: Attack) -> int:
@@ -179,6 +183,17 @@ class Workbench:
                 with suppress(Exception):
                     self.attacker(attack)
 
+    def common(self) -> list[Path]:
+        """The files of the run folder that all jobs read."""
+        return [path for path in (self.run.config, self.run.manifest, self.run.faces) if path.exists()]
+
+    def inputs(self, job: Job) -> list[Path]:
+        """The files of the run folder that `perform` reads."""
+        attack = self.attacks[job.label]
+        index = [self.run.captures / "index.jsonl"] if _earlier(attack) else []
+        captured = [path for user in job.users for path in _captured(self.run, attack, job.server_round, user)]
+        return list(dict.fromkeys(self.common() + index + captured))  # users of a round have its model in common
+
     def perform(self, job: Job) -> None:
         """Do the job: one attack call, one reconstruction file a user."""
         attack = self.attacks[job.label]
@@ -214,12 +229,20 @@ def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:
     problem = None
     try:
         bench.perform(job)
+    except torch.OutOfMemoryError as error:
+        share = bench.config.workers.gpus_per_worker
+        problem = (
+            f"the GPU's memory does not hold the {len(job.users)} users of a job (gpus_per_worker = {share:g}); set "
+            f"workers.victims_per_job lower, which shows in the last bits of the results, or gpus_per_worker higher "
+            f"({one_line(error)})"
+        )
     except Exception as error:  # an attack may raise anything; the other jobs go on
-        problem = _one_line(error)
+        problem = one_line(error)
     return time.perf_counter() - start, problem
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What went wrong and where, short enough for a sentence."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, ConfigError):
         return text

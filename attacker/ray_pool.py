@@ -1,11 +1,14 @@
 """Attack workers as Ray actors, on a cluster of their own.
 
-The cluster is the one that the environment variable RAY_ADDRESS names (its machines must see the run
-folder under the same path), or a private one on this machine that ends with the pool. It is never
-Flower's: that one has no core to spare and shuts down with the training.
+The cluster is the one that the environment variable RAY_ADDRESS names, or a private one on this machine
+that ends with the pool. Its machines see the run folder under the same path, or get and bring files by
+way of a URL (`attacker.mirror`). It is never Flower's: that one has no core to spare and shuts down with
+the training.
 
 A dead actor is replaced and its job reported as died, instead of Ray's own `max_restarts`: those count
 over an actor's whole life, so that a long run would lose its workers one by one, and retry in silence.
+Only actors that live get a job: a replacement for which a smaller cluster has no room waits with Ray,
+until there is room again, and no job waits with it.
 """
 
 import logging
@@ -13,18 +16,22 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-from attacker.jobs import Job, Workbench, attempt
-from attacker.workers import Completion, cores, settle_process, worker_count
+from attacker.jobs import Job, Workbench, attempt, one_line
+from attacker.mirror import Lender, borrowed, give_back
+from attacker.workers import Completion, cores, on_gpus, settle_process
 from fl_sim.config import ConfigError, Workers
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 OBJECT_STORE = 100_000_000  # bytes; only jobs and one-line outcomes pass through it
 CONNECT = 10  # seconds to wait for a cluster that RAY_ADDRESS names
+DESERTED = 60  # seconds that the cluster may be without a machine for any worker
+STILLBORN = 3  # actors in a row that may die before they work; then no more are started
 INSTEAD = "give `-o workers.backend=local` to use processes of this machine instead"
 LONGEST_TEMPORARY = 30  # characters; Ray puts sockets below it, whose paths may have 107
 
@@ -32,69 +39,177 @@ LONGEST_TEMPORARY = 30  # characters; Ray puts sockets below it, whose paths may
 class AttackWorker:
     """The actor: one process that keeps model and priors between jobs."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, url: str, names: list[str]) -> None:
+        """`url`: from where files of the run folder `root` are borrowed, at first `names`; empty: `root` is here."""
         settle_process()
+        self._root, self._url = root, url
         self._bench = Workbench(Path(root))
-        self._bench.warm()
+        if url:
+            with borrowed(url, names) as self._bench.run:
+                self._bench.warm()
+        else:
+            self._bench.warm()
 
-    def attempt(self, job: Job) -> tuple[float, str | None]:
-        return attempt(self._bench, job)
+    def node(self) -> str:
+        """Where it lives, once it does."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def attempt(self, job: Job, names: list[str]) -> tuple[float, str | None]:
+        """`names`: what to borrow for the job."""
+        if not self._url:
+            return attempt(self._bench, job)
+        try:
+            with borrowed(self._url, names) as run:
+                self._bench.run = run
+                seconds, problem = attempt(self._bench, job)
+                if problem is not None:
+                    return seconds, problem.replace(str(run.root), self._root)  # files that the user can find
+                give_back(self._url, run, job)
+                return seconds, None
+        except Exception as error:  # the storage's; of many kinds, as its drivers are
+            return 0.0, one_line(error)
 
 
 class RayPool:
     """A `Pool` of Ray actors."""
 
     def __init__(self, root: Path, workers: Workers) -> None:
-        self._root = str(root.resolve())
+        self._root = root.resolve()
+        self._lender = Lender(self._root, workers.storage) if workers.storage else None
+        self._common = self._lender.common() if self._lender else []
         self._ray, self._temporary = connect(workers.count or cores(), INSTEAD)
-        resources = self._ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
+        gpus = int(self._ray.cluster_resources().get("GPU", 0))
         # An actor that asks for more than the cluster has would wait for ever.
-        share = min(workers.gpus_per_worker, float(gpus))
-        most = int(resources.get("CPU", 1))
-        if share:
-            most = min(most, int(gpus / share))
-        self.size = max(1, min(worker_count(workers, most, gpus), most))
-        self._actor = self._ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(AttackWorker)
+        self._share = min(workers.gpus_per_worker, float(gpus))
+        most = sum(self._room(node) for node in self._ray.nodes())
+        self.size = max(1, min(workers.count or most, most))
+        self._actor = self._ray.remote(num_cpus=1, num_gpus=self._share, max_restarts=0)(AttackWorker)
         self._queue: deque[Job] = deque()
-        self._idle = [self._actor.remote(self._root) for _ in range(self.size)]
-        self._busy: dict[Any, tuple[Any, Job]] = {}  # result reference -> actor, job
+        self._starting: dict[Any, Any] = {}  # reference to its node -> actor
+        self._idle: list[tuple[Any, str]] = []  # actor, its node
+        self._busy: dict[Any, tuple[Any, str, Job]] = {}  # result reference -> actor, its node, job
+        self._stillborn = 0
+        self._deserted = 0.0  # since when no machine has room for a worker; 0: one has
+        for _ in range(self.size):
+            self._start()
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
 
     def completions(self, timeout: float) -> list[Completion]:
-        self._assign()
-        if not self._busy:
-            return []
-        ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
-        done = []
+        done = self._assign()
+        if done or not (self._queue or self._busy):
+            return done
+        self._look_for_room()
+        ready, _ = self._ray.wait([*self._busy, *self._starting], num_returns=1, timeout=timeout)
         for reference in ready:
-            actor, job = self._busy.pop(reference)
-            try:
-                seconds, problem = self._ray.get(reference)
-            except self._ray.exceptions.RayError as error:  # exceptions of the attack itself come as `problem`
-                self._ray.kill(actor)
-                self._idle.append(self._actor.remote(self._root))
-                reason = " ".join(str(error).split())[:200]
-                done.append(Completion(job, 0.0, f"worker died ({type(error).__name__}: {reason})", died=True))
-                continue
-            self._idle.append(actor)
-            done.append(Completion(job, seconds, problem))
-        self._assign()
-        return done
+            if reference in self._starting:
+                self._welcome(reference)
+            else:
+                done.append(self._conclude(reference))
+        return done + self._assign()
 
     def close(self) -> None:
-        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+        busy = [actor for actor, _, _ in self._busy.values()]
+        for actor in [*self._starting.values(), *(actor for actor, _ in self._idle), *busy]:
             self._ray.kill(actor)
         self._ray.shutdown()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._lender is not None:
+            self._lender.close()
 
-    def _assign(self) -> None:
+    def _assign(self) -> list[Completion]:
+        """Give queued jobs to idle actors; those that fail already, because their files cannot be lent."""
+        failed = []
         while self._queue and self._idle:
-            actor, job = self._idle.pop(), self._queue.popleft()
-            self._busy[actor.attempt.remote(job)] = (actor, job)
+            job = self._queue.popleft()
+            try:
+                names = self._lender.lend(job) if self._lender else []
+            except Exception as error:  # the storage's, or a capture is gone
+                failed.append(Completion(job, 0.0, one_line(error)))
+                continue
+            actor, node = self._idle.pop()
+            self._busy[actor.attempt.remote(job, names)] = (actor, node, job)
+        return failed
+
+    def _start(self) -> None:
+        actor = self._actor.remote(str(self._root), self._lender.url if self._lender else "", self._common)
+        self._starting[actor.node.remote()] = actor
+
+    def _welcome(self, reference: Any) -> None:
+        """An actor has started, or has died of it. ConfigError if all do."""
+        actor = self._starting.pop(reference)
+        try:
+            self._idle.append((actor, self._ray.get(reference)))
+            self._stillborn = 0
+        except self._ray.exceptions.RayError as error:
+            self._ray.kill(actor)
+            self._stillborn += 1
+            if self._stillborn < STILLBORN:
+                self._start()
+            elif not (self._starting or self._idle or self._busy):
+                raise ConfigError(
+                    f"attack workers die as they start ({_reason(error)}); mend that, or {INSTEAD}"
+                ) from error
+
+    def _conclude(self, reference: Any) -> Completion:
+        actor, node, job = self._busy.pop(reference)
+        try:
+            seconds, problem = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # exceptions of the attack itself come as `problem`
+            self._ray.kill(actor)
+            self._start()
+            lost = self._lost(node, error)
+            return Completion(job, 0.0, f"worker died ({_reason(error)})", died=True, node_lost=lost)
+        self._idle.append((actor, node))
+        if self._lender is not None and problem is None:
+            try:
+                self._lender.collect(job)
+            except Exception as error:  # the storage's
+                problem = one_line(error)
+        return Completion(job, seconds, problem)
+
+    def _lost(self, node: str, error: Exception) -> bool:
+        """Whether the worker died with its machine.
+
+        The cluster takes ten seconds to notice that, in which the actor is called unavailable: knock there.
+        """
+        found = next((one for one in self._ray.nodes() if one["NodeID"] == node), None)
+        if found is None or not found["Alive"]:
+            return True
+        if not isinstance(error, self._ray.exceptions.ActorUnavailableError):
+            return False
+        try:
+            _knock(f"{found['NodeManagerAddress']}:{found['NodeManagerPort']}")
+        except OSError:
+            return True
+        return False
+
+    def _room(self, node: dict[str, Any]) -> int:
+        """Workers that a machine of the cluster holds."""
+        resources = node["Resources"] if node["Alive"] else {}
+        cpus = int(resources.get("CPU", 0))
+        return min(cpus, on_gpus(int(resources.get("GPU", 0)), self._share)) if self._share else cpus
+
+    def _look_for_room(self) -> None:
+        """ConfigError if there is no worker, and for a minute there has been no machine that could hold one."""
+        if self._idle or self._busy or any(self._room(node) for node in self._ray.nodes()):
+            self._deserted = 0.0
+            return
+        self._deserted = self._deserted or time.monotonic()
+        if time.monotonic() - self._deserted > DESERTED:
+            needs = f"{self._share:g} GPU and a core" if self._share else "a core"
+            raise ConfigError(
+                f"no machine of the Ray cluster has {needs} for an attack worker; let one join "
+                f"(ray start --address=...) and give fl-sim attack, which does what is left, or {INSTEAD}"
+            )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def connect(cpus: int, instead: str) -> tuple[Any, str | None]:
@@ -126,9 +241,8 @@ def connect(cpus: int, instead: str) -> tuple[Any, str | None]:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        reason = " ".join(str(error).split())[:200]
         where = "on this machine" if address == "local" else f"at RAY_ADDRESS={address}"
-        raise ConfigError(f"Ray cannot be reached {where} ({type(error).__name__}: {reason}); {instead}") from error
+        raise ConfigError(f"Ray cannot be reached {where} ({_reason(error)}); {instead}") from error
     return ray, temporary
 
 

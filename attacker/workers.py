@@ -24,6 +24,7 @@ class Completion:
     seconds: float  # wall time of the job; 0 if the worker died
     problem: str | None = None  # one line, if the attack raised an exception or the worker died
     died: bool = False  # the worker, not the attack: worth trying again
+    node_lost: bool = False  # it died with its whole machine, which is not the job's fault
 
 
 class Pool(Protocol):
@@ -44,8 +45,13 @@ def worker_count(workers: Workers, cores: int, gpus: int) -> int:
     if workers.count:
         return workers.count
     if gpus and workers.gpus_per_worker:
-        return max(1, int(gpus / workers.gpus_per_worker))
+        return max(1, on_gpus(gpus, workers.gpus_per_worker))
     return max(1, cores)
+
+
+def on_gpus(gpus: int, share: float) -> int:
+    """Workers that `gpus` GPUs hold if each takes `share` of one; no share is split between two of them."""
+    return gpus * int(1 / share) if share <= 1 else int(gpus / share)
 
 
 def cores() -> int:

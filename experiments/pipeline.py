@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker import attacks, faces, metrics
+from attacker import attacks, faces, metrics, mirror
 from attacker.mend import mend
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
@@ -37,7 +37,9 @@ from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); the stages are `rounds`, `attacks` and `leakage`."""
+"""Called with (stage, done, total); the stages are `rounds`, `queued`, `attacks` and `leakage`.
+
+`queued` are attack jobs whose captures lie on disk, waiting or under way: their number rises and falls."""
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -141,7 +143,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         note(without)
     if config.workers.backend == "none":
         return
-    metrics.check(config.workers.metrics_port)
+from attacker import attacks, faces, metrics, mirror
     late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
     if late:
         raise ConfigError(
@@ -227,6 +229,8 @@ class _Dispatch:
                 users = ", ".join(str(user) for user in event["users"])
                 where = f"attack {event['label']!r}, round {event['round']}, users {users}"
                 self.problems.append(f"{where}: {event['reason']}")
+            if "queued" in event:
+                self._progress("queued", event["queued"], self.total)
             self._progress("attacks", self.done, self.total)
 
     def wait(self) -> None:

@@ -141,11 +141,17 @@ class Workers(Section):
     count: Annotated[int, Field(ge=0)] = 0
     """Worker processes; 0 means one a core, or one a GPU. Does not change results."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
-    """Share of a GPU that a worker takes where there is one; without GPUs nothing is asked for."""
+    """Share of a GPU that a worker takes where there is one (0.5: two on each); without GPUs nothing is asked for."""
+    storage: str = ""
+    """`ray`: URL by way of which files reach workers and come back, such as `s3://bucket/prefix` (docs/cluster.md).
+
+    Empty: the run folder, which then lies under the same path on all machines of the cluster."""
     victims_per_job: Annotated[int, Field(ge=1)] = 4
-    """Users attacked together in one job. Part of the experiment: batching rounds floats differently."""
+    """Users attacked together in one job. Part of the experiment: batching rounds floats differently.
+
+    So it is never lowered by itself where a GPU's memory is too small: such a job fails in a sentence that says so."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """How often a job is tried again after its worker died."""
+    """How often a job is tried again after its worker died; the death of a whole machine does not count."""
     attack_rounds: list[Annotated[int, Field(ge=1)]] = []
     """Rounds whose updates are attacked; empty: all. The others are captured, and can be attacked later."""
     metrics_port: Annotated[int, Field(ge=0, lt=65536)] = 0

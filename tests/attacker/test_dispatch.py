@@ -195,7 +195,7 @@ def test_a_second_dispatch_does_nothing(tmp_path: Path) -> None:
     capture(run, 1)
     run_here(run)
     times = {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("*.safetensors")}
-    assert run_here(run) == [{"event": "round", "round": 1, "users": 5, "jobs": 0, "skipped": 4}]
+    assert run_here(run) == [{"event": "round", "round": 1, "users": 5, "jobs": 0, "skipped": 4, "queued": 0}]
     assert times == {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("*.safetensors")}
 
 
