@@ -5,125 +5,32 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from dispatching import capture, make_run, results, third_party, wait_for
 
 import attacker
 from attacker.attacks import load as load_attack
 from attacker.dispatch import Dispatcher, dispatch
 from attacker.jobs import Job, Workbench, attempt, batches, is_done
-from attacker.store import Capture, CaptureStore, read_reconstruction
-from attacker.workers import Completion
+from attacker.store import read_reconstruction
+from attacker.workers import Completion, on_gpus
 from fl_sim import seeds
 from fl_sim.config import ConfigError, load
-from fl_sim.runs import RunFolder, write_manifest
+from fl_sim.runs import RunFolder
 
 REPOSITORY = Path(attacker.__file__).parents[1]
-ATTACK = """
-import os
-import time
-from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-
-from attacker.observation import Reconstruction
-
-
-@dataclass(frozen=True)
-class Settings:
-    seconds: float = 0.0
-    broken_round: int = 0
-
-
-def attack(observations, attacker, settings, generators, progress):
-    assert torch.get_num_threads() == 1 or "TRACE" not in os.environ
-    if observations[0].server_round == settings.broken_round:
-        raise RuntimeError("no image came out\\nof this")
-    if "TRACE" in os.environ:
-        (Path(os.environ["TRACE"]) / f"{observations[0].server_round}-{observations[0].user}-{os.getpid()}").touch()
-    time.sleep(settings.seconds)
-    mean = sum(observation.gradient["0.weight"].mean() for observation in observations)
-    return [
-        Reconstruction(torch.rand(1, 3, 8, 8, generator=generator), torch.ones(1), float(mean), 0.5)
-        for generator in generators
-    ]
-"""
 
 
 @pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def plugins(tmp_path: Path) -> Iterator[Path]:
     """A folder with the third-party attack `mylab.sleeper`, importable here."""
-    folder = tmp_path / "plugins"
-    (folder / "mylab").mkdir(parents=True)
-    (folder / "mylab" / "__init__.py").touch()
-    (folder / "mylab" / "sleeper.py").write_text(ATTACK)
-    monkeypatch.syspath_prepend(folder)
-    yield folder
-    for name in ("mylab.sleeper", "mylab"):
-        sys.modules.pop(name, None)
-
-
-def make_run(
-    root: Path, seconds: float = 0.0, broken_round: int = 0, backend: str = "local", count: int = 2
-) -> RunFolder:
-    """A run of 2 rounds and the attacks `a` and `b`, with nothing captured yet; three users a job."""
-    run = RunFolder(root)
-    root.mkdir()
-    run.config.write_text(
-        f"""
-        seed = 5
-        [dataset]
-        image_size = 32
-        [model]
-        name = "mlp"
-        [federation]
-        rounds = 2
-        [workers]
-        backend = "{backend}"
-        count = {count}
-        victims_per_job = 3
-        retries = 1
-        [attacks.a]
-        name = "mylab.sleeper"
-        seconds = {seconds}
-        [attacks.b]
-        name = "mylab.sleeper"
-        broken_round = {broken_round}
-        """
-    )
-    write_manifest(run, num_classes=2, image_size=32)
-    return run
-
-
-def capture(run: RunFolder, server_round: int, users: int = 5, scale: float = 1.0) -> None:
-    """Finish a round: random updates of users 0, 1, ... and a rejected one."""
-    store = CaptureStore(run)
-    # Like a layer of the real thing, but small; attacks see what was captured, not the registry's model.
-    shape = (4, 3)
-    store.save_model(server_round, {"0.weight": torch.zeros(shape)})
-    captures = []
-    for user in range(users):
-        update = {"0.weight": scale * torch.randn(shape, generator=seeds.generator(0, server_round, user))}
-        captures.append(Capture(user, user, "accepted", "", 30, 1.0, 48, 0.1, update))
-    captures.append(Capture(users, users, "rejected", "holds NaN", 30, None, 48, 0.1))
-    store.save_round(server_round, captures, "gradient", 0.1, {"0.weight": torch.zeros(shape)})
-    store.wait()
-
-
-def results(run: RunFolder) -> dict[tuple[str, int, int], tuple[bytes, float]]:
-    """Image bytes and matching loss of every (label, round, user) that has a reconstruction."""
-    found = {}
-    for path in run.reconstructions.rglob("user-*.safetensors"):
-        key = (path.parts[-3], int(path.parts[-2].split("-")[1]), int(path.stem.split("-")[1]))
-        reconstruction = read_reconstruction(run, *key)
-        found[key] = (reconstruction.images.numpy().tobytes(), reconstruction.matching_loss)
-    return found
+    with third_party(tmp_path / "plugins") as folder:
+        yield folder
 
 
 class Now:
@@ -256,6 +163,23 @@ def test_a_raising_attack_fails_its_job_in_one_line_and_no_other(tmp_path: Path)
     assert count(events, "retry") == 0
 
 
+def test_a_gpu_too_small_for_a_job_is_told_with_the_key_that_mends_it(tmp_path: Path, plugins: Path) -> None:
+    sleeper = (plugins / "mylab" / "sleeper.py").read_text()
+    hungry = sleeper.replace("time.sleep(settings.seconds)", 'raise torch.OutOfMemoryError("CUDA out of memory.")')
+    (plugins / "mylab" / "sleeper.py").write_text(hungry)
+    run = make_run(tmp_path / "run")
+    capture(run, 1)
+    failed = [event["reason"] for event in run_here(run) if event["event"] == "failed"]
+    assert len(failed) == 4
+    assert failed[0].startswith("the GPU's memory does not hold the 3 users of a job")
+    assert "workers.victims_per_job" in failed[0]
+
+
+@pytest.mark.parametrize(("gpus", "share", "workers"), [(1, 1, 1), (1, 0.5, 2), (2, 0.6, 2), (3, 0.1, 30), (4, 2, 2)])
+def test_a_share_of_a_gpu_lies_on_one_gpu(gpus: int, share: float, workers: int) -> None:
+    assert on_gpus(gpus, share) == workers
+
+
 @pytest.mark.usefixtures("plugins")
 def test_a_death_costs_a_retry_and_too_many_deaths_fail_the_job(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
@@ -300,16 +224,6 @@ def run_process(run: RunFolder, plugins: Path, *options: str, **more: str) -> tu
         command, env=environment(plugins, **more), capture_output=True, text=True, timeout=300, check=False
     )
     return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
-
-
-def wait_for(found: Any, seconds: float = 240) -> Any:
-    """The first true value of `found()`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def gone(pid: int) -> bool:

@@ -1,0 +1,199 @@
+"""Attacks on a Ray cluster of several machines: one dies in the middle, files travel by a URL, GPUs are shared.
+
+The machines are raylets on this one. The head does no work, as in docker-compose.yml.
+"""
+
+import functools
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dispatching import capture, make_run, results, third_party
+
+import attacker
+from attacker import ray_pool
+from attacker.dispatch import Dispatcher, dispatch
+from attacker.jobs import Workbench
+from attacker.mirror import Lender
+from attacker.ray_pool import RayPool
+from fl_sim.config import ConfigError, load
+from fl_sim.runs import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+OBJECT_STORE = 80_000_000  # bytes, a machine
+
+
+@dataclass
+class Machines:
+    """Two raylets beside the head's: `lean` with one core, `rich` with two and a GPU that is only declared."""
+
+    cluster: Any
+    lean: Any
+    rich: Any
+    trace: Path  # of each job a file ROUND-USER-PID
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    from ray.cluster_utils import Cluster
+
+    folder, short = tmp_path_factory.mktemp("cluster"), tempfile.mkdtemp(prefix="fl-")  # sockets need short paths
+    trace = folder / "trace"
+    trace.mkdir()
+    with pytest.MonkeyPatch.context() as patch, third_party(folder / "plugins") as plugins:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(plugins), str(Path(attacker.__file__).parents[1])]))
+        patch.setenv("TRACE", str(trace))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "object_store_memory": OBJECT_STORE,
+                "include_dashboard": False,
+                "temp_dir": short,
+            },
+        )
+        lean = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+        rich = cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=OBJECT_STORE)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield Machines(cluster, lean, rich, trace)
+        cluster.shutdown()
+    shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture
+def trace(machines: Machines) -> Path:
+    for path in machines.trace.iterdir():
+        path.unlink()
+    return machines.trace
+
+
+def attacked(
+    run: RunFolder,
+    pool: Callable[[], RayPool] | None = None,
+    look: Callable[[], None] = lambda: None,
+    hear: Callable[..., None] = lambda event, **facts: None,
+) -> list[dict[str, Any]]:
+    """The events of a dispatch; `look` is called again and again, `hear` with each event."""
+    events: list[dict[str, Any]] = []
+    config = load(run.config)
+
+    def emit(event: str, **facts: Any) -> None:
+        events.append({"event": event, **facts})
+        hear(event, **facts)
+
+    def alive() -> bool:
+        look()
+        return True
+
+    dispatch(Dispatcher(run, config, emit), pool or (lambda: RayPool(run.root, config.workers)), False, alive)
+    return events
+
+
+def captured(root: Path, **options: Any) -> RunFolder:
+    run = make_run(root, backend="ray", **options)
+    capture(run, 1)
+    capture(run, 2)
+    return run
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, machines: Machines) -> dict[Any, Any]:
+    """What one process makes of the two rounds."""
+    run = captured(tmp_path / "undisturbed")
+    config = load(run.config)
+    bench = Workbench(run.root)
+    dispatcher = Dispatcher(run, config, lambda event, **facts: None)
+    dispatcher.look()
+    for job in dispatcher.waiting:
+        bench.perform(job)
+    return results(run)
+
+
+def raylet(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def processes(node: Any) -> list[int]:
+    """The raylet's and those that it started."""
+    children = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if parent(int(path.name)) == raylet(node):
+                children.append(int(path.name))
+        except OSError:  # ended meanwhile
+            continue
+    return [raylet(node), *children]
+
+
+def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
+    tmp_path: Path,
+    machines: Machines,
+    trace: Path,
+    undisturbed: dict[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run folder is nowhere for the workers."""
+    share = tmp_path / "share"
+    run = captured(
+        tmp_path / "run", seconds=1.0, count=0, workers=f'gpus_per_worker = 0.5\n        storage = "{share.as_uri()}"'
+    )
+    monkeypatch.setattr(ray_pool, "Lender", lambda root, storage: Lender(run.root, storage))
+    nowhere = functools.partial(RayPool, Path("/nowhere/run"), load(run.config).workers)
+    events = attacked(run, nowhere)
+    assert [event["workers"] for event in events if event["event"] == "start"] == [2]
+    assert len({path.name.split("-")[2] for path in trace.iterdir()}) == 2
+    assert [event["event"] for event in events].count("done") == 8
+    assert results(run) == undisturbed
+    assert list(share.iterdir()) == []
+
+
+def test_a_machine_that_dies_in_the_middle_costs_no_job_and_no_retry(
+    tmp_path: Path, machines: Machines, trace: Path, undisturbed: dict[Any, Any]
+) -> None:
+    run = captured(tmp_path / "run", seconds=3.0, count=0, retries=0, workers="gpus_per_worker = 0")
+    killed: list[int] = []
+
+    def kill() -> None:
+        """The whole machine at once, while a worker of it is at a job."""
+        at_work = {int(path.name.split("-")[2]) for path in trace.glob("*-0-*")}
+        doomed = [] if killed else processes(machines.lean)
+        if at_work & set(doomed):
+            killed.extend(doomed)
+            for pid in doomed:
+                os.kill(pid, signal.SIGKILL)
+
+    events = attacked(run, look=kill)
+    assert killed
+    assert [event["workers"] for event in events if event["event"] == "start"] == [3]
+    assert len([event for event in events if event["event"] == "retry"]) == 1
+    assert [event["event"] for event in events].count("done") == 8
+    assert results(run) == undisturbed
+
+
+def test_a_cluster_without_a_machine_for_any_worker_is_told(
+    tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "DESERTED", 1)
+    run = captured(tmp_path / "run", seconds=60.0, count=1, workers="gpus_per_worker = 0")
+    gone: list[float] = []
+
+    def remove() -> None:
+        if not gone:
+            gone.append(time.monotonic())
+            for node in (machines.lean, machines.rich):
+                machines.cluster.remove_node(node, allow_graceful=True)
+
+    with pytest.raises(ConfigError, match=r"no machine of the Ray cluster has a core .* fl-sim attack"):
+        attacked(run, hear=lambda event, **facts: remove() if event == "start" else None)
