@@ -151,9 +151,8 @@ class RayPool:
             if self._stillborn < STILLBORN:
                 self._start()
             elif not (self._starting or self._idle or self._busy):
-                raise ConfigError(
-                    f"attack workers die as they start ({_reason(error)}); mend that, or {INSTEAD}"
-                ) from error
+                reason = str(error).strip().splitlines()[-1][:200]  # of a traceback
+                raise ConfigError(f"attack workers die as they start ({reason}); mend that, or {INSTEAD}") from error
 
     def _conclude(self, reference: Any) -> Completion:
         actor, node, job = self._busy.pop(reference)

@@ -143,7 +143,9 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         note(without)
     if config.workers.backend == "none":
         return
-from attacker import attacks, faces, metrics, mirror
+    metrics.check(config.workers.metrics_port)
+    if config.workers.backend == "ray" and config.workers.storage:
+        mirror.check(config.workers.storage)
     late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
     if late:
         raise ConfigError(

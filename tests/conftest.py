@@ -75,6 +75,8 @@ CHAINS = {
         "test_dispatch",
         "test_metrics",
         "test_watch",
+        "test_ray_cluster",
+        "test_queue",
         "test_dispatcher_killed",
         "test_federation",
         "test_report_browser",

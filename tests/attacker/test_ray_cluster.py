@@ -140,8 +140,8 @@ def processes(node: Any) -> list[int]:
 def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
     tmp_path: Path,
     machines: Machines,
-    trace: Path,
     undisturbed: dict[Any, Any],
+    trace: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The run folder is nowhere for the workers."""
@@ -159,10 +159,17 @@ def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
     assert list(share.iterdir()) == []
 
 
+@pytest.mark.usefixtures("machines")
+def test_workers_that_cannot_start_are_told(tmp_path: Path) -> None:
+    run = captured(tmp_path / "run", count=1, workers='storage = "memory://of-each-process-its-own"')
+    with pytest.raises(ConfigError, match=r"attack workers die as they start \(FileNotFoundError: .*config.toml"):
+        attacked(run)
+
+
 def test_a_machine_that_dies_in_the_middle_costs_no_job_and_no_retry(
-    tmp_path: Path, machines: Machines, trace: Path, undisturbed: dict[Any, Any]
+    tmp_path: Path, machines: Machines, undisturbed: dict[Any, Any], trace: Path
 ) -> None:
-    run = captured(tmp_path / "run", seconds=3.0, count=0, retries=0, workers="gpus_per_worker = 0")
+    run = captured(tmp_path / "run", seconds=2.0, count=0, retries=0, workers="gpus_per_worker = 0")
     killed: list[int] = []
 
     def kill() -> None:
