@@ -87,7 +87,7 @@ class RayPool:
         self.size = max(1, min(workers.count or most, most))
         self._actor = self._ray.remote(num_cpus=1, num_gpus=self._share, max_restarts=0)(AttackWorker)
         self._queue: deque[Job] = deque()
-        self._starting: dict[Any, Any] = {}  # reference to its node -> actor
+        self._starting: dict[Any, tuple[Any, set[str]]] = {}  # reference to its node -> actor, nodes that it may get
         self._idle: list[tuple[Any, str]] = []  # actor, its node
         self._busy: dict[Any, tuple[Any, str, Job]] = {}  # result reference -> actor, its node, job
         self._stillborn = 0
@@ -112,8 +112,7 @@ class RayPool:
         return done + self._assign()
 
     def close(self) -> None:
-        busy = [actor for actor, _, _ in self._busy.values()]
-        for actor in [*self._starting.values(), *(actor for actor, _ in self._idle), *busy]:
+        for actor, *_ in [*self._starting.values(), *self._idle, *self._busy.values()]:
             self._ray.kill(actor)
         self._ray.shutdown()
         if self._temporary is not None:
@@ -137,17 +136,17 @@ class RayPool:
 
     def _start(self) -> None:
         actor = self._actor.remote(str(self._root), self._lender.url if self._lender else "", self._common)
-        self._starting[actor.node.remote()] = actor
+        self._starting[actor.node.remote()] = (actor, self._alive())
 
     def _welcome(self, reference: Any) -> None:
         """An actor has started, or has died of it. ConfigError if all do."""
-        actor = self._starting.pop(reference)
+        actor, nodes = self._starting.pop(reference)
         try:
             self._idle.append((actor, self._ray.get(reference)))
             self._stillborn = 0
         except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)
-            self._stillborn += 1
+            self._stillborn += nodes <= self._alive()  # it may have been promised to a machine that was dead already
             if self._stillborn < STILLBORN:
                 self._start()
             elif not (self._starting or self._idle or self._busy):
@@ -176,16 +175,20 @@ class RayPool:
 
         The cluster takes ten seconds to notice that, in which the actor is called unavailable: knock there.
         """
-        found = next((one for one in self._ray.nodes() if one["NodeID"] == node), None)
-        if found is None or not found["Alive"]:
+        if node not in self._alive():
             return True
         if not isinstance(error, self._ray.exceptions.ActorUnavailableError):
             return False
+        found = next(one for one in self._ray.nodes() if one["NodeID"] == node)
         try:
             _knock(f"{found['NodeManagerAddress']}:{found['NodeManagerPort']}")
         except OSError:
             return True
         return False
+
+    def _alive(self) -> set[str]:
+        """Machines of which the cluster believes that they live."""
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _room(self, node: dict[str, Any]) -> int:
         """Workers that a machine of the cluster holds."""

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,15 +78,13 @@ def attacked(
     run: RunFolder,
     pool: Callable[[], RayPool] | None = None,
     look: Callable[[], None] = lambda: None,
-    hear: Callable[..., None] = lambda event, **facts: None,
 ) -> list[dict[str, Any]]:
-    """The events of a dispatch; `look` is called again and again, `hear` with each event."""
+    """The events of a dispatch; `look` is called again and again."""
     events: list[dict[str, Any]] = []
     config = load(run.config)
 
     def emit(event: str, **facts: Any) -> None:
         events.append({"event": event, **facts})
-        hear(event, **facts)
 
     def alive() -> bool:
         look()
@@ -137,6 +134,17 @@ def processes(node: Any) -> list[int]:
     return [raylet(node), *children]
 
 
+def lose(node: Any) -> None:
+    """The whole machine at once."""
+    for pid in processes(node):
+        os.kill(pid, signal.SIGKILL)
+
+
+def at_work(node: Any, trace: Path) -> bool:
+    """Whether a worker of the machine is at a job, or was."""
+    return not {int(path.name.split("-")[2]) for path in trace.iterdir()}.isdisjoint(processes(node))
+
+
 def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
     tmp_path: Path,
     machines: Machines,
@@ -170,21 +178,37 @@ def test_a_machine_that_dies_in_the_middle_costs_no_job_and_no_retry(
     tmp_path: Path, machines: Machines, undisturbed: dict[Any, Any], trace: Path
 ) -> None:
     run = captured(tmp_path / "run", seconds=2.0, count=0, retries=0, workers="gpus_per_worker = 0")
-    killed: list[int] = []
+    lost: list[Any] = []
 
-    def kill() -> None:
-        """The whole machine at once, while a worker of it is at a job."""
-        at_work = {int(path.name.split("-")[2]) for path in trace.glob("*-0-*")}
-        doomed = [] if killed else processes(machines.lean)
-        if at_work & set(doomed):
-            killed.extend(doomed)
-            for pid in doomed:
-                os.kill(pid, signal.SIGKILL)
+    def look() -> None:
+        if not lost and at_work(machines.lean, trace):
+            lost.append(machines.lean)
+            lose(machines.lean)
 
-    events = attacked(run, look=kill)
-    assert killed
+    events = attacked(run, look=look)
+    assert lost
     assert [event["workers"] for event in events if event["event"] == "start"] == [3]
     assert len([event for event in events if event["event"] == "retry"]) == 1
+    assert [event["event"] for event in events].count("done") == 8
+    assert results(run) == undisturbed
+
+
+def test_a_machine_that_joins_does_what_a_dead_one_left(
+    tmp_path: Path, machines: Machines, undisturbed: dict[Any, Any], trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster promises the replacements to the dead machine at first, and they die with that promise."""
+    monkeypatch.setattr(ray_pool, "STILLBORN", 1)
+    lose(machines.lean)
+    run = captured(tmp_path / "run", seconds=2.0, count=2, retries=0, workers="gpus_per_worker = 0")
+    joined: list[Any] = []
+
+    def look() -> None:
+        if not joined and at_work(machines.rich, trace):
+            lose(machines.rich)
+            joined.append(machines.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE))
+
+    events = attacked(run, look=look)
+    assert joined
     assert [event["event"] for event in events].count("done") == 8
     assert results(run) == undisturbed
 
@@ -193,14 +217,8 @@ def test_a_cluster_without_a_machine_for_any_worker_is_told(
     tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "DESERTED", 1)
-    run = captured(tmp_path / "run", seconds=60.0, count=1, workers="gpus_per_worker = 0")
-    gone: list[float] = []
-
-    def remove() -> None:
-        if not gone:
-            gone.append(time.monotonic())
-            for node in (machines.lean, machines.rich):
-                machines.cluster.remove_node(node, allow_graceful=True)
-
+    run = captured(tmp_path / "run", count=1, workers="gpus_per_worker = 0")
+    for node in machines.cluster.worker_nodes:
+        os.kill(raylet(node), signal.SIGTERM)  # it leaves in order, where it has not died before
     with pytest.raises(ConfigError, match=r"no machine of the Ray cluster has a core .* fl-sim attack"):
-        attacked(run, hear=lambda event, **facts: remove() if event == "start" else None)
+        attacked(run)
