@@ -147,9 +147,7 @@ class Workers(Section):
 
     Empty: the run folder, which then lies under the same path on all machines of the cluster."""
     victims_per_job: Annotated[int, Field(ge=1)] = 4
-    """Users attacked together in one job. Part of the experiment: batching rounds floats differently.
-
-    So it is never lowered by itself where a GPU's memory is too small: such a job fails in a sentence that says so."""
+    """Users attacked together in one job. Part of the experiment: batching rounds floats differently."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a job is tried again after its worker died; the death of a whole machine does not count."""
     attack_rounds: list[Annotated[int, Field(ge=1)]] = []
