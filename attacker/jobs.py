@@ -190,9 +190,8 @@ class Workbench:
     def inputs(self, job: Job) -> list[Path]:
         """The files of the run folder that `perform` reads."""
         attack = self.attacks[job.label]
-        index = [self.run.captures / "index.jsonl"] if _earlier(attack) else []
         captured = [path for user in job.users for path in _captured(self.run, attack, job.server_round, user)]
-        return list(dict.fromkeys(self.common() + index + captured))  # users of a round have its model in common
+        return list(dict.fromkeys(self.common() + captured))  # users of a round have its model in common
 
     def perform(self, job: Job) -> None:
         """Do the job: one attack call, one reconstruction file a user."""

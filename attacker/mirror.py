@@ -41,7 +41,11 @@ class Mirror:
         return str(self._files.unstrip_protocol(self._base))
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a copy so that a reader sees the old content or the new; where there are modes, for its owner alone."""
+        """Write a copy; where there are modes, for its owner alone.
+
+        It gets its name when it is whole: a worker that was taken for dead may write a reconstruction once more while
+        the dispatcher reads it.
+        """
         path = f"{self._base}/{name}"
         temporary = f"{path}.{secrets.token_hex(4)}"
         before = os.umask(0o077)
@@ -66,7 +70,7 @@ class Lender:
     def __init__(self, root: Path, storage: str) -> None:
         self._bench = Workbench(root)
         self._mirror = Mirror(_fresh(storage, root.name))
-        self._lent: dict[str, int] = {}  # name -> bytes when it was lent
+        self._lent: set[str] = set()  # names; none of these files changes while a dispatch goes on
         self.url = self._mirror.url
 
     def common(self) -> list[str]:
@@ -80,10 +84,10 @@ class Lender:
     def _put(self, paths: Iterable[Path]) -> list[str]:
         root, names = self._bench.run.root, []
         for path in paths:
-            name, size = str(path.relative_to(root)), path.stat().st_size
-            if self._lent.get(name) != size:  # of a run's files the index grows; the others stay as they are
+            name = str(path.relative_to(root))
+            if name not in self._lent:
                 self._mirror.put(name, path.read_bytes())
-                self._lent[name] = size
+                self._lent.add(name)
             names.append(name)
         return names
 

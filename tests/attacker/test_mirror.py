@@ -49,7 +49,7 @@ def test_a_job_done_from_copies_is_the_job_done_in_the_run_folder(
     share = f"{protocol}://{tmp_path}/share"
     lender = Lender(away.root, share)
     bench = Workbench(Path("/nowhere"))
-    for job in JOBS:  # the index, which tells the history, grows between them
+    for job in JOBS:  # the second one needs the captures of the first round too
         capture(here, job.server_round)
         capture(away, job.server_round)
         Workbench(here.root).perform(job)
