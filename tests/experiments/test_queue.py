@@ -6,7 +6,7 @@ import threading
 import pytest
 from tiny_faces import tiny_config
 
-from experiments.pipeline import _dispatcher
+from experiments.dispatching import dispatcher
 from fl_sim.config import dump
 from fl_sim.runs import RunFolder, write_manifest
 from fl_sim.server import run_federation
@@ -71,7 +71,7 @@ def test_all_rounds_are_trained_while_no_attack_ends(tmp_path, monkeypatch, repo
         if done == total:
             trained.touch()
 
-    with _dispatcher(run, config, progress, follow=True) as dispatch:
+    with dispatcher(run, config, progress, follow=True) as dispatch:
         run_federation(config, run, trains)
         assert trained.exists()
     assert dispatch.problems == []
