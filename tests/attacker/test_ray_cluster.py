@@ -168,47 +168,32 @@ def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
 
 
 @pytest.mark.usefixtures("machines")
-def test_workers_that_cannot_start_are_told(tmp_path: Path) -> None:
+def test_workers_that_cannot_start_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "STILLBORN", 1)
     run = captured(tmp_path / "run", count=1, workers='storage = "memory://of-each-process-its-own"')
     with pytest.raises(ConfigError, match=r"attack workers die as they start \(FileNotFoundError: .*config.toml"):
         attacked(run)
 
 
-def test_a_machine_that_dies_in_the_middle_costs_no_job_and_no_retry(
-    tmp_path: Path, machines: Machines, undisturbed: dict[Any, Any], trace: Path
-) -> None:
-    run = captured(tmp_path / "run", seconds=2.0, count=0, retries=0, workers="gpus_per_worker = 0")
-    lost: list[Any] = []
-
-    def look() -> None:
-        if not lost and at_work(machines.lean, trace):
-            lost.append(machines.lean)
-            lose(machines.lean)
-
-    events = attacked(run, look=look)
-    assert lost
-    assert [event["workers"] for event in events if event["event"] == "start"] == [3]
-    assert len([event for event in events if event["event"] == "retry"]) == 1
-    assert [event["event"] for event in events].count("done") == 8
-    assert results(run) == undisturbed
-
-
-def test_a_machine_that_joins_does_what_a_dead_one_left(
+def test_machines_that_die_in_the_middle_cost_no_job_and_no_retry_and_one_that_joins_goes_on(
     tmp_path: Path, machines: Machines, undisturbed: dict[Any, Any], trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster promises the replacements to the dead machine at first, and they die with that promise."""
+    """The cluster promises replacements to a dead machine at first; that they die with it counts against nobody."""
     monkeypatch.setattr(ray_pool, "STILLBORN", 1)
-    lose(machines.lean)
-    run = captured(tmp_path / "run", seconds=2.0, count=2, retries=0, workers="gpus_per_worker = 0")
-    joined: list[Any] = []
+    run = captured(tmp_path / "run", seconds=2.0, count=0, retries=0, workers="gpus_per_worker = 0")
+    steps: list[Any] = []
 
     def look() -> None:
-        if not joined and at_work(machines.rich, trace):
-            lose(machines.rich)
-            joined.append(machines.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE))
+        if not steps and at_work(machines.lean, trace):
+            steps.append(lose(machines.lean))
+        elif len(steps) == 1 and len(results(run)) > 5:  # of 20: the others have gone on without it
+            steps.append(lose(machines.rich))
+            steps.append(machines.cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE))
 
     events = attacked(run, look=look)
-    assert joined
+    assert len(steps) == 3
+    assert [event["workers"] for event in events if event["event"] == "start"] == [3]
+    assert len([event for event in events if event["event"] == "retry"]) >= 2
     assert [event["event"] for event in events].count("done") == 8
     assert results(run) == undisturbed
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_faces import tiny_config
 
 from attacker.jobs import Job, Workbench, attempt
-from experiments.pipeline import _Dispatch
+from experiments.dispatching import Dispatch
 from fl_sim.config import dump
 from fl_sim.runs import RunFolder, write_manifest
 from fl_sim.server import run_federation
@@ -59,14 +59,14 @@ def results(run):
 
 @pytest.mark.slow
 def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkeypatch, repository):
-    (tmp_path / "mylab").mkdir()
-    (tmp_path / "mylab" / "sleeper.py").write_text(ATTACK)
+    (tmp_path / "killedlab").mkdir()
+    (tmp_path / "killedlab" / "sleeper.py").write_text(ATTACK)
     monkeypatch.syspath_prepend(tmp_path)
     paths = [tmp_path, repository, repository / "tests" / "support"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
     pids = tmp_path / "pids"
     config = tiny_config(
-        attacks={"a": {"name": "mylab.sleeper", "pids": str(pids)}},
+        attacks={"a": {"name": "killedlab.sleeper", "pids": str(pids)}},
         workers={"backend": "local", "count": 1, "victims_per_job": 1},
     )
     run, whole = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "whole")
@@ -78,7 +78,7 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
         for user in range(4):
             assert attempt(Workbench(whole.root), Job("a", number, (user,)))[1] is None
 
-    dispatch = _Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    dispatch = Dispatch(run, config, lambda *done: None, follow=False, force=False)
     wait_for(lambda: len(results(run)) > 1)
     os.kill(dispatch.process.pid, signal.SIGKILL)
     dispatch.wait()
@@ -88,7 +88,7 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
     done = {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("user-*")}
     assert 1 < len(done) < 8
 
-    again = _Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    again = Dispatch(run, config, lambda *done: None, follow=False, force=False)
     again.wait()
     assert again.problems == []
     assert again.done == 8
