@@ -27,6 +27,7 @@ from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
+from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model, origin
 
@@ -123,6 +124,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     defenses.load_all(config.defenses)
+    users_per_round(config)  # refuses more than there are
     if config.protocol != Protocol() or config.defenses:
         from fl_sim import protocol  # and so Flower, which takes seconds to import
 

@@ -29,11 +29,6 @@ FLOWER_CLIPS = (
 def check(config: Config) -> None:
     """Raise ConfigError for a protocol that cannot work or would not do what it says."""
     section, users = config.protocol, users_per_round(config)
-    if users > config.dataset.users:
-        raise ConfigError(
-            f"federation.users_per_round is {users}, but there are {config.dataset.users} users; lower it, raise "
-            "dataset.users, or give 0 for all"
-        )
     private, size = section.differential_privacy != "none", section.secure_aggregation
     mods = [name for name, _ in map(split, config.defenses) if name.startswith("flwr.")]
     flowers = ([f"protocol.differential_privacy = {section.differential_privacy!r}"] if private else []) + mods

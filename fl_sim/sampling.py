@@ -3,12 +3,18 @@
 import torch
 
 from fl_sim import seeds
-from fl_sim.config import Config
+from fl_sim.config import Config, ConfigError
 
 
 def users_per_round(config: Config) -> int:
-    """How many users are asked in each round."""
-    return config.federation.users_per_round or config.dataset.users
+    """How many users are asked in each round. ConfigError if there are not so many."""
+    count, users = config.federation.users_per_round, config.dataset.users
+    if count > users:
+        raise ConfigError(
+            f"federation.users_per_round is {count}, but there are {users} users; lower it, raise dataset.users, or "
+            "give 0 for all"
+        )
+    return count or users
 
 
 def participants(config: Config, server_round: int) -> list[int]:

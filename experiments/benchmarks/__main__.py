@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,23 @@ def capture_size() -> Ratios:
         return {"a capture / its update, bytes": run.capture(1, 0).stat().st_size / numbers}
 
 
+def look_up() -> Ratios:
+    """Time to look up a round of 1,000 users among 200 rounds to that among 2, once the index has been read."""
+    from attacker.index import Index
+
+    def fastest(path: Path, rounds: int) -> float:
+        index = Index(path)
+        row = {"user": 0, "node": "1", "status": "accepted", "reason": "", "num_examples": 30, "norm": 1.0}
+        for number in range(1, rounds + 1):
+            index.append(number, [{**row, "round": number, "user": user} for user in range(1000)])
+        index.finished()
+        return min(timeit.repeat(lambda: index.rows(rounds), number=10, repeat=5))
+
+    with tempfile.TemporaryDirectory() as temporary:
+        few, many = fastest(Path(temporary, "few"), 2), fastest(Path(temporary, "many"), 200)
+    return {"a round looked up, among 200 / among 2": many / few}
+
+
 def start_up() -> Ratios:
     """`fl-sim --help` to a Python that imports typer alone."""
 
@@ -74,6 +92,7 @@ def start_up() -> Ratios:
 PARTS: list[Callable[[], Ratios]] = [
     start_up,
     capture_size,
+    look_up,
     lambda: overhead(32),
     lambda: overhead(256),
     lambda: overhead(1000),

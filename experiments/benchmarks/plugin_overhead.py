@@ -5,8 +5,8 @@
         --photos 2
 
 All clients run in this process. Per arm and round: wall seconds, CPU seconds of the process (all threads;
-the steadier figure where others use the machine), the fastest of the repeats, and resident memory. The
-captures of a run with the plugin are on disk before its clock stops.
+the steadier figure where others use the machine), the fastest of the repeats, and resident memory, after each round
+and at its peak (Linux). The captures of a run with the plugin are on disk before its clock stops.
 """
 
 import argparse
@@ -43,6 +43,7 @@ class Timing:
     wall: float = 0.0  # seconds, all rounds
     cpu: float = 0.0  # seconds, all rounds, all threads
     memory: list[float] = field(default_factory=list)  # MiB resident after each round
+    peak: float = 0.0  # MiB resident at most
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
                 )
             arrays = ArrayRecord(model.state_dict())
             channel = Channel(grid, config, {})
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
             wall, cpu = time.perf_counter(), time.process_time()
             for server_round in range(1, section.rounds + 1):
                 users = channel.of_round(server_round)
@@ -95,8 +97,9 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
                 replies = users.send_and_receive(messages, timeout=section.timeout)
                 arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
                 del replies
-                timing.memory.append(_resident())
+                timing.memory.append(_mebibytes("VmRSS"))
             store.wait()
+            timing.peak = _mebibytes("VmHWM")
             timing.wall, timing.cpu = time.perf_counter() - wall, time.process_time() - cpu
 
     engines.run("inprocess", server, client, config.dataset.users)
@@ -143,13 +146,14 @@ def benchmark(
         "wall_ratio": fastest(watched, "wall") / fastest(plain, "wall"),
         "cpu_ratio": fastest(watched, "cpu") / fastest(plain, "cpu"),
         "memory_mib_per_round": {"plain": plain[-1].memory, "plugin": watched[-1].memory},
+        "peak_mib": {"plain": plain[-1].peak, "plugin": watched[-1].peak},
     }
 
 
-def _resident() -> float:
-    """Resident memory of this process in MiB (Linux)."""
+def _mebibytes(entry: str) -> float:
+    """Memory of this process by /proc: VmRSS is resident, VmHWM its peak."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{entry}:"):
             return float(line.split()[1]) / 1024
     return float("nan")
 

@@ -102,11 +102,13 @@ def rows(found: Sequence[Point]) -> list[dict[str, Any]]:
 
 def summary(found: Sequence[Point]) -> Table:
     """The points for the terminal."""
-    table = Table(title="leakage to the strongest attacker", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title="leakage to the strongest attacker", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+    )
     table.add_column("defense", overflow="fold")
     for heading in ("accuracy", "epsilon", "rank-1", "leakage [95 %]"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("attacker knows", overflow="fold")
+    table.add_column("attacker\nknows", no_wrap=True)
     for one in found:
         accuracy, epsilon, named, *_ = cells(one, None)
         table.add_row(one.name, accuracy, epsilon.replace("no guarantee", "-"), named, spell(one.strongest.leakage),

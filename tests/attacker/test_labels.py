@@ -81,6 +81,16 @@ def test_signs_and_the_largest_entries_still_show_the_only_label() -> None:
         assert recover_proportions(defended, model, probes(), PHOTOS, **known)[3] == 1
 
 
+def test_where_a_mask_hides_the_bias_the_weights_tell_the_label() -> None:
+    model = build("mlp", 16, SIZE, generator(0, "model"))
+    update = gradient(model, person("one label"), torch.full((PHOTOS,), 3))
+    weight, bias = list(update)[-2:]
+    kept = (torch.rand(update[weight].shape, generator=generator(0, "kept")) < 0.2) * 5.0
+    hidden = {**update, weight: update[weight] * kept, bias: torch.where(torch.arange(16) == 5, update[bias], 0.0)}
+    assert recover_proportions(hidden, model, probes(), PHOTOS, masked=True)[3] > 0.7
+    assert recover_proportions(hidden, model, probes(), PHOTOS)[3] < 0.7
+
+
 def test_shares_are_whole_photos_that_sum_to_one() -> None:
     shares = recovered("convnet", [0.5, 0.3, 0.2], 1)
     assert float(shares.sum()) == pytest.approx(1)

@@ -1,7 +1,6 @@
 """A real dispatcher, watched: its events, its log, its Prometheus metrics and `fl-sim watch` tell the same."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from collections import Counter
 import pytest
 import tomli_w
 from command_line import fl_sim, sentence
+from dispatching import install
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_faces import tiny_config
 
@@ -87,10 +87,7 @@ def documented(repository):
 
 @pytest.mark.slow
 def test_events_log_metrics_and_watch_tell_the_same_of_a_dispatch(tmp_path, monkeypatch, port, repository):
-    (tmp_path / "moodylab").mkdir()
-    (tmp_path / "moodylab" / "attack.py").write_text(ATTACK)
-    monkeypatch.syspath_prepend(tmp_path)
-    paths = [tmp_path, repository, repository / "tests" / "support"]
+    install(monkeypatch, tmp_path, "moodylab.attack", ATTACK)
     sections = {
         "dataset": {"name": "tiny_faces:open_broken"},  # user 1 raises
         "attacks": {
@@ -107,7 +104,6 @@ def test_events_log_metrics_and_watch_tell_the_same_of_a_dispatch(tmp_path, monk
     watch, events = Watch(run), []
     with subprocess.Popen(
         [sys.executable, "-m", "attacker.dispatch", run.root, "--follow"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -1,9 +1,9 @@
 """Training never waits for attacks: captures queue up on disk, and the queue is told while training goes on."""
 
-import os
 import threading
 
 import pytest
+from dispatching import install
 from tiny_faces import tiny_config
 
 from experiments.dispatching import dispatcher
@@ -38,13 +38,9 @@ ROUNDS, JOBS = 3, 2  # jobs a round: four users, two a job
 
 
 @pytest.mark.slow
-def test_all_rounds_are_trained_while_no_attack_ends(tmp_path, monkeypatch, repository):
+def test_all_rounds_are_trained_while_no_attack_ends(tmp_path, monkeypatch):
     """The attack takes until training is over, so that neither would end if training waited for it."""
-    (tmp_path / "queuelab").mkdir()
-    (tmp_path / "queuelab" / "patient.py").write_text(ATTACK)
-    monkeypatch.syspath_prepend(tmp_path)
-    paths = [tmp_path, repository, repository / "tests" / "support"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    install(monkeypatch, tmp_path, "queuelab.patient", ATTACK)
     trained = tmp_path / "trained"
     config = tiny_config(
         federation={"rounds": ROUNDS},

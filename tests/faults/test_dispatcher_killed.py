@@ -3,11 +3,10 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from dispatching import install, results, wait_for
 from tiny_faces import tiny_config
 
 from attacker.jobs import Job, Workbench, attempt
@@ -39,31 +38,14 @@ def attack(observations, attacker, settings, generators, progress):
 """
 
 
-def wait_for(found, seconds=120):
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def ended(pid):
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def results(run):
-    """Image bytes by file; the order in which safetensors writes metadata is random."""
-    found = run.reconstructions.rglob("user-*")
-    return {str(path.relative_to(run.root)): load_file(path)["images"].numpy().tobytes() for path in found}
-
-
 @pytest.mark.slow
-def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkeypatch, repository):
-    (tmp_path / "killedlab").mkdir()
-    (tmp_path / "killedlab" / "sleeper.py").write_text(ATTACK)
-    monkeypatch.syspath_prepend(tmp_path)
-    paths = [tmp_path, repository, repository / "tests" / "support"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkeypatch):
+    install(monkeypatch, tmp_path, "killedlab.sleeper", ATTACK)
     pids = tmp_path / "pids"
     config = tiny_config(
         attacks={"a": {"name": "killedlab.sleeper", "pids": str(pids)}},
@@ -79,12 +61,12 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
             assert attempt(Workbench(whole.root), Job("a", number, (user,)))[1] is None
 
     dispatch = Dispatch(run, config, lambda *done: None, follow=False, force=False)
-    wait_for(lambda: len(results(run)) > 1)
+    wait_for(lambda: len(results(run)) > 1, seconds=120)
     os.kill(dispatch.process.pid, signal.SIGKILL)
     dispatch.wait()
     assert ["exit code -9" in problem and "fl-sim attack" in problem for problem in dispatch.problems] == [True]
     worker = int(pids.read_text())
-    wait_for(lambda: ended(worker), 30)
+    wait_for(lambda: ended(worker), seconds=30)
     done = {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("user-*")}
     assert 1 < len(done) < 8
 

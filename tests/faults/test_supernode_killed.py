@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
+from dispatching import wait_for
 
 from attacker.store import CaptureStore
 from fl_sim.deployment import State, native, processes
@@ -27,13 +27,6 @@ SMALL = ["name=killed", "dataset.users=2", "dataset.photos=4", "dataset.image_si
          f"federation.rounds={ROUNDS}", "federation.timeout=40", "workers.backend=none"]  # fmt: skip
 
 
-def wait_for(found, seconds=300):
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.5)
-
-
 def test_a_supernode_that_is_killed_costs_its_updates_until_it_is_back(tmp_path):
     state = State(tmp_path / "state")
     environment = {**os.environ, "FL_SIM_STATE": str(state.root), "OMP_NUM_THREADS": "1"}
@@ -46,16 +39,16 @@ def test_a_supernode_that_is_killed_costs_its_updates_until_it_is_back(tmp_path)
         command = [sys.executable, "-m", "fl_sim.cli", "run", "--engine", "deployment", *options]
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
             store = CaptureStore(RunFolder(tmp_path / "runs" / "killed"))
-            wait_for(lambda: store.finished_rounds() or run.poll() is not None)
+            wait_for(lambda: store.finished_rounds() or run.poll() is not None, seconds=300)
             node = next(process for process in deployment.processes if process.name == "user-0001")
             for one in (node, *processes._descendants({node.pid})):
                 os.kill(one.pid, signal.SIGKILL)
             connection = connect(deployment.superlink, state)
-            wait_for(lambda: native.online(connection) == 1)
+            wait_for(lambda: native.online(connection) == 1, seconds=300)
             again = processes.start(state, "user-0001", node.command)
             kept = [process for process in deployment.processes if process is not node]
             processes.record(state, processes.Deployment(deployment.superlink, 2, [*kept, again]))
-            wait_for(lambda: native.online(connection) == 2)
+            wait_for(lambda: native.online(connection) == 2, seconds=300)
             _, told = run.communicate(timeout=600)
         assert run.returncode == 0, told
         assert store.finished_rounds() == list(range(1, ROUNDS + 1))

@@ -3,11 +3,12 @@
 from collections import Counter
 
 import pytest
+from command_line import fl_sim, sentence
 from tiny_faces import tiny_config
 
 from attacker.store import CaptureStore
 from experiments.senders import captures_by_user
-from fl_sim.config import ConfigError
+from fl_sim.config import ConfigError, dump
 from fl_sim.runs import RunFolder
 from fl_sim.sampling import participants
 from fl_sim.server import run_federation
@@ -37,6 +38,12 @@ def test_who_takes_part_is_captured_and_nobody_else(protocol, tmp_path):
     assert len({tuple(participants(config, number)) for number in (1, 2, 3)}) > 1
 
 
-def test_more_than_there_are_is_refused(tmp_path):
+def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"users_per_round is 7, but there are 6 users"):
         run_federation(few(7), RunFolder(tmp_path / "run"))
+    config = tmp_path / "few.toml"
+    config.write_text(dump(few(7)))
+    code, told = fl_sim("run", "--config", config, "--runs", tmp_path / "runs")
+    assert code == 2
+    assert sentence(told).startswith("federation.users_per_round is 7")
+    assert not (tmp_path / "runs").exists()

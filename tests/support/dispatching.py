@@ -1,5 +1,6 @@
 """A run with random updates, and an attack on it that takes as long as it is told, for tests of those who attack."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from attacker.store import Capture, CaptureStore, read_reconstruction
@@ -58,6 +60,19 @@ def third_party(folder: Path) -> Iterator[Path]:
     sys.path.remove(str(folder))
     for name in ("mylab.sleeper", "mylab"):
         sys.modules.pop(name, None)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, source: str) -> None:
+    """Write the attack `package.module` below `folder`, for this process and those that it starts.
+
+    Give each test a package of its own: this process remembers what it has imported.
+    """
+    package, module = name.split(".")
+    (folder / package).mkdir()
+    (folder / package / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    support = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (folder, support.parent.parent, support))))
 
 
 def make_run(
