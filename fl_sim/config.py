@@ -222,7 +222,7 @@ def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
             reason = f"config file {path} cannot be read ({error.strerror}); give the path of a TOML file"
             raise ConfigError(reason) from error
         except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, 1,000 brackets
-            raise ConfigError(f"config file {path} is not valid TOML: {_short(error)}") from error
+            raise ConfigError(f"config file {path} is not valid TOML: {short(error)}") from error
     for override in overrides:
         _apply(table, override)
     return table
@@ -277,13 +277,13 @@ def _sentence(error: ValidationError, cls: type, where: str) -> str:
         allowed = _keys(cls, location[:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"unknown config key {_short(key)!r}; {hint}"
+        return f"unknown config key {short(key)!r}; {hint}"
     more = f" (and {error.error_count() - 1} more mistakes)" if error.error_count() > 1 else ""
     said = first["msg"].removeprefix("Value error, ")
-    return f"config key {_short(key)!r}: {said[0].lower()}{said[1:]}, got {_short(repr(first['input']))}{more}"
+    return f"config key {short(key)!r}: {said[0].lower()}{said[1:]}, got {short(repr(first['input']))}{more}"
 
 
-def _short(text: object) -> str:
+def short(text: object) -> str:
     """In one line, and short enough for a sentence."""
     line = " ".join(str(text).split())
     return line if len(line) <= 200 else f"{line[:200]}..."

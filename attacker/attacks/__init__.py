@@ -28,7 +28,7 @@ from torch import nn
 from attacker.faces import FaceSpace
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
-from fl_sim.config import Config, ConfigError, parse
+from fl_sim.config import Config, ConfigError, parse, short
 from fl_sim.updates import Update
 
 Progress = Callable[[int, int], None]
@@ -85,7 +85,7 @@ def load(label: str, table: Mapping[str, Any]) -> Attack:
     name = str(settings.pop("name", label))
     where, knowledge = f"attacks.{label}", str(settings.pop("knowledge", KNOWLEDGE[0]))
     if knowledge not in KNOWLEDGE:
-        raise ConfigError(f"{where}.knowledge is {knowledge!r}; choose one of {', '.join(KNOWLEDGE)}")
+        raise ConfigError(f"{where}.knowledge is {short(knowledge)!r}; choose one of {', '.join(KNOWLEDGE)}")
     builtin = name in available()
     module = importlib.import_module(f"attacker.attacks.{name}") if builtin else _third_party(name, where)
     rewrite = getattr(module, "rewrite", None)
@@ -117,7 +117,8 @@ def rewriter(config: Config) -> Callable[[int, Update], Update] | None:
 
 def _third_party(name: str, where: str) -> Any:
     if "." not in name:
-        raise ConfigError(f"{where}: unknown attack {name!r}; choose one of {', '.join(available())} or package.module")
+        choices = f"{', '.join(available())} or package.module"
+        raise ConfigError(f"{where}: unknown attack {short(name)!r}; choose one of {choices}")
     try:
         module = importlib.import_module(name)
     except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name

@@ -22,7 +22,7 @@ import torch
 
 from clients.training import Private, Training
 from fl_sim import seeds
-from fl_sim.config import ConfigError, parse
+from fl_sim.config import ConfigError, parse, short
 from fl_sim.updates import Update
 
 NOT_DEFENSES = {"mods", "entries", "noise_scale"}  # files of this folder that serve defenses rather than being one
@@ -104,7 +104,8 @@ def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     settings = dict(table)
     name = settings.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"a defense needs a name, such as {{name = 'clip', max_norm = 1.0}}; got {dict(table)!r}")
+        got = short(repr(dict(table)))
+        raise ConfigError(f"a defense needs a name, such as {{name = 'clip', max_norm = 1.0}}; got {got}")
     return name, settings
 
 
@@ -112,7 +113,7 @@ def _ours(name: str, table: Mapping[str, Any], before: Sequence[Defense]) -> Def
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names())} or package.module:factory"
-        raise ConfigError(f"unknown defense {name!r}; {hint}")
+        raise ConfigError(f"unknown defense {short(name)!r}; {hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     settings = parse(module.Settings, table, where=f"defenses.{name}")
     if hasattr(module, "resolve"):  # settings that are relative to those of the defenses before it
@@ -136,7 +137,7 @@ def _third_party(name: str, settings: dict[str, Any]) -> Defense:
     try:
         made = factory(**settings)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"defense {name!r} does not take the settings {settings!r}: {error}") from error
+        raise ConfigError(f"defense {name!r} does not take the settings {short(repr(settings))}: {error}") from error
     try:
         parameters = inspect.signature(made).parameters
     except TypeError as error:

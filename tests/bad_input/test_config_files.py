@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 from command_line import fl_sim, sentence
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attacker import attacks
@@ -124,6 +124,8 @@ tables_of_parts = st.dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
+@example({"std": "clip", "x": "long" * 300})
+@example({"name": "long" * 300, "knowledge": "long" * 300})
 @given(tables_of_parts)
 def test_any_table_is_an_attack_or_a_defense_or_a_sentence(table):
     told(attacks.load, "label", table)
