@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -15,7 +15,9 @@ from rich.text import Text
 
 from fl_sim.console import AsJson, Run, config_of
 from fl_sim.runs import RunFolder
-from fl_sim.watch import State, Watch
+
+if TYPE_CHECKING:
+    from fl_sim.watch import State
 
 LOOK = 1.0  # seconds between two looks at the folder
 SHOWN = 4  # jobs under way
@@ -42,6 +44,8 @@ def watch(
     Exit code: 0 finished, 1 it or some of its jobs failed, 2 no such run, 3 not finished: at work, or stopped.
     """
     config_of(RunFolder(folder))
+    from fl_sim.watch import Watch  # and so pandas, which takes a second to import
+
     watched, console = Watch(RunFolder(folder)), Console(highlight=False)
     state = watched.look()
     if as_json:
@@ -60,7 +64,7 @@ def watch(
     raise typer.Exit(CODES[state.state])
 
 
-def draw(state: State) -> RenderableType:
+def draw(state: "State") -> RenderableType:
     """The state as a person reads it; 80 columns are enough."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -90,7 +94,7 @@ def draw(state: State) -> RenderableType:
     return Group(_heading(state), table, "", *map(_line, state.log))
 
 
-def _heading(state: State) -> Text:
+def _heading(state: "State") -> Text:
     text = Text.assemble((state.run, "bold"), "  ", (state.state, COLOURS[state.state]))
     if state.state == "failed":
         text.append(f": {state.reason or 'some jobs, which reconstructions/failed.json names'}")

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +19,14 @@ def fl_sim(monkeypatch, capsys):
         return end.value.code or 0, captured.out, captured.err
 
     return run
+
+
+def test_help_waits_for_nothing_heavy():
+    heavy = "{'pandas', 'torch', 'flwr', 'ray', 'diffusers'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, fl_sim.cli; print({heavy})"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 @pytest.mark.parametrize(
