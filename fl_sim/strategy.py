@@ -50,7 +50,8 @@ class FedSGD(Strategy):
         examples = [_number(metrics, "num-examples") for _, metrics in contents]
         parameters: Update = dict(self._sent.to_torch_state_dict())
         weights = [1] * len(contents) if self.uniform else examples
-        mean = weighted_mean([arrays.to_torch_state_dict() for arrays, _ in contents], weights)
+        # Decoded one by one: together they take as much memory again as the replies.
+        mean = weighted_mean((arrays.to_torch_state_dict() for arrays, _ in contents), weights)
         step = mean if self.update == "weights" else apply_gradient(parameters, mean, self.learning_rate)
         return ArrayRecord({**parameters, **step}), MetricRecord({"num-examples": sum(examples)})
 
@@ -80,19 +81,18 @@ class FedSGD(Strategy):
         """Nothing to log: the run's config is in its folder."""
 
 
-def weighted_mean(updates: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> Update:
+def weighted_mean(updates: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) -> Update:
     """sum_k weights_k * update_k / sum_k weights_k, by name, in the order given.
 
     Summed in double precision: the mean of any number of identical updates is that update.
     """
-    total = sum(weights)
-    mean: Update = {}
-    for name, like in updates[0].items():
-        value = torch.zeros_like(like, dtype=torch.float64)
-        for update, weight in zip(updates, weights, strict=True):
-            value.add_(update[name], alpha=weight)
-        mean[name] = (value / total).to(like.dtype)
-    return mean
+    sums: Update = {}
+    for update, weight in zip(updates, weights, strict=True):
+        for name, value in update.items():
+            if name not in sums:
+                sums[name] = torch.zeros_like(value, dtype=torch.float64)
+            sums[name].add_(value, alpha=weight)
+    return {name: (value / sum(weights)).to(update[name].dtype) for name, value in sums.items()}
 
 
 def _to_all(kind: str, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
