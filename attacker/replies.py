@@ -2,9 +2,16 @@
 
 import math
 import re
+import warnings
+from io import BytesIO
 from typing import TypeGuard
 
-from flwr.app import Message
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message
+from flwr.app.message.array import Array
+
+from fl_sim.updates import Update
 
 MOST = 2**31  # photos of a user, and users: a number in a reply that is not below it is no such number
 
@@ -52,3 +59,33 @@ def size_of(message: Message) -> int:
     if not message.has_content():
         return 0
     return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+
+
+def tensors(record: ArrayRecord) -> Update:
+    """The arrays of `record` as tensors that share its memory: they must not be written to.
+
+    Flower's own conversion copies every array, which at 1,000 users a round took more time than all other checks and
+    as much memory as the replies themselves. Raises ValueError, TypeError or whatever numpy has for bytes that are no
+    array; nothing is allocated for what an array claims to be.
+    """
+    return {name: torch.from_numpy(_view(array)) for name, array in record.items()}
+
+
+def _view(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    if array.stype != "numpy.ndarray":
+        raise ValueError(f"serialisation {str(array.stype)[:40]!r}, expected 'numpy.ndarray'")
+    file = BytesIO(array.data)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"format {version} of numpy, expected 1.0 or 2.0")
+    shape, by_columns, dtype = _HEADERS[version](file)
+    if dtype.hasobject:  # which only pickle could read
+        raise ValueError("an array of Python objects")
+    return np.ndarray(shape, dtype, array.data, file.tell(), order="F" if by_columns else "C")
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+with warnings.catch_warnings():  # torch warns, once a process, of memory that must not be written to
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))

@@ -8,7 +8,7 @@ from typing import Literal
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
-from attacker.replies import MOST, is_distribution, metric
+from attacker.replies import MOST, is_distribution, metric, tensors
 from fl_sim.updates import Update, norm, problem, to_gradient
 
 
@@ -93,7 +93,7 @@ def _tensors(reply: Message, terms: Terms, record: str) -> tuple[Update, Update]
     if not terms.only_watch and record not in records:
         raise Refused(f"the array record is called {next(iter(records))!r}, expected {record!r}")
     try:
-        return dict(next(iter(records.values())).to_torch_state_dict()), dict(beside.to_torch_state_dict())
+        return tensors(next(iter(records.values()))), tensors(beside)
     except Exception as error:  # numpy and torch raise anything on bytes that are no array, MemoryError too
         raise Refused(f"the arrays cannot be decoded: {error}") from error
 

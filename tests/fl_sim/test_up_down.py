@@ -72,6 +72,28 @@ def test_a_run_is_whole_and_for_its_owner_alone(deployment):
     assert open_to_others == []
 
 
+PROTOCOLS = {
+    "secure-aggregation": ["protocol.secure_aggregation=2"],
+    "differential-privacy": ["protocol.differential_privacy=client_fixed", "federation.update=weights"],
+    "shuffled": ["protocol.shuffle=true"],
+}
+
+
+@pytest.mark.skipif("FL_SIM_LONG_TESTS" not in os.environ, reason="takes 2 minutes: set FL_SIM_LONG_TESTS=1")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_leaves_the_same_captures_as_in_one_process(deployment, protocol):
+    folder, _ = deployment
+    chosen = [*PROTOCOLS[protocol], "dataset.users=2", "workers.backend=none", "federation.rounds=2"]
+    captures = []
+    for engine in ("deployment", "inprocess"):
+        done = run(folder, *chosen, f"name={protocol}-{engine}", arguments=("--engine", engine))
+        assert done.returncode == 0, done.stderr
+        root = RunFolder(folder / "runs" / f"{protocol}-{engine}").captures
+        captures.append({path.relative_to(root): path.read_bytes() for path in root.rglob("*.safetensors")})
+    assert captures[0]
+    assert captures[0] == captures[1]
+
+
 def test_a_run_that_fails_there_fails_here(deployment):
     folder, _ = deployment
     done = run(folder, "name=more-users", "dataset.users=3", "federation.timeout=5")
