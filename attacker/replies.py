@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from functools import lru_cache
 from io import BytesIO
 from typing import TypeGuard
 
@@ -74,17 +75,23 @@ def tensors(record: ArrayRecord) -> Update:
 def _view(array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     if array.stype != "numpy.ndarray":
         raise ValueError(f"serialisation {str(array.stype)[:40]!r}, expected 'numpy.ndarray'")
-    file = BytesIO(array.data)
+    start = 10 + int.from_bytes(array.data[8:10], "little")
+    shape, by_columns, dtype = _header(array.data[:start])
+    return np.ndarray(shape, dtype, array.data, start, order="F" if by_columns else "C")
+
+
+@lru_cache(maxsize=1024)  # all users of a model send the same ones, which take numpy longer to parse than to use
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, column order and dtype from the start of a numpy file, of format 1.0 as Flower writes it."""
+    file = BytesIO(data)
     version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
-        raise ValueError(f"format {version} of numpy, expected 1.0 or 2.0")
-    shape, by_columns, dtype = _HEADERS[version](file)
+    if version != (1, 0):
+        raise ValueError(f"numpy format {version}, expected (1, 0)")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:  # which only pickle could read
         raise ValueError("an array of Python objects")
-    return np.ndarray(shape, dtype, array.data, file.tell(), order="F" if by_columns else "C")
+    return shape, by_columns, dtype
 
-
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 with warnings.catch_warnings():  # torch warns, once a process, of memory that must not be written to
     warnings.simplefilter("ignore")
