@@ -41,8 +41,11 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
+    # Ray's Cluster writes its address there, whatever temp_dir it is given, but does not make the folder.
+    Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
     folder, short = tmp_path_factory.mktemp("cluster"), tempfile.mkdtemp(prefix="fl-")  # sockets need short paths
     trace = folder / "trace"
     trace.mkdir()
