@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import ArrayRecord
 from hostile_round import MODEL, SPECIAL, Reply, buffer, honest, npy, npy_bytes, play, raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from attacker.replies import tensors
 
 DEEP = "(" * 3000 + ")" * 3000
 HOSTILE_BYTES = {
@@ -60,6 +64,20 @@ def test_a_reply_that_lies_is_told_why_it_is_rejected(reply, reason, tmp_path):
     told = next(row for row in rows if row["status"] == "rejected")
     assert reason in told["reason"]
     assert next(row for row in rows if row["user"] == 1)["status"] == "accepted"
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float32, np.float64, np.int64, np.bool_]),
+        hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
+    ),
+    st.booleans(),
+)
+def test_arrays_are_read_in_place_as_flower_reads_them(array, by_columns):
+    record = ArrayRecord({"a": npy(np.asfortranarray(array) if by_columns else array)})
+    read, theirs = tensors(record)["a"], record.to_torch_state_dict()["a"]
+    assert (read.shape, read.dtype) == (theirs.shape, theirs.dtype)
+    assert torch.equal(read.nan_to_num(), theirs.nan_to_num())
 
 
 def test_a_replayed_reply_counts_once(tmp_path):

@@ -74,12 +74,13 @@ def test_a_run_is_whole_and_for_its_owner_alone(deployment):
 
 PROTOCOLS = {
     "secure-aggregation": ["protocol.secure_aggregation=2"],
-    "differential-privacy": ["protocol.differential_privacy=client_fixed", "federation.update=weights"],
+    "privacy-by-clients": ["protocol.differential_privacy=client_fixed", "federation.update=weights"],
+    "privacy-by-server": ["protocol.differential_privacy=server_fixed", "federation.update=weights"],
     "shuffled": ["protocol.shuffle=true"],
 }
 
 
-@pytest.mark.skipif("FL_SIM_LONG_TESTS" not in os.environ, reason="takes 2 minutes: set FL_SIM_LONG_TESTS=1")
+@pytest.mark.skipif("FL_SIM_LONG_TESTS" not in os.environ, reason="takes 4 minutes: set FL_SIM_LONG_TESTS=1")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_leaves_the_same_captures_as_in_one_process(deployment, protocol):
     folder, _ = deployment
