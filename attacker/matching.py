@@ -141,7 +141,9 @@ def match(
 
     `images` holds the representatives of all victims, one victim after the other; one group and target each.
     """
-    differentiate = _cosine_directions if distance is cosine else partial(_directions, distance=distance)
+    # The closed form saves memory traffic, but asks for values on the way, which stops a GPU.
+    closed = distance is cosine and not images.is_cuda
+    differentiate = _cosine_directions if closed else partial(_directions, distance=distance)
     losses, slopes = [], []
     for part, group, observed in zip(split(images, groups), groups, targets, strict=True):
         layout = torch.channels_last if len(part) >= MANY else torch.contiguous_format

@@ -97,6 +97,14 @@ class ConvolutionSlopes(torch.autograd.Function):
         return to_slope, to_x, to_weight, None, None
 
 
+def norm_slopes(
+    slope: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float, mask: list[bool]
+) -> Any:
+    """The slopes of a batch norm with fixed statistics in x, weight and bias, as far as the mask asks for them."""
+    r = (variance + eps).rsqrt()  # with channels last, CUDA wants mean and r as if a forward pass had saved them
+    return norm_backward(slope, x, weight, mean, variance, mean, r, False, eps, mask)
+
+
 class Norm(torch.autograd.Function):
     """Batch norm with fixed statistics: x -> (x - mean) r weight + bias, r = 1 / sqrt(variance + eps), per channel."""
 
@@ -115,7 +123,7 @@ class Norm(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (*NormSlopes.apply(slope, x, weight, mean, variance, ctx.eps), None, None, None)
         mask = [to_x, wanted(to_weight, weight), wanted(to_bias, weight)]
-        return (*norm_backward(slope, x, weight, mean, variance, None, None, False, ctx.eps, mask), None, None, None)
+        return (*norm_slopes(slope, x, weight, mean, variance, ctx.eps, mask), None, None, None)
 
 
 class NormSlopes(torch.autograd.Function):
@@ -125,7 +133,7 @@ class NormSlopes(torch.autograd.Function):
     def forward(ctx: Any, slope: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Any:
         ctx.save_for_backward(slope, x, weight, mean, variance)
         ctx.eps = eps
-        return norm_backward(slope, x, weight, mean, variance, None, None, False, eps, [True, True, True])
+        return norm_slopes(slope, x, weight, mean, variance, eps, [True, True, True])
 
     @staticmethod
     def backward(ctx: Any, along_x: Tensor, along_weight: Tensor, along_bias: Tensor) -> Any:

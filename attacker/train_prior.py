@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import save_image
 
 from fl_sim.models import normalise
@@ -92,12 +92,14 @@ def train(
     if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[1:] != (3, size, size):
         raise ValueError(f"photos of shape {tuple(photos.shape)}, {photos.dtype} given; (n, 3, H, H) uint8 needed")
     state = _State(size, settings, seed, device, out / "checkpoint.safetensors")
+    photos = photos.to(device)
     started = time.monotonic()
     before = state.seconds
     scheduler = build_scheduler()
+    predict = _predictor(state.unet, settings)
     for step in range(state.step, settings.steps):
         images = _batch(photos, seed, step, settings.batch_size, device)
-        loss = _loss(state.unet, scheduler, images, seed, step, settings)
+        loss = _loss(predict, scheduler, images, seed, step, settings)
         state.update(float(loss.detach()), loss, settings)
         state.seconds = before + time.monotonic() - started
         progress(state.step, settings.steps, state.average_loss)
@@ -117,7 +119,7 @@ def evaluate(unet: UNet2DModel, scheduler: DDPMScheduler, photos: Tensor, seed: 
     losses = []
     for start, chunk in enumerate(torch.split(photos, 32)):
         images = normalise(chunk.to(device).float() / 255)
-        losses.append(_loss(unet, scheduler, images, seed, -1 - start, settings).cpu() * len(chunk))
+        losses.append(_loss(_Predictor(unet), scheduler, images, seed, -1 - start, settings).cpu() * len(chunk))
     return float(torch.stack(losses).sum()) / len(photos)
 
 
@@ -146,7 +148,9 @@ class _State:
             torch.manual_seed(generator(seed, "prior-init").initial_seed())
             self.unet = build_unet(size, settings).to(device)
         self.ema = {name: value.detach().clone() for name, value in self.unet.named_parameters()}
-        self.optimizer = torch.optim.AdamW(self.unet.parameters(), settings.learning_rate, weight_decay=1e-4)
+        self.optimizer = torch.optim.AdamW(
+            self.unet.parameters(), settings.learning_rate, weight_decay=1e-4, fused=device.type == "cuda"
+        )
         if path.exists():
             self._load()
 
@@ -169,8 +173,8 @@ class _State:
         # A young average forgets faster, so that it does not drag the random start along.
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, parameter in self.unet.named_parameters():
-                self.ema[name].lerp_(parameter, 1 - decay)
+            names, parameters = zip(*self.unet.named_parameters(), strict=True)
+            torch._foreach_lerp_([self.ema[name] for name in names], parameters, 1 - decay)
 
     def averaged(self) -> UNet2DModel:
         """The network with the averaged weights."""
@@ -226,25 +230,51 @@ def _rate(step: int, settings: Settings) -> float:
 
 
 def _batch(photos: Tensor, seed: int, step: int, size: int, device: torch.device) -> Tensor:
-    """Random photos, half of them mirrored, (size, 3, H, W) in [-1, 1]."""
+    """Random photos, half of them mirrored, (size, 3, H, W) in [-1, 1] on `device`."""
     random = generator(seed, "prior-batch", step)
-    images = photos[torch.randint(len(photos), (size,), generator=random)]
-    mirrored = torch.rand(size, generator=random) < 0.5
+    images = photos[torch.randint(len(photos), (size,), generator=random).to(photos.device)].to(device)
+    mirrored = torch.rand(size, generator=random).to(device) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return normalise(images.to(device).float() / 255)
+    return normalise(images.float() / 255)
+
+
+class _Predictor(nn.Module):
+    """Noisy images (n, 3, H, W) and times (n,) to what the U-Net predicts (n, 3, H, W)."""
+
+    def __init__(self, unet: UNet2DModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noisy: Tensor, times: Tensor) -> Tensor:
+        predicted: Tensor = self.unet(noisy, times).sample
+        return predicted
+
+
+def _predictor(unet: UNet2DModel, settings: Settings) -> nn.Module:
+    """The same for batches of the settings' size; on a GPU its kernels are replayed, which launching would outlast."""
+    predictor, device, size = _Predictor(unet), unet.device, unet.config.sample_size
+    if device.type != "cuda":
+        return predictor
+    noisy = torch.zeros(settings.batch_size, 3, size, size, device=device)
+    times = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
+        recorded: nn.Module = torch.cuda.make_graphed_callables(predictor, (noisy, times))
+    return recorded
 
 
 def _loss(
-    unet: UNet2DModel, scheduler: DDPMScheduler, images: Tensor, seed: int, step: int, settings: Settings
+    predict: nn.Module, scheduler: DDPMScheduler, images: Tensor, seed: int, step: int, settings: Settings
 ) -> Tensor:
     """Mean squared error of the predicted v at stratified times: one in each of n equal slices of [0, T)."""
-    random = generator(seed, "prior-noise", step)
-    noise = torch.randn(images.shape, generator=random).to(images.device)
-    slots = (torch.arange(len(images)) + torch.rand(len(images), generator=random)) / len(images)
-    times = (slots * DIFFUSION_STEPS).long().to(images.device)
+    # Drawn where it is used: on a GPU, normals from the CPU take longer than the step itself.
+    random = generator(seed, "prior-noise", step, device=images.device)
+    noise = torch.randn(images.shape, generator=random, device=images.device)
+    spread = torch.rand(len(images), generator=random, device=images.device)
+    slots = (torch.arange(len(images), device=images.device) + spread) / len(images)
+    times = (slots * DIFFUSION_STEPS).long()
     noisy = scheduler.add_noise(images, noise, times)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-        predicted = unet(noisy, times).sample
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
+        predicted = predict(noisy, times)
     target: Tensor = scheduler.get_velocity(images, noise, times)
     error: Tensor = predicted.float() - target
     return error.square().mean()

@@ -7,7 +7,8 @@ image per label, weighted by its share, can.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from attacker.attacks import Attacker
 from attacker.labels import recover_proportions
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
+from attacker.recorded import Recorded
 from attacker.unrolled import plan
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
@@ -33,6 +35,7 @@ class Victims:
     groups: list[Group]  # one a victim
     targets: list[Target]  # one a victim
     earlier: list[list[tuple[nn.Module, Target]]]  # per victim, the models and updates of rounds before, latest first
+    recorded: dict[str, Recorded] = field(default_factory=dict)  # per distance, on a GPU
 
     @property
     def counts(self) -> list[int]:
@@ -47,6 +50,13 @@ class Victims:
 
     def match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
         """Matching losses (victims,) and their gradients in the images (n, 3, H, W); means over the rounds known."""
+        if not images.is_cuda:
+            return self._match(images, distance)
+        if distance not in self.recorded:
+            self.recorded[distance] = Recorded(partial(self._match, distance=distance))
+        return self.recorded[distance](images)
+
+    def _match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
         losses, slopes = match(self.model, images, self.groups, self.targets, DISTANCES[distance])
         if not any(self.earlier):
             return losses, slopes

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fl_sim.config import load
+from fl_sim.config import ConfigError, load
 from fl_sim.console import AsJson, ConfigFile, Overrides, bars, messages, print_facts
 
 
@@ -14,9 +14,12 @@ def train_prior(
     config: ConfigFile = None,
     override: Overrides = None,
     photos: Annotated[int, typer.Option(min=64, help="Photos to train on, where the dataset has that many.")] = 20_000,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 16 photos.")] = 8000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos a step.")] = 16,
     learning_rate: Annotated[float, typer.Option(min=0)] = 5e-4,
+    channels: Annotated[
+        str, typer.Option(help="Of the U-Net's levels, each of half the side; multiples of 8, the last of 32.")
+    ] = "24,48,96,128",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
     as_json: AsJson = False,
@@ -25,8 +28,26 @@ def train_prior(
     from fl_sim import training
 
     settings = load(config, override or [])
-    options = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "channels": _channels(channels, settings.dataset.image_size),
+    }
     with bars() as progress:
         facts = training.prior(settings.dataset, out, photos, options, seed, threads, progress)
     print_facts(facts, as_json)
     messages.print(f"prior: {out}; use it with -o attacks.user_diffusion.prior={out}")
+
+
+def _channels(text: str, size: int) -> tuple[int, ...]:
+    """The numbers in `text`. ConfigError where no U-Net for images of `size` pixels has them."""
+    parts = text.split(",")
+    numbers = tuple(int(part) for part in parts if part.strip().isdecimal())
+    fine = len(numbers) == len(parts) and all(n > 0 and n % 8 == 0 for n in numbers) and numbers[-1] % 32 == 0
+    if not fine or size % 2 ** (len(numbers) - 1):
+        raise ConfigError(
+            f"--channels {text} given; give a number for each level such as 24,48,96,128: multiples of 8, the last one "
+            f"of 32, and at most as many levels as {size} px can be halved evenly, plus one"
+        )
+    return numbers
