@@ -16,7 +16,7 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Recorded:
     """`function` of a CUDA tensor, the same values; functions that cannot be recorded are called as they are.
 
-    What it reads beside its argument is fixed at the first call, for each shape: models and targets must not be replaced.
+    What it reads beside its argument is fixed at the first call for a shape: models and targets must not be replaced.
     """
 
     def __init__(self, function: Function) -> None:
@@ -37,7 +37,7 @@ class Recorded:
 def record(function: Function, example: Tensor) -> Function:
     """A replay of `function` for tensors of the shape of `example`. RuntimeError if it needs a value on the CPU."""
     given = example.clone()
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # cuDNN chooses its algorithms, cuBLAS takes its memory: not to be recorded
         for _ in range(2):

@@ -257,9 +257,10 @@ def _predictor(unet: UNet2DModel, settings: Settings) -> nn.Module:
         return predictor
     noisy = torch.zeros(settings.batch_size, 3, size, size, device=device)
     times = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recording is on a stream of its own
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
-        recorded: nn.Module = torch.cuda.make_graphed_callables(predictor, (noisy, times))
-    return recorded
+        torch.cuda.make_graphed_callables(predictor, (noisy, times))  # replaces the module's forward
+    return predictor
 
 
 def _loss(

@@ -83,7 +83,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    samples = draw(load_prior(given.prior, 64), given.samples, given.steps, given.seed)
+    try:
+        prior = load_prior(given.prior, 64)
+    except ValueError as error:
+        parser.error(str(error))
+    samples = draw(prior, given.samples, given.steps, given.seed)
     print(json.dumps(compare(samples, synthetic(), given.seed), indent=2))
 
 

@@ -50,24 +50,33 @@ class Victims:
 
     def match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
         """Matching losses (victims,) and their gradients in the images (n, 3, H, W); means over the rounds known."""
+        # Not a method: it would lead back here, and what GPUs record must go as soon as its victims do.
+        function = partial(match_rounds, self.model, self.groups, self.targets, self.earlier, distance)
         if not images.is_cuda:
-            return self._match(images, distance)
-        if distance not in self.recorded:
-            self.recorded[distance] = Recorded(partial(self._match, distance=distance))
-        return self.recorded[distance](images)
+            return function(images)
+        return self.recorded.setdefault(distance, Recorded(function))(images)
 
-    def _match(self, images: Tensor, distance: str) -> tuple[Tensor, Tensor]:
-        losses, slopes = match(self.model, images, self.groups, self.targets, DISTANCES[distance])
-        if not any(self.earlier):
-            return losses, slopes
-        parts = zip(losses, split(images, self.groups), split(slopes, self.groups), strict=True)
-        fused = []
-        for (loss, part, slope), group, known in zip(parts, self.groups, self.earlier, strict=True):
-            before = [match(model, part, [group], [seen], DISTANCES[distance]) for model, seen in known]
-            count = 1 + len(before)
-            total = sum((one[0] for one, _ in before), loss) / count
-            fused.append((total, sum((more for _, more in before), slope) / count))
-        return torch.stack([loss for loss, _ in fused]), torch.cat([slope for _, slope in fused])
+
+def match_rounds(
+    model: nn.Module,
+    groups: list[Group],
+    targets: list[Target],
+    earlier: list[list[tuple[nn.Module, Target]]],
+    distance: str,
+    images: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What `Victims.match` does."""
+    losses, slopes = match(model, images, groups, targets, DISTANCES[distance])
+    if not any(earlier):
+        return losses, slopes
+    parts = zip(losses, split(images, groups), split(slopes, groups), strict=True)
+    fused = []
+    for (loss, part, slope), group, known in zip(parts, groups, earlier, strict=True):
+        before = [match(sent, part, [group], [seen], DISTANCES[distance]) for sent, seen in known]
+        count = 1 + len(before)
+        total = sum((one[0] for one, _ in before), loss) / count
+        fused.append((total, sum((more for _, more in before), slope) / count))
+    return torch.stack([loss for loss, _ in fused]), torch.cat([slope for _, slope in fused])
 
 
 def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:

@@ -10,6 +10,7 @@ step's time during which kernels run. `--profile` prints the kernels that take t
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return best
 
 
-class Flop(TorchDispatchMode):
+class Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the floating-point operations of convolutions and products, by torch's own formulas.
 
     Not FlopCounterMode: what that hooks into autograd to know the modules does not take part in `torch.autograd.grad`.
@@ -99,7 +100,7 @@ class Job:
         """Floating-point operations of one step, two for a multiply-add."""
         counts = []
         for steps in (1, 2):
-            with launched(), Flop() as counter:
+            with launched(), Flop() as counter:  # type: ignore[no-untyped-call]
                 self.run(steps, lambda step: None)
             counts.append(counter.total)
         return float(counts[1] - counts[0])
@@ -112,7 +113,6 @@ def launched() -> Any:
 
 def kernels(job: Job, steps: int) -> tuple[float, list[tuple[str, float]]]:
     """The GPU's kernel time a step in seconds, and the kernels that take the most of it as shares."""
-    stopped = []
 
     def mark(step: int) -> None:
         if step == WARM:
@@ -121,14 +121,11 @@ def kernels(job: Job, steps: int) -> tuple[float, list[tuple[str, float]]]:
         if step == WARM + steps:
             settle(job.device)
             profiler.stop()
-            stopped.append(step)
 
     profiler = profile(activities=[ProfilerActivity.CUDA])
     job.run(WARM + steps, mark)
-    spent: dict[str, float] = {}
-    for event in profiler.events() or []:
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            spent[event.name] = spent.get(event.name, 0.0) + event.self_device_time_total / 1e6
+    kinds = profiler.key_averages()
+    spent = {kind.key: kind.self_device_time_total / 1e6 for kind in kinds}
     total = sum(spent.values())
     most = sorted(spent.items(), key=lambda item: -item[1])[:12]
     return total / steps, [(name, seconds / max(total, 1e-12)) for name, seconds in most]
@@ -162,26 +159,28 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["convnet", "resnet18"])
     parser.add_argument("--steps", type=int, default=33, help=f"of which the first {WARM} are not timed")
     parser.add_argument("--profile", action="store_true", help="the kernels of the last row's step (GPU)")
-    parser.add_argument("--json", action="store_true", help="the rows as one JSON array")
+    parser.add_argument("--json", action="store_true", help="a JSON object a row")
     options = parser.parse_args()
     settle_process()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peaks = {dtype: matmul_peak(device, dtype) for dtype in (torch.bfloat16, torch.float32)}
-    peak = peaks[torch.bfloat16]
-    rows = [measure(name, victims, device, peak, options.steps) for name in options.models for victims in options.victims]
-    if options.json:
-        print(json.dumps([{**row, "peak_bf16": peak, "peak_fp32": peaks[torch.float32]} for row in rows]))
-        return
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
-    print(f"{card}: {peak / 1e12:.3g} TFLOP/s in bf16, {peaks[torch.float32] / 1e12:.3g} in float32")
-    print(f"{'model':9s} {'victims':>7s} {'step':>10s} {'launched':>10s} {'busy':>5s} {'users/min':>9s} {'of the peak':>11s}")
-    for row in rows:
+    bf16, fp32 = peaks[torch.bfloat16], peaks[torch.float32]
+    if not options.json:
+        card = torch.cuda.get_device_name() if device.type == "cuda" else "one CPU thread"
+        print(f"{card}: {bf16 / 1e12:.3g} TFLOP/s in bf16, {fp32 / 1e12:.3g} in float32")
+        print("model     victims       step   launched  busy users/min of the peak", flush=True)
+    row: dict[str, Any] = {}
+    for name, victims in itertools.product(options.models, options.victims):
+        row = measure(name, victims, device, bf16, options.steps)
+        if options.json:
+            print(json.dumps({**row, "peak_bf16": bf16, "peak_fp32": fp32}), flush=True)
+            continue
         slow = f"{row['launched_step_s'] * 1e3:7.1f} ms" if "launched_step_s" in row else "-"
         busy = f"{row['busy']:5.0%}" if "busy" in row else "-"
-        print(f"{row['model']:9s} {row['victims']:7d} {row['step_s'] * 1e3:7.1f} ms {slow:>10s} {busy:>5s}", end="")
-        print(f" {row['users_per_minute']:9.1f} {row['share_of_peak']:11.2%}")
+        print(f"{name:9s} {victims:7d} {row['step_s'] * 1e3:7.1f} ms {slow:>10s} {busy:>5s}", end="")
+        print(f" {row['users_per_minute']:9.1f} {row['share_of_peak']:11.2%}", flush=True)
     if options.profile:
-        for kernel, share in rows[-1].get("kernels", []):
+        for kernel, share in row.get("kernels", []):
             print(f"{share:6.1%}  {kernel[:110]}")
 
 

@@ -57,6 +57,8 @@ def test_every_command_explains_itself(fl_sim, command):
     ("arguments", "told"),
     [
         (["run", "-o", "dataset.user=3"], "did you mean 'users'?"),
+        (["train-prior", "--out", "prior", "--channels", "24,50"], "multiples of 8"),
+        (["train-prior", "--out", "prior", "--channels", ",".join(["32"] * 8)], "as many levels as 64 px"),
         (["run", "-o", "dataset.name=sinthetic"], "did you mean 'synthetic'?"),
         (["run", "-o", "dataset.name=folder"], "dataset.root"),
         (["run", "-o", "model.name=convnett"], "unknown model 'convnett'"),
