@@ -223,7 +223,7 @@ class Workbench:
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:
     """Do the job; its wall time in seconds, and the reason in one line if it raised an exception."""
-    Log(bench.run, "worker")("started", label=job.label, round=job.server_round, users=list(job.users))
+    log_start(bench.run, job)
     start = time.perf_counter()
     problem = None
     try:
@@ -238,6 +238,11 @@ def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:
     except Exception as error:  # an attack may raise anything; the other jobs go on
         problem = one_line(error)
     return time.perf_counter() - start, problem
+
+
+def log_start(run: RunFolder, job: Job) -> None:
+    """Say in the log of `run` that a worker has begun the job."""
+    Log(run, "worker")("started", label=job.label, round=job.server_round, users=list(job.users))
 
 
 def one_line(error: Exception) -> str:

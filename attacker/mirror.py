@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attacker.jobs import Job, Workbench
+from attacker.jobs import Job, Workbench, log_start
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -78,8 +78,13 @@ class Lender:
         return self._put(self._bench.common())
 
     def lend(self, job: Job) -> list[str]:
-        """Copy what the job reads and is not there yet; the names of all that it reads."""
-        return self._put(self._bench.inputs(job))
+        """Copy what the job reads and is not there yet; the names of all that it reads.
+
+        The log says that the job has begun, as the worker's own log is of the folder that it borrows.
+        """
+        names = self._put(self._bench.inputs(job))
+        log_start(self._bench.run, job)
+        return names
 
     def _put(self, paths: Iterable[Path]) -> list[str]:
         root, names = self._bench.run.root, []

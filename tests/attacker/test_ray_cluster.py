@@ -167,6 +167,7 @@ def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
     assert len({path.name.split("-")[2] for path in trace.iterdir()}) == 2
     assert [event["event"] for event in events].count("done") == 8
     assert results(run) == undisturbed
+    assert run.log.read_text().count('"started"') == 8  # the log names the jobs under way
     assert list(share.iterdir()) == []
 
 
