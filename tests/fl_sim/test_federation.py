@@ -1,8 +1,10 @@
 import json
+import time
 
 import pandas as pd
 import pytest
 import torch
+from flwr.server.superlink.linkstate import InMemoryLinkState
 from tiny_faces import open_tiny, tiny_config
 
 from attacker.store import CaptureStore
@@ -117,6 +119,20 @@ def test_a_client_that_fails_costs_its_update_and_nothing_else(engine, tmp_path)
     assert store.users(1) == store.users(2) == [0, 2, 3]
     assert all("this user's disk is gone" in row["reason"] for row in store.rejected())
     assert rounds(run)["rejected"].tolist() == [1, 1]
+
+
+@pytest.mark.slow
+def test_no_round_of_a_simulation_begins_before_all_users_are_registered(tmp_path, monkeypatch):
+    create = InMemoryLinkState.create_node
+
+    def slow(*arguments, **named):
+        time.sleep(0.5)
+        return create(*arguments, **named)
+
+    monkeypatch.setattr(InMemoryLinkState, "create_node", slow)
+    run = RunFolder(tmp_path / "run")
+    run_federation(tiny_config(federation={"engine": "simulation", "rounds": 1}), run)
+    assert rounds(run)["accepted"].tolist() == [4]
 
 
 @pytest.mark.slow
