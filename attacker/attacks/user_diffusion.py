@@ -54,8 +54,8 @@ class Settings:
     balance: Annotated[float, Field(ge=0, le=1)] = 0.8  # of the layers in the distance: 0 as they come, 1 all alike
     face_space: Annotated[float, Field(ge=0, le=1)] = 0.6  # part of the step along public faces' components; 0: none
     blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the rest of the step; falls to a third of it
-    prior_weight: Annotated[float, Field(ge=0)] = 0.4  # of the prior's unit-norm gradient against the matching one's
-    prior_schedule: Literal["constant", "rising", "falling"] = "constant"  # of that weight: 0 to all of it, or back
+    prior_weight: Annotated[float, Field(ge=0)] = 0.2  # of the prior's unit-norm gradient against the matching one's
+    prior_schedule: Literal["constant", "rising", "falling"] = "falling"  # of that weight: 0 to all of it, or back
     prior_every: Annotated[int, Field(ge=1)] = 1  # steps between two looks at the prior
     through_unet: bool = False  # the denoising loss' true gradient, with the U-Net's Jacobian (paper), or without
     t_start: Annotated[float, Field(ge=0, le=1)] = 0.7  # centre of the window at the first step, of the schedule
