@@ -32,7 +32,7 @@ ITERATIONS = 20  # of L-BFGS a step
 @dataclass(frozen=True)
 class Settings:
     steps: Annotated[int, Field(ge=1)] = 25  # of 20 L-BFGS iterations each (paper: 300)
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 all alike
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 by root of size
     max_images: Annotated[int, Field(ge=1)] = 32  # a user with more photos gets this many: time and memory grow with it
 
 

@@ -45,7 +45,7 @@ class Settings:
     steps: Annotated[int, Field(ge=1)] = 60  # optimisation steps
     learning_rate: Annotated[float, Field(gt=0)] = 0.3  # of z, whose entries have variance 1; falls to a tenth
     shared: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the slope that is summed over a user's groups
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers in the distance: 0 as they come, 1 all alike
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come, 1 by the root of their size
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
 
 

@@ -31,7 +31,7 @@ class Settings:
     learning_rate: Annotated[float, Field(gt=0)] = 0.05  # of these steps, in the image range [-1, 1]
     start: Annotated[float, Field(gt=0, le=1)] = 0.7  # noise level of the first, of the schedule
     shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the groups share; 0 unties them
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers in the distance: 0 as they come, 1 all alike
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come, 1 by the root of their size
     blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones

@@ -41,7 +41,7 @@ class Settings:
     steps: Annotated[int, Field(ge=1)] = 200  # of Adam (paper: 20,000)
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # in the image range [-1, 1]; falls to a tenth along a cosine
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient (paper: mse)
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 all alike
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 by root of size
     tv: Annotated[float, Field(ge=0)] = 1e-2  # weight of total variation
     l2: Annotated[float, Field(ge=0)] = 1e-6  # weight of each image's squared norm
     statistics: Annotated[float, Field(ge=0)] = 0.1  # weight of the batch-norm statistics, where they are granted

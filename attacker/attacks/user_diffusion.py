@@ -51,7 +51,7 @@ class Settings:
     per_group: Annotated[int, Field(ge=1)] = 4  # images for each label that jointly explain the update (paper: 1)
     spread: Annotated[float, Field(ge=0)] = 0.3  # by how much they differ at the start, in deviations of faces
     shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the images share; 0 unties them
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.8  # of the layers in the distance: 0 as they come, 1 all alike
+    balance: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the layers: 0 as they come, 1 by the root of their size
     face_space: Annotated[float, Field(ge=0, le=1)] = 0.6  # part of the step along public faces' components; 0: none
     blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the rest of the step; falls to a third of it
     prior_weight: Annotated[float, Field(ge=0)] = 0.2  # of the prior's unit-norm gradient against the matching one's

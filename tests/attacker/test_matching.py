@@ -117,13 +117,24 @@ def test_zero_and_tiny_gradients_stay_finite() -> None:
             assert torch.isfinite(unit(slope)).all()
 
 
-def test_balance_makes_every_layer_count_the_same() -> None:
+def test_balanced_tensors_count_by_the_square_root_of_their_entries() -> None:
     model = victim("convnet")
     truth = gradient(model, faces(1), torch.tensor([0]))
     plain, even = target(truth, 0), target(truth, 1)
     assert torch.allclose(plain.vector, flatten(truth) / flatten(truth).norm(), atol=1e-6)
-    shares = [part.norm() for part in even.vector.split([value.numel() for value in truth.values()])]
-    assert torch.allclose(torch.stack(shares), torch.full((len(shares),), len(shares) ** -0.5), atol=1e-4)
+    entries = [value.numel() for value in truth.values()]
+    shares = torch.stack([part.norm() for part in even.vector.split(entries)]).square()
+    roots = torch.tensor(entries).sqrt()
+    assert torch.allclose(shares, roots / roots.sum(), atol=1e-4)
+
+
+def test_a_tensor_that_was_zeroed_is_not_raised_above_the_others() -> None:
+    """Pruning may silence a whole bias; balanced by its size, it would be all that the distance sees."""
+    model = victim("convnet")
+    truth = gradient(model, faces(1), torch.tensor([0]))
+    pruned = {name: value * (name != "0.bias") for name, value in truth.items()}
+    observed = target(pruned, balance=1)
+    assert float(observed.scale[: truth["0.weight"].numel() + 32].max()) == float(observed.scale[0])
 
 
 def test_smoothing_keeps_the_mean_and_kills_a_checkerboard() -> None:
