@@ -5,7 +5,7 @@
 over as many dummy images x as the user has photos and their label scores y, all from standard normal noise. It is
 made for small batches on a smooth network: the sigmoid `lenet`. There, in the paper's setting (one 32 px face, ten
 classes, all weights uniform in [-0.5, 0.5], `balance = 0`) it reaches a mean squared error of 2.4e-4, of pixels in
-[0, 1], in 2,000 iterations; with PyTorch's initialisation, which lets gradients vanish, 1.1e-3 in 1,000, and that only
+[0, 1], in 2,000 iterations; with PyTorch's initialisation, which lets gradients vanish, 1.0e-3 in 1,000, and that only
 with `balance = 0.5` (python -m experiments.benchmarks.existing_attacks dlg). The paper goes up to batches of 8.
 
 Computed in double precision: L-BFGS with a strong Wolfe line search goes on to losses that float32 cannot tell apart.
