@@ -88,21 +88,20 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
 
     0 compares gradients as they are, where the biases and the last layer drown the rest. At 1 the square of a tensor's
     norm goes with the square root of its entries: halfway between tensors that count the same, where a bias of 32
-    entries outvotes the kernel beside it, and entries that do. An `adaptation` to known defenses weights tensors by
-    their signal, leaves out entries that were zeroed and transforms dummies. Computed in double precision: the square
-    of a tiny gradient underflows in float32.
+    entries outvotes the kernel beside it, and entries that do; a power in between. An `adaptation` to known defenses
+    weights tensors by their signal, leaves out entries that were zeroed and transforms dummies. Computed in double
+    precision: the square of a tiny gradient underflows in float32.
     """
     parts = [value.double().reshape(-1) for value in gradient.values()]
     norms = torch.stack([part.norm() for part in parts])  # (tensors,)
     total = norms.norm()
     entries = torch.tensor([len(part) for part in parts], dtype=norms.dtype, device=norms.device)
-    variances = torch.zeros_like(norms)
-    if adaptation.noise:
-        variances = torch.tensor(adaptation.noise, dtype=norms.dtype, device=norms.device)
+    variances = norms.new_tensor(adaptation.noise) if adaptation.noise else torch.zeros_like(norms)
     signal = (norms.square() - entries * variances).clamp_min(0)
     # Where noise is the larger error, the plain distance is the likelihood: balance only what stands out of it.
     sizes = (signal * (entries.sum() / entries).sqrt() + entries.sum() * variances).sqrt()
-    weights = torch.where(norms > 0, (sizes / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance, 1.0)
+    sizes = torch.where(norms > 0, sizes, sizes.max())  # what a defense zeroed says least: not to be raised
+    weights = (sizes / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
     scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
     if adaptation.kept is not None:
         scale = scale * adaptation.kept
