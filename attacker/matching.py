@@ -11,6 +11,7 @@ victim's representatives as the batch, each counted once: the best guess at the 
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacker.adaptive import Adaptation, Transform
+from attacker.difference import Difference
 from attacker.losses import image_losses
 from attacker.second_order import cheap_second_order
 from attacker.unrolled import LocalSteps, pseudo_gradient
@@ -135,12 +137,24 @@ def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, 
         )
 
 
+def _loss(model: nn.Module, group: Group, images: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:
+    """The weighted mean loss of images (k, 3, H, W), at other `parameters` than the model's own if they are given."""
+    outputs = model(images) if parameters is None else torch.func.functional_call(model, parameters, (images,))
+    return (image_losses(model, outputs, group.labels) * group.weights).sum()
+
+
 def match(
-    model: nn.Module, images: Tensor, groups: Sequence[Group], targets: Sequence[Target], distance: Distance
+    model: nn.Module,
+    images: Tensor,
+    groups: Sequence[Group],
+    targets: Sequence[Target],
+    distance: Distance,
+    difference: Difference | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Matching losses (victims,) and their gradients in the images (n, 3, H, W).
 
-    `images` holds the representatives of all victims, one victim after the other; one group and target each.
+    `images` holds the representatives of all victims, one victim after the other; one group and target each. With
+    a `difference` of the model the second derivative is one, else double backward.
     """
     # The closed form saves memory traffic, but asks for values on the way, which stops a GPU.
     closed = distance is cosine and not images.is_cuda
@@ -149,9 +163,15 @@ def match(
     for part, group, observed in zip(split(images, groups), groups, targets, strict=True):
         layout = torch.channels_last if len(part) >= MANY else torch.contiguous_format
         pixels = part.detach().contiguous(memory_format=layout).requires_grad_(True)
+        toward = partial(differentiate, observed=observed)
+        if difference is not None and group.local is None:
+            loss, slope = difference.slope(partial(_loss, model, group), pixels, toward)
+            losses.append(loss)
+            slopes.append(slope)
+            continue
         gradients = _gradients(model, pixels, group)
         # The distance is differentiated on its own: the loss depends on the images through the gradient alone.
-        loss, directions = differentiate([gradient.detach().reshape(-1) for gradient in gradients], observed)
+        loss, directions = toward([gradient.detach().reshape(-1) for gradient in gradients])
         pairs = [(g, v.view_as(g)) for g, v in zip(gradients, directions, strict=True) if g.requires_grad]
         outputs, along = zip(*pairs, strict=True)
         slopes.append(torch.autograd.grad(outputs, pixels, along)[0])
@@ -159,7 +179,9 @@ def match(
     return torch.stack(losses), torch.cat(slopes)
 
 
-def _directions(dummy: list[Tensor], observed: Target, distance: Distance) -> tuple[Tensor, Sequence[Tensor]]:
+def _directions(
+    dummy: list[Tensor], room: Sequence[Tensor] | None = None, *, observed: Target, distance: Distance
+) -> tuple[Tensor, Sequence[Tensor]]:
     """Any distance of the dummy gradient (one vector a parameter) and its derivative in each of them."""
     vector = torch.cat(dummy).requires_grad_(True)
     dummy_seen = vector if observed.transform is None else observed.transform(vector)
@@ -168,26 +190,37 @@ def _directions(dummy: list[Tensor], observed: Target, distance: Distance) -> tu
     return loss.detach(), slope.split([len(part) for part in dummy])  # type: ignore[no-untyped-call]
 
 
-def _cosine_directions(dummy: list[Tensor], observed: Target) -> tuple[Tensor, Sequence[Tensor]]:
+def _cosine_directions(
+    dummy: list[Tensor], room: Sequence[Tensor] | None = None, *, observed: Target
+) -> tuple[Tensor, Sequence[Tensor]]:
     """The same for `cosine`, in closed form: with n = |s g| and c the cosine, s (c s g / n - o) / n of each tensor.
 
     Reads each entry twice and makes no long vector: over the 11 million of ResNet-18, autograd on one took 0.4 s more.
+    Derivatives are written to `room`, where there is any: memory that is new costs as much as the arithmetic.
     """
     if observed.weights is None:
-        return _directions(dummy, observed, cosine)
+        return _directions(dummy, observed=observed, distance=cosine)
     parts = list(zip(dummy, observed.vector.split([len(part) for part in dummy]), observed.weights, strict=True))  # type: ignore[no-untyped-call]
-    square = sum(weight * weight * _dot(part, part) for part, _, weight in parts)
+    dots = [_dots(part, seen) for part, seen, _ in parts]
+    square = sum(weight * weight * own for (own, _), weight in zip(dots, observed.weights, strict=True))
     norm = math.sqrt(square) + TINY
-    cos = sum(weight * _dot(part, seen) for part, seen, weight in parts) / norm
-    directions = [(part * (cos * (weight / norm) ** 2)).sub_(seen, alpha=weight / norm) for part, seen, weight in parts]
+    cos = sum(weight * other for (_, other), weight in zip(dots, observed.weights, strict=True)) / norm
+    places = itertools.repeat(None) if room is None else room
+    directions = [
+        torch.mul(part, cos * (weight / norm) ** 2, out=place).sub_(seen, alpha=weight / norm)
+        for (part, seen, weight), place in zip(parts, places, strict=False)
+    ]
     loss = max(0.5 * (square / norm**2 + 1) - cos, 0.0)
     return torch.tensor(loss, device=observed.vector.device), directions
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    """The inner product of (p,) vectors, from sums that are short enough for float32."""
-    pieces = zip(a.split(SHORT), b.split(SHORT), strict=True)  # type: ignore[no-untyped-call]
-    return float(torch.stack([torch.dot(left, right) for left, right in pieces]).sum(dtype=torch.float64))
+def _dots(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The inner products of a (p,) with itself and with b (p,), from sums that are short enough for float32."""
+    if len(a) <= SHORT:
+        return float(torch.dot(a, a)), float(torch.dot(a, b))
+    pairs = list(zip(a.split(SHORT), b.split(SHORT), strict=True))  # type: ignore[no-untyped-call]
+    each = [(float(torch.dot(left, left)), float(torch.dot(left, right))) for left, right in pairs]
+    return sum(own for own, _ in each), sum(other for _, other in each)
 
 
 def split(images: Tensor, groups: Sequence[Group]) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ image per label, weighted by its share, can.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attacker.adaptive import MASKING, SCALING, adapt
 from attacker.attacks import Attacker
+from attacker.difference import Agreed, Difference, Slope
 from attacker.labels import recover_proportions
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
@@ -35,7 +36,7 @@ class Victims:
     groups: list[Group]  # one a victim
     targets: list[Target]  # one a victim
     earlier: list[list[tuple[nn.Module, Target]]]  # per victim, the models and updates of rounds before, latest first
-    recorded: dict[str, Recorded] = field(default_factory=dict)  # per distance, on a GPU
+    faster: dict[str, Slope] = field(default_factory=dict)  # `match`, per distance
 
     @property
     def counts(self) -> list[int]:
@@ -52,9 +53,12 @@ class Victims:
         """Matching losses (victims,) and their gradients in the images (n, 3, H, W); means over the rounds known."""
         # Not a method: it would lead back here, and what GPUs record must go as soon as its victims do.
         function = partial(match_rounds, self.model, self.groups, self.targets, self.earlier, distance)
-        if not images.is_cuda:
-            return function(images)
-        return self.recorded.setdefault(distance, Recorded(function))(images)
+        if distance not in self.faster:
+            if images.is_cuda:  # convolutions round too much there (TF32), and launches cost more than products
+                self.faster[distance] = Recorded(function)
+            else:
+                self.faster[distance] = Agreed(function, partial(function, difference=cache(Difference)))
+        return self.faster[distance](images)
 
 
 def match_rounds(
@@ -64,15 +68,16 @@ def match_rounds(
     earlier: list[list[tuple[nn.Module, Target]]],
     distance: str,
     images: Tensor,
+    difference: Callable[[nn.Module], Difference | None] = lambda model: None,
 ) -> tuple[Tensor, Tensor]:
     """What `Victims.match` does."""
-    losses, slopes = match(model, images, groups, targets, DISTANCES[distance])
+    losses, slopes = match(model, images, groups, targets, DISTANCES[distance], difference(model))
     if not any(earlier):
         return losses, slopes
     parts = zip(losses, split(images, groups), split(slopes, groups), strict=True)
     fused = []
     for (loss, part, slope), group, known in zip(parts, groups, earlier, strict=True):
-        before = [match(sent, part, [group], [seen], DISTANCES[distance]) for sent, seen in known]
+        before = [match(sent, part, [group], [seen], DISTANCES[distance], difference(sent)) for sent, seen in known]
         count = 1 + len(before)
         total = sum((one[0] for one, _ in before), loss) / count
         fused.append((total, sum((more for _, more in before), slope) / count))
