@@ -9,8 +9,8 @@ backward makes seven, and each on a plain graph. With |e v| = 1e-4 |theta| the r
 norm (experiments/benchmarks/attack_speed.py prints it), half of it truncation and half float32.
 
 A kink breaks this: where e v flips a ReLU, grad_x L jumps. Double backward takes a ReLU's side, and the place of a
-maximum, for constants; so the second pass repeats the choices of the first. Kinks of other layers are not known
-here, hence `Agreed`.
+maximum, for constants; so the second pass repeats the choices of the first. Models with other kinks keep double
+backward: `Agreed` sees to it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,9 @@ from torch.nn.utils import get_total_norm
 from torch.overrides import TorchFunctionMode
 
 STEP = 1e-4  # |e v| as a part of |theta|: ten times more truncates too much, ten times less drowns in rounding
-AGREEMENT = 0.1  # of its norm, by which a slope may be off: kinks put it off by more than 1, the rest by 0.05 at most
+AGREEMENT = (
+    0.1  # of its norm, by which a slope may be off: flipped units put it off by 1 or more, the rest by 0.05 at most
+)
 TINY = 1e-30
 
 Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -32,7 +34,17 @@ Loss = Callable[..., Tensor]
 Differentiate = Callable[[list[Tensor], Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 """Of a gradient, one vector a parameter, and room for as much: its distance from what was observed, and the distance's
 derivative in each vector."""
+KINKED = {
+    *("abs", "adaptive_max_pool2d", "amax", "amin", "clamp", "clip", "fractional_max_pool2d", "hardshrink"),
+    *("hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "max", "maximum", "median", "min", "minimum", "prelu"),
+    *("relu6", "rrelu", "selu", "softshrink", "sort", "threshold", "topk", "where"),
+}
+"""Names of torch functions whose choices are not repeated."""
 RELU = frozenset({F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
+
+
+class Kinked(Exception):
+    """A model's slope must not be taken by differences."""
 
 
 class Agreed:
@@ -46,7 +58,10 @@ class Agreed:
         if self._chosen is not None:
             return self._chosen(x)
         losses, slopes = self._exact(x)
-        agree = bool((self._quick(x)[1] - slopes).norm() <= AGREEMENT * slopes.norm())  # not, if there is a NaN
+        try:
+            agree = bool((self._quick(x)[1] - slopes).norm() <= AGREEMENT * slopes.norm())  # not, if there is a NaN
+        except Kinked:
+            agree = False
         self._chosen = self._quick if agree else self._exact
         return losses, slopes
 
@@ -60,7 +75,10 @@ class Difference:
         self._room = [torch.empty_like(parameter.detach()).flatten() for parameter in self._parameters.values()]
 
     def slope(self, loss: Loss, x: Tensor, differentiate: Differentiate) -> tuple[Tensor, Tensor]:
-        """The distance of the gradient of `loss` from what was observed, and its slope in the images x (n, 3, H, W)."""
+        """The distance of the gradient of `loss` from what was observed, and its slope in the images x (n, 3, H, W).
+
+        Raises Kinked.
+        """
         choices: list[Tensor] = []
         with Choose(choices):
             value = loss(x)
@@ -80,7 +98,10 @@ class Difference:
 
 
 class Choose(TorchFunctionMode):
-    """Within it, the choices that ReLUs and max-pools make are noted: outputs, or the places of the maxima."""
+    """Within it, the choices that ReLUs and max-pools make are noted: outputs, or the places of the maxima.
+
+    Raises Kinked for a function that makes choices of another kind.
+    """
 
     def __init__(self, choices: list[Tensor]) -> None:
         self._choices = choices
@@ -90,6 +111,8 @@ class Choose(TorchFunctionMode):
             output = torch.relu(args[0])
             self._choices.append(output.detach())
             return output
+        if getattr(func, "__name__", "").rstrip("_") in KINKED:
+            raise Kinked(func.__name__)
         if func is torch.max_pool2d:
             output, places = torch.ops.aten.max_pool2d_with_indices(*args, **kwargs or {})
             self._choices.append(places)

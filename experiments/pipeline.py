@@ -29,7 +29,7 @@ from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
-from fl_sim.victim import initial_model, origin
+from fl_sim.victim import check_smallest_step, initial_model, origin
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -121,6 +121,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
     model, rewrite = initial_model(config), attacks.rewriter(config)
+    check_smallest_step(config, model)
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     defenses.load_all(config.defenses)
@@ -187,7 +188,17 @@ def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: Disp
         table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
     page = write_report(folder)
     Log(folder, "run")("report", file=page.name, measurements=len(table))
-    return Outcome(table, page, dispatch.problems if dispatch else [])
+    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])])
+
+
+def _unheard(folder: RunFolder) -> list[str]:
+    """A sentence, if no user's update was of use in any round."""
+    if not folder.rounds.exists():  # captured by `flwr run`
+        return []
+    rounds = pd.read_parquet(folder.rounds, columns=["accepted", "rejected"])
+    if rounds.accepted.any() or not rounds.rejected.any():
+        return []
+    return [f"all {rounds.rejected.sum()} updates were rejected; {folder.log} says why"]
 
 
 def _claim(config: Config, folder: RunFolder) -> None:

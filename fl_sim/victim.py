@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clients.datasets import open_dataset
@@ -27,6 +29,25 @@ def initial_model(config: Config) -> nn.Module:
     Raises ConfigError for weights that do not fit, and for a threat model that the model cannot serve.
     """
     return _start(config)[0]
+
+
+def check_smallest_step(config: Config, model: nn.Module) -> None:
+    """Raises ConfigError if `model` fails on as few photos as a user's smallest step may have.
+
+    Batch statistics want two values a channel at least, and somebody else's model its own image size: each user
+    would fail alike, in the middle of the run.
+    """
+    photos, batch, size = config.dataset.photos, config.federation.batch_size, config.dataset.image_size
+    count = photos if batch == 0 else min(photos % batch or batch, photos)
+    try:
+        with torch.no_grad():
+            outputs = model(torch.zeros(min(count, 2), 3, size, size))
+            F.cross_entropy(outputs, torch.zeros(len(outputs), dtype=torch.long))
+    except Exception as error:  # of any kind, where the model is somebody else's
+        raise ConfigError(
+            f"model {config.model.name!r} fails on a step of {min(count, 2)} x 3 x {size} x {size} pixels "
+            f"({' '.join(str(error).split())}); raise dataset.photos or dataset.image_size, or take another model"
+        ) from error
 
 
 def origin(config: Config) -> Origin:

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.inverting_gradients import total_variation_gradient
-from attacker.attacks.representatives import Adam, cosine_decay, victims, whole_batch
-from attacker.matching import DISTANCES, Group, Target, match
+from attacker.attacks.representatives import Adam, Victims, cosine_decay, victims, whole_batch
+from attacker.matching import Group
 from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
 from fl_sim.updates import Update
@@ -69,25 +69,25 @@ def attack(
         told = told and {name: value.to(attacker.device) for name, value in told.items()}
         shape = (settings.seeds, len(group.labels), 3, attacker.image_size, attacker.image_size)
         x, adam = torch.randn(shape, generator=source).to(attacker.device), Adam(pixelwise=True)
+        batches = Victims(targets.model, [group] * len(x), [observed] * len(x), [[]] * len(x))
         rate = cosine_decay(settings.learning_rate)
         for step in range(settings.steps):
-            _, slope = _match(targets.model, x, group, observed, settings)
+            _, slope = _match(batches, x, settings)
             slope = slope + regularisers(x, settings)
             if told:
                 slope = slope + settings.statistics * statistics_gradient(targets.model, x, told)
             x = (x - rate(step / max(settings.steps - 1, 1)) * adam(slope.flatten(0, 1)).view_as(x)).clamp(-1, 1)
             progress(index * settings.steps + step + 1, total)
-        losses, _ = _match(targets.model, x, group, observed, settings)
+        losses, _ = _match(batches, x, settings)
         best = int(losses.argmin())
         photos, seconds = ((x[best] + 1) / 2).cpu(), time.perf_counter() - started
         found.append(Reconstruction(photos, group.weights.cpu(), float(losses[best]), seconds))
     return found
 
 
-def _match(model: nn.Module, x: Tensor, group: Group, observed: Target, settings: Settings) -> tuple[Tensor, Tensor]:
+def _match(batches: Victims, x: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Matching losses (seeds,) and their gradients (seeds, n, 3, H, W); each seed is a batch of its own."""
-    seeds = len(x)
-    losses, slopes = match(model, x.flatten(0, 1), [group] * seeds, [observed] * seeds, DISTANCES[settings.distance])
+    losses, slopes = batches.match(x.flatten(0, 1), settings.distance)
     return losses, slopes.view_as(x)
 
 

@@ -4,19 +4,19 @@
     python -m experiments.benchmarks.attack_speed [--models convnet resnet18] [--sizes 32 64] [--batches 1 30] [--json]
 
 Both attack the same update with the published recipe (Geiping et al. 2020): the same model, parameters, labels,
-grey start, number of steps, cosine distance, total variation, signed Adam at 0.1 divided by ten at 3/8, 5/8
-and 7/8 of the steps, pixels kept in range. Theirs is the package's own `OptimizationBasedAttacker` with its
+start (grey with smooth noise), number of steps, cosine distance, total variation, signed Adam at 0.1 divided by ten
+at 3/8, 5/8 and 7/8 of the steps, pixels kept in range. Theirs is the package's own `OptimizationBasedAttacker` with its
 `invertinggradients` settings. CPU seconds of this process (one torch thread) per step, median over the steps of
 all repeats; the two alternate, set-up and each run's first step are left out. Both reconstructions' matching
 losses are then computed by one function, in double precision. About ten minutes for all rows.
 
 Tried for `attacker.matching` on one core of an AMD EPYC (AVX-512), beside what it does now: channels last pays at
 30 photos (1.1 times) and costs at one (0.7 to 0.9 times); torch's own forward mode over its reverse mode (jvp, then
-grad) fails on cross_entropy and would take two convolutions more. Over ResNet-18's 30 photos the convolutions run
-near what the core can multiply, so at that size little is left to gain without fewer or coarser products.
+grad) fails on cross_entropy and would take two convolutions more than double backward. What is left of ours is
+convolutions, which over ResNet-18's 30 photos run near what the core can multiply.
 
-The last table is one user's `user_diffusion` (one image a label group, the shipped prior) against the inversion
-of all 30 photos, per step and so at equal step count.
+The last table is one user's `user_diffusion` (the shipped prior) against the inversion of all 30 photos, per step
+and so at equal step count.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from attacker.attacks import Attacker, inverting_gradients, user_diffusion
 from attacker.attacks.representatives import whole_batch
 from attacker.observation import Observation
-from attacker.prior import load_prior
+from attacker.prior import Prior, load_prior
 from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 
@@ -67,10 +67,11 @@ class Case:
         return Observation(1, 0, dict(self.model.state_dict()), self.gradient, self.batch, shares)
 
 
-def make_case(name: str, size: int, batch: int) -> Case:
-    """Photos of smooth noise, labels half and half, an untrained model."""
+def make_case(name: str, size: int, batch: int, labels_present: int = 2) -> Case:
+    """Photos of smooth noise, labels half and half or all the same, an untrained model."""
     model = build(name, CLASSES, size, generator(0, "model"))
-    labels = whole_batch(torch.tensor([0.5, 0.5]) if batch > 1 else torch.tensor([1.0, 0.0]), batch).labels
+    shares = torch.tensor([0.5, 0.5]) if batch > 1 and labels_present > 1 else torch.tensor([1.0, 0.0])
+    labels = whole_batch(shares, batch).labels
     noise = torch.randn(batch, 3, 8, 8, generator=generator(0, "photos"))
     photos = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1)
     values = torch.autograd.grad(F.cross_entropy(model(photos), labels), list(model.parameters()))
@@ -88,7 +89,12 @@ def matching_loss(case: Case, images: Tensor) -> float:
 
 def ours(case: Case, steps: int) -> tuple[Tensor, list[float]]:
     """The reconstruction (batch, 3, H, W) in [-1, 1] and the CPU seconds of each step but the first."""
-    settings = inverting_gradients.Settings(
+    return timed(inverting_gradients.attack, case, our_attacker(case), settings(case, steps))
+
+
+def settings(case: Case, steps: int) -> inverting_gradients.Settings:
+    """The published recipe."""
+    return inverting_gradients.Settings(
         images="batch",
         steps=steps,
         schedule="steps",
@@ -98,8 +104,10 @@ def ours(case: Case, steps: int) -> tuple[Tensor, list[float]]:
         balance=0.0,
         blur=0.0,
     )
-    attacker = Attacker(case.model, case.size, CLASSES, None, torch.device("cpu"))
-    return timed(inverting_gradients.attack, case, attacker, settings)
+
+
+def our_attacker(case: Case, prior: Prior | None = None) -> Attacker:
+    return Attacker(case.model, case.size, CLASSES, prior, torch.device("cpu"))
 
 
 def timed(attack: Callable[..., Any], case: Case, attacker: Attacker, settings: Any) -> tuple[Tensor, list[float]]:
@@ -138,7 +146,9 @@ def breachings(case: Case, steps: int) -> tuple[Tensor, list[float]]:
     ]
     known = {"num_data_points": case.batch, "labels": case.labels, "local_hyperparams": None}
     shared = [{"gradients": list(case.gradient.values()), "buffers": None, "metadata": known}]
-    start = torch.zeros(case.batch, 3, case.size, case.size)
+    start = inverting_gradients.beginnings(
+        [case.batch], [generator(0, "attack")], our_attacker(case), settings(case, steps)
+    )
     found, _ = attacker.reconstruct(server, shared, {}, initial_data=start)
     # The first difference holds the first step, the last one is closed by no further call.
     return found["data"], [after - before for before, after in itertools.pairwise(marks[1:])]
@@ -173,14 +183,12 @@ def compare(name: str, size: int, batch: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def user_level(name: str, size: int, batch_seconds: float) -> tuple[float, float]:
-    """CPU seconds a step of `user_diffusion` on the 30 photos' update, and that as a part of the batch's inversion."""
-    case = make_case(name, size, 30)
-    prior = load_prior("synthetic64", size)
-    attacker = Attacker(case.model, size, CLASSES, prior, torch.device("cpu"))
-    _, passed = timed(user_diffusion.attack, case, attacker, user_diffusion.Settings(steps=12))
-    cost = statistics.median(passed)
-    return cost, cost / batch_seconds
+def user_level(case: Case, per_group: int) -> float:
+    """CPU seconds a step of `user_diffusion` with so many images a label."""
+    attacker = our_attacker(case, load_prior("synthetic64", case.size))
+    chosen = user_diffusion.Settings(steps=12, per_group=per_group)
+    _, passed = timed(user_diffusion.attack, case, attacker, chosen)
+    return statistics.median(passed)
 
 
 def main() -> None:
@@ -211,11 +219,17 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows))
         return
-    print(f"\n{'model':9s} {'size':>4s} {'user_diffusion':>14s}  of the inversion of 30 photos")
+    print("\nuser_diffusion on the update of 30 photos, and as a part of our and of their inversion of all 30")
+    print(f"{'model':9s} {'size':>4s} {'labels':>6s} {'images':>6s} {'ms':>8s}  ours    breaching")
     for row in rows:
-        if row["batch"] == 30:
-            cost, part = user_level(row["model"], row["size"], row["ours_cpu_s_per_step"])
-            print(f"{row['model']:9s} {row['size']:4d} {cost * 1e3:14.1f}  1/{1 / part:.1f}", flush=True)
+        if row["batch"] != 30:
+            continue
+        for labels, per_group in ((2, 4), (1, 1)):  # the defaults on smile; the paper's one image
+            case = make_case(row["model"], row["size"], 30, labels)
+            cost = user_level(case, per_group)
+            parts = [row[f"{who}_cpu_s_per_step"] / cost for who in ("ours", "breaching")]
+            print(f"{row['model']:9s} {row['size']:4d} {labels:6d} {labels * per_group:6d} {cost * 1e3:8.1f}", end="")
+            print(f"  1/{parts[0]:<5.1f} 1/{parts[1]:.1f}", flush=True)
 
 
 if __name__ == "__main__":

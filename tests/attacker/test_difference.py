@@ -69,16 +69,28 @@ def test_it_serves_what_an_adaptive_attacker_compares() -> None:
     assert error(model, observed(model, Adaptation(kept=kept, transform=transform)), "cosine") < 0.005
 
 
-@pytest.mark.parametrize("layer", [nn.LeakyReLU(), nn.Hardtanh(-0.1, 0.1), nn.GELU()])
-def test_a_model_whose_kinks_are_not_known_keeps_double_backward(layer: nn.Module) -> None:
+class Folded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class Peaks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.max(x, 0.5 * x)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.LeakyReLU(), nn.Hardtanh(), nn.ReLU6(), nn.PReLU(), nn.Hardswish(), Folded(), Peaks(), nn.GELU()]
+)
+def test_a_model_with_other_kinks_keeps_double_backward(layer: nn.Module) -> None:
     model = own(layer, nn.Conv2d(8, 8, 3), layer)
     seen = [observed(model)]
     exact = partial(match, model, groups=[GROUP], targets=seen, distance=DISTANCES["cosine"])
     checked = Agreed(exact, partial(exact, difference=Difference(model)))
     for name in ("start", "later"):
         slope, truth = checked(faces(name))[1], exact(faces(name))[1]
-        smooth = isinstance(layer, nn.GELU) and name == "later"
-        assert torch.equal(slope, truth) != smooth
+        differs = isinstance(layer, nn.GELU) and name == "later"
+        assert torch.equal(slope, truth) != differs
         assert torch.allclose(slope, truth, atol=0.01 * float(truth.abs().max()))
 
 

@@ -7,7 +7,7 @@ from tiny_faces import tiny_config
 
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
-from fl_sim.victim import initial_model, origin, victim_model
+from fl_sim.victim import check_smallest_step, initial_model, origin, victim_model
 
 
 def saved(path, name, num_classes=2, image_size=32):
@@ -68,3 +68,20 @@ def test_weights_for_another_image_size_are_a_mistake(tmp_path):
     path = saved(tmp_path / "w.safetensors", "convnet", image_size=64)
     with pytest.raises(ConfigError, match="does not fit model 'convnet'"):
         initial_model(tiny_config(model={"name": "convnet", "weights": path}))
+
+
+@pytest.mark.parametrize(
+    ("photos", "batch_size", "refused"), [(1, 0, True), (2, 0, False), (3, 2, True), (4, 2, False), (2, 1, True)]
+)
+def test_a_model_that_fails_on_the_smallest_step_is_refused_before_the_run(photos, batch_size, refused):
+    """Statistics of a batch need two values a channel, of which ResNet's last layers have one a photo at 32 px."""
+    config = tiny_config(
+        dataset={"photos": photos},
+        federation={"batch_size": batch_size},
+        model={"name": "resnet18", "batch_norm": "train", "small_stem": False},
+    )
+    model = initial_model(config)
+    if not refused:
+        return check_smallest_step(config, model)
+    with pytest.raises(ConfigError, match=r"fails on a step of 1 x 3 x 32 x 32 pixels .*raise dataset\.photos"):
+        check_smallest_step(config, model)
