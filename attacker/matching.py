@@ -4,7 +4,7 @@ The dummy gradient of a victim is that of the weighted mean loss over its repres
 `sum_k w_k dL(f(x_k), y_k) / dtheta`: one vector (p,) in the order of `model.named_parameters()`.
 
 Several victims of a round share the model. Their images go through this file as one tensor, yet the
-double backward runs victim by victim, because the loop serves any module and batching it saves little: on
+model runs victim by victim, because the loop serves any module and batching it saves little: on
 one CPU thread eight victims by torch.func.vmap took 0.75 to 1.2 times the loop's time, by unfold + bmm 0.8
 to 2.1 times (experiments/benchmarks/victims_batched.py). A model that normalises with batch statistics sees a
 victim's representatives as the batch, each counted once: the best guess at the user's own statistics.
