@@ -10,7 +10,7 @@ stands for GGL's penalty on unlikely codes. Whatever comes out is a sample of th
 cannot come out, and few steps draw blurred faces. As in `user_diffusion` there is one image for each label group.
 
 On 30 photos of one synthetic person at 64 px and an untrained convnet the facial similarity to them rises from -0.09 to
-0.81 in the default 60 steps, 41 s of one core (python -m experiments.benchmarks.existing_attacks generative_latent).
+0.84 in the default 60 steps, 33 s of one core (python -m experiments.benchmarks.existing_attacks generative_latent).
 """
 
 import math

@@ -6,7 +6,7 @@ divided by ten at 3/8, 5/8 and 7/8, one image a photo from normal noise, the bes
     images = "batch", start = "normal", steps = 24000, learning_rate = 0.1, schedule = "steps", sign = true, tv = 1e-4,
     shared = 0, balance = 0, blur = 0, restarts = 2            (tv up to 1e-1 for trained networks and large batches)
 
-It does what the paper says on one photo: 42.7 dB PSNR on a 32 px face and the convnet, with 1,200 steps in the place of
+It does what the paper says on one photo: 42.8 dB PSNR on a 32 px face and the convnet, with 1,200 steps in the place of
 24,000 (python -m experiments.benchmarks.existing_attacks inverting_gradients). On one user's batch it hides most of
 what leaks (DESIGN.md has the table), so the default is the tuned form, with all that helps `user_diffusion` but
 the prior. A baseline must be as good as it can be.

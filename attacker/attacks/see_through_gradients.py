@@ -12,7 +12,7 @@ paper's squared distance rewards images whose gradient vanishes, and from noise 
 (a loss of 1.0); hence the cosine. The seed that matches best is the answer.
 
 On a batch of 4 faces with four labels, 16 px, under an untrained ResNet-18 with fixed normalisation, two seeds reach
-14.0 dB PSNR in 150 steps, and 16.5 dB with the batch-norm statistics, 65 s of one core each
+13.5 dB PSNR in 150 steps, and 15.8 dB with the batch-norm statistics, 46 s of one core each
 (python -m experiments.benchmarks.existing_attacks see_through_gradients). A user's photos of one face share few
 labels, so the seeds need not put the same photo in the same place, and may agree on a smear.
 """

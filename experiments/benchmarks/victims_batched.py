@@ -2,13 +2,14 @@
 
     python -m experiments.benchmarks.victims_batched            # about a minute, one torch thread
 
-Model part: three ways to batch the double backward of gradient matching over victims, against the loop that
-`attacker.matching.match` ships. U-Net part: one pass over all victims' images against one a victim. The
-U-Net has the shipped prior's shape and random weights; speed does not depend on them.
+Model part: three ways to batch the double backward of gradient matching over victims, and the loop of
+`attacker.matching.match` with a difference in its place, as attacks call it. U-Net part: one pass over all victims'
+images against one a victim. The U-Net has the shipped prior's shape and random weights; speed does not depend on them.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from attacker.attacks import Attacker, user_diffusion
+from attacker.difference import Difference
 from attacker.matching import Group, Target, cosine, match
 from attacker.observation import Observation
 from attacker.prior import Prior, fast_bfloat16
@@ -145,10 +147,10 @@ def main() -> None:
     targets = [Target(vector, torch.ones_like(vector)) for vector in observed]
     flat = images.flatten(0, 1)
     shipped = match(model, flat, groups, targets, cosine)[1].view_as(images)
-    together = seconds(lambda: match(model, flat, groups, targets, cosine))
-    row(
-        "model: loop (shipped)", together, seconds(lambda: match(model, flat[:IMAGES], groups[:1], targets[:1], cosine))
-    )
+    for name, how in (("loop", None), ("loop, difference (shipped)", Difference(model))):
+        call = partial(match, model, distance=cosine, difference=how)
+        together = seconds(partial(call, flat, groups, targets))
+        row(f"model: {name}", together, seconds(partial(call, flat[:IMAGES], groups[:1], targets[:1])))
     assert isinstance(model, nn.Sequential)
     for name, dummy in (("vmap, grouped convolutions", with_vmap(model)), ("unfold + bmm", with_unfold(model))):
         error = (matched(dummy, images, observed) - shipped).norm() / shipped.norm()
