@@ -195,7 +195,9 @@ def _unheard(folder: RunFolder) -> list[str]:
     """A sentence, if no user's update was of use in any round."""
     if not folder.rounds.exists():  # captured by `flwr run`
         return []
-    rounds = pd.read_parquet(folder.rounds, columns=["accepted", "rejected"])
+    rounds = pd.read_parquet(folder.rounds)
+    if not {"accepted", "rejected"} <= set(rounds):  # of an older version
+        return []
     if rounds.accepted.any() or not rounds.rejected.any():
         return []
     return [f"all {rounds.rejected.sum()} updates were rejected; {folder.log} says why"]
