@@ -13,6 +13,7 @@ maximum, for constants; so the second pass repeats the choices of the first. Mod
 backward: `Agreed` sees to it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,24 +33,11 @@ Loss = Callable[..., Tensor]
 Differentiate = Callable[[list[Tensor], Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 """Of a gradient, one vector a parameter, and room for as much: its distance from what was observed, and the distance's
 derivative in each vector."""
-KINKED = {
-    *(
-        "abs",
-        "amax",
-        "amin",
-        "clamp",
-        "clip",
-        "hardshrink",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "leaky_relu",
-        "max",
-    ),
-    *("maximum", "median", "min", "minimum", "prelu", "relu6", "rrelu", "selu", "softshrink", "sort", "threshold"),
-    *("topk", "where"),
-}
-"""Names of torch functions whose choices are not repeated, as are those of max-pools but the one below."""
+KINKED = re.compile(
+    r"(abs|amax|amin|clamp|clip|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|max|maximum|median|min|minimum|"
+    r"prelu|relu6|rrelu|selu|softshrink|sort|threshold|topk|where|.*max_pool.*)_?"
+)
+"""Names of torch functions whose choices are not repeated."""
 RELU = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 MAX_POOL = {F.max_pool2d, torch.max_pool2d}
 
@@ -126,8 +114,8 @@ class Choose(TorchFunctionMode):
             output, places = F.max_pool2d(*args, **{**(kwargs or {}), "return_indices": True})
             self._choices.append(places)
             return output
-        name = getattr(func, "__name__", "").rstrip("_")
-        if name in KINKED or "max_pool" in name:
+        name = getattr(func, "__name__", "")
+        if KINKED.fullmatch(name):
             raise Kinked(name)
         return func(*args, **kwargs or {})
 

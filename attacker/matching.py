@@ -3,11 +3,11 @@
 The dummy gradient of a victim is that of the weighted mean loss over its representatives,
 `sum_k w_k dL(f(x_k), y_k) / dtheta`: one vector (p,) in the order of `model.named_parameters()`.
 
-Several victims of a round share the model. Their images go through this file as one tensor, yet the
-model runs victim by victim, because the loop serves any module and batching it saves little: on
-one CPU thread eight victims by torch.func.vmap took 0.75 to 1.2 times the loop's time, by unfold + bmm 0.8
-to 2.1 times (experiments/benchmarks/victims_batched.py). A model that normalises with batch statistics sees a
-victim's representatives as the batch, each counted once: the best guess at the user's own statistics.
+Several victims of a round share the model. Their images go through this file as one tensor, yet the model runs victim
+by victim, because the loop serves any module and batching gains nothing over it: on one CPU thread eight victims by
+torch.func.vmap took 1.1 times the loop's time, by unfold + bmm 2.1 times (experiments/benchmarks/victims_batched.py).
+A model that normalises with batch statistics sees a victim's representatives as the batch, each counted once: the best
+guess at the user's own statistics.
 """
 
 import copy
@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -127,9 +128,8 @@ def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, 
     with cheap_second_order():
         if group.local is not None:
             return pseudo_gradient(model, images, group.labels, group.weights, group.local)
-        each = image_losses(model, model(images), group.labels)  # (k,)
         return torch.autograd.grad(
-            (each * group.weights).sum(),
+            _loss(model, group, images),
             list(model.parameters()),
             create_graph=True,
             allow_unused=True,
@@ -166,23 +166,33 @@ def match(
         toward = partial(differentiate, observed=observed)
         if difference is not None and group.local is None:
             loss, slope = difference.slope(partial(_loss, model, group), pixels, toward)
-            losses.append(loss)
-            slopes.append(slope)
-            continue
-        gradients = _gradients(model, pixels, group)
-        # The distance is differentiated on its own: the loss depends on the images through the gradient alone.
-        loss, directions = toward([gradient.detach().reshape(-1) for gradient in gradients])
-        pairs = [(g, v.view_as(g)) for g, v in zip(gradients, directions, strict=True) if g.requires_grad]
-        outputs, along = zip(*pairs, strict=True)
-        slopes.append(torch.autograd.grad(outputs, pixels, along)[0])
+        else:
+            loss, slope = _double_backward(_gradients(model, pixels, group), pixels, toward)
         losses.append(loss)
+        slopes.append(slope)
     return torch.stack(losses), torch.cat(slopes)
+
+
+def _double_backward(
+    gradients: Sequence[Tensor], x: Tensor, differentiate: Callable[..., Any]
+) -> tuple[Tensor, Tensor]:
+    """The distance of `gradients`, which have a graph, from what was observed, and its slope in the images x.
+
+    The distance is differentiated on its own: the loss depends on the images through the gradient alone.
+    """
+    loss, directions = differentiate([gradient.detach().reshape(-1) for gradient in gradients])
+    pairs = [(g, v.view_as(g)) for g, v in zip(gradients, directions, strict=True) if g.requires_grad]
+    outputs, along = zip(*pairs, strict=True)
+    return loss, torch.autograd.grad(outputs, x, along)[0]
 
 
 def _directions(
     dummy: list[Tensor], room: Sequence[Tensor] | None = None, *, observed: Target, distance: Distance
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """Any distance of the dummy gradient (one vector a parameter) and its derivative in each of them."""
+    """Any distance of the dummy gradient (one vector a parameter) and its derivative in each of them.
+
+    Takes `room` as `_cosine_directions` does, and has no use for it.
+    """
     vector = torch.cat(dummy).requires_grad_(True)
     dummy_seen = vector if observed.transform is None else observed.transform(vector)
     loss = distance(dummy_seen * observed.scale, observed.vector)
