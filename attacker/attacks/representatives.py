@@ -25,7 +25,7 @@ from attacker.unrolled import plan
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 
-PROBES = 32  # images on which the model's mean softmax is read for label recovery
+PROBES = 64  # images on which the model's mean softmax is read for label recovery
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,22 @@ def proportions(observation: Observation, model: nn.Module, attacker: Attacker) 
     """The label proportions (classes,) that the threat model grants, else those recovered from the update."""
     if observation.label_proportions is not None:
         return observation.label_proportions.float().to(attacker.device)
-    size = attacker.image_size
-    noise = torch.randn(PROBES, 3, 8, 8, generator=generator(0, "label probes"))
-    probes = F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1).to(attacker.device)
+    probes = label_probes(attacker).to(attacker.device)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
     known = {str(table.get("name")) for table in observation.defenses}
     scaled, masked = bool(SCALING & known), bool(MASKING & known)
     return recover_proportions(gradient, model, probes, observation.num_examples, scaled, masked)
+
+
+def label_probes(attacker: Attacker) -> Tensor:
+    """Images (m, 3, H, W) in [-1, 1] on which a model answers as on a user's photos: random faces, or smooth noise."""
+    draws, size = generator(0, "label probes"), attacker.image_size
+    if attacker.faces is not None:
+        noise = torch.randn(PROBES, len(attacker.faces.deviations), generator=draws)
+        return (attacker.faces.mean + attacker.faces.draw(noise.to(attacker.device))).clamp(-1, 1)
+    noise = torch.randn(PROBES, 3, 8, 8, generator=draws)
+    return F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1)
 
 
 def group_by_label(shares: Tensor, floor: float, count: int = 1) -> Group:
