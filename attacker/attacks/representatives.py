@@ -85,7 +85,12 @@ def match_rounds(
 
 
 def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:
-    """The label proportions (classes,) that the threat model grants, else those recovered from the update."""
+    """The label proportions (classes,) that the threat model grants, else those recovered from the update.
+
+    Of a trained model the latter are what the labels contribute rather than how many photos have them: photos that the
+    model gets right hardly count in an update. It is what representatives must be weighted by, so granted ones do worse
+    there (docs/studies.md).
+    """
     if observation.label_proportions is not None:
         return observation.label_proportions.float().to(attacker.device)
     probes = label_probes(attacker).to(attacker.device)

@@ -1,0 +1,55 @@
+"""Whose photos weigh how much in an update: what representatives are weighted by."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacker import faces
+from attacker.attacks import Attacker
+from attacker.attacks.representatives import proportions
+from attacker.observation import Observation
+from fl_sim.models import normalise, trainable
+from fl_sim.seeds import generator
+
+SIZE, USERS, PHOTOS = 16, 20, 30
+DARK = 0.3  # mean brightness of photos here, where noise in [-1, 1] has 0.5
+
+
+def photos(name: str, count: int) -> Tensor:
+    """Photos (count, 3, SIZE, SIZE) in [0, 1] that differ in brightness and a little in all else."""
+    draw = generator(0, "contributions", name)
+    light = DARK + 0.06 * torch.randn(count, 1, 1, 1, generator=draw)
+    return (light + 0.02 * torch.randn(count, 3, SIZE, SIZE, generator=draw)).clamp(0, 1)
+
+
+def calibrated() -> nn.Module:
+    """Says of a photo how likely its label is 1, by its brightness: one half at that of most photos."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 2))
+    steepness = 16.0  # of the logit by the mean of an image in [-1, 1], about 2 a standard deviation of photos
+    with torch.no_grad():
+        model[1].weight[0], model[1].bias[0] = 0.0, 0.0
+        model[1].weight[1], model[1].bias[1] = steepness / (3 * SIZE**2), -steepness * (DARK * 2 - 1)
+    return model
+
+
+def error(space: faces.FaceSpace | None) -> float:
+    """How far the share of label 0 is off its photos' part of the residuals 1 - p(label), in the mean over users."""
+    model, missed = calibrated(), []
+    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), space)
+    for user in range(USERS):
+        images = normalise(photos(f"user {user}", PHOTOS))
+        logits = model(images)
+        likely = logits.detach().softmax(1)
+        labels = torch.bernoulli(likely[:, 1], generator=generator(0, "labels", user)).long()
+        values = torch.autograd.grad(F.cross_entropy(logits, labels), list(model.parameters()))
+        update = dict(zip(trainable(model), values, strict=True))
+        residuals = 1 - likely[torch.arange(PHOTOS), labels]
+        seen = proportions(Observation(1, user, trainable(model), update, PHOTOS, None), model, attacker)
+        missed.append(abs(float(seen[0] - residuals[labels == 0].sum() / residuals.sum())))
+    return sum(missed) / USERS
+
+
+def test_what_a_label_contributes_is_read_with_faces_as_probes_not_with_noise() -> None:
+    """A model that has learnt answers otherwise on noise than on faces; representatives would be weighted wrongly."""
+    assert error(faces.fit(photos("public", 500))) < 0.1
+    assert error(None) > 0.3
