@@ -93,7 +93,7 @@ def proportions(observation: Observation, model: nn.Module, attacker: Attacker) 
     """
     if observation.label_proportions is not None:
         return observation.label_proportions.float().to(attacker.device)
-    probes = label_probes(attacker).to(attacker.device)
+    probes = label_probes(attacker)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
     known = {str(table.get("name")) for table in observation.defenses}
@@ -108,7 +108,7 @@ def label_probes(attacker: Attacker) -> Tensor:
         noise = torch.randn(PROBES, len(attacker.faces.deviations), generator=draws)
         return (attacker.faces.mean + attacker.faces.draw(noise.to(attacker.device))).clamp(-1, 1)
     noise = torch.randn(PROBES, 3, 8, 8, generator=draws)
-    return F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1)
+    return F.interpolate(noise, (size, size), mode="bicubic").clamp(-1, 1).to(attacker.device)
 
 
 def group_by_label(shares: Tensor, floor: float, count: int = 1) -> Group:
