@@ -40,14 +40,18 @@ def last_layer(model: nn.Module) -> str:
 
     Raises ValueError if the last layer with parameters, in the order of definition, is something else.
     """
-    owners = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
-    name, last = owners[-1] if owners else ("", model)
+    name, last = _last_with_parameters(model)
     if not isinstance(last, nn.Linear):
         raise ValueError(
             f"labels can be read only off a final nn.Linear, but this model ends in {type(last).__name__}; "
             'set threat_model.labels = "known" or give a model whose last layer is linear'
         )
     return name
+
+
+def ends_in_linear(model: nn.Module) -> bool:
+    """Whether labels can be read off this model's updates: `last_layer` finds one."""
+    return isinstance(_last_with_parameters(model)[1], nn.Linear)
 
 
 @torch.no_grad()
@@ -86,6 +90,11 @@ def recover_proportions(
     if not math.isfinite(total := float(shares.sum())) or total == 0:
         return torch.full_like(q, 1 / len(q))  # the update says nothing
     return _whole_photos(shares / total, num_examples)
+
+
+def _last_with_parameters(model: nn.Module) -> tuple[str, nn.Module]:
+    owners = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    return owners[-1] if owners else ("", model)
 
 
 def _whole_photos(shares: Tensor, n: int) -> Tensor:

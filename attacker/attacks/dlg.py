@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import victims
+from attacker.attacks.representatives import Labels, victims
 from attacker.matching import Group, Target, dummy_gradient, mse
 from attacker.observation import Observation, Reconstruction
 
@@ -45,9 +45,9 @@ def attack(
 ) -> list[Reconstruction]:
     """All dummy images, those of the label that most have first; the first is the answer."""
 
-    def arrange(shares: Tensor, observation: Observation) -> Group:
+    def arrange(labels: Labels, observation: Observation) -> Group:
         count = min(observation.num_examples, settings.max_images)
-        return Group(shares.argsort()[:1].expand(count), torch.full((count,), 1 / count, device=shares.device))
+        return Group(labels.photos.argsort()[:1].expand(count), torch.full((count,), 1 / count, device=attacker.device))
 
     targets = victims(observations, attacker, arrange, settings.balance)
     targets.model.double()

@@ -26,8 +26,8 @@ from torch import Tensor
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.representatives import (
     Adam,
+    by_label,
     cosine_decay,
-    group_by_label,
     reconstructions,
     sum_groups,
     victims,
@@ -61,8 +61,7 @@ def attack(
     if prior is None:
         raise ConfigError("generative_latent was given no prior; name one in its settings (prior = ...)")
     started = time.perf_counter()
-    floor = settings.group_floor
-    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
+    targets = victims(observations, attacker, by_label(settings.group_floor), settings.balance)
     owner = targets.owner
     shape = (1, prior.channels, prior.size, prior.size)
     first = torch.cat([torch.randn(shape, generator=source) for source in generators]).to(attacker.device)

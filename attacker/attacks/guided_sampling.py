@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import Adam, draw, group_by_label, reconstructions, sum_groups, victims
+from attacker.attacks.representatives import Adam, by_label, draw, reconstructions, sum_groups, victims
 from attacker.matching import smooth, unit
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
@@ -49,8 +49,7 @@ def attack(
     if prior is None:
         raise ConfigError("guided_sampling was given no prior; name one in its settings (prior = ...)")
     started = time.perf_counter()
-    floor = settings.group_floor
-    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor), settings.balance)
+    targets = victims(observations, attacker, by_label(settings.group_floor), settings.balance)
     counts, owner = targets.counts, targets.owner
     own, together = Adam(False), Adam(False)
 

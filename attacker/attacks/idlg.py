@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.dlg import lbfgs, photographs, start, steps_of
-from attacker.attacks.representatives import victims, whole_batch
+from attacker.attacks.representatives import Labels, victims, whole_batch
 from attacker.labels import last_layer
 from attacker.matching import Group, Target, dummy_gradient, mse
 from attacker.observation import Observation, Reconstruction
@@ -40,11 +40,11 @@ def attack(
 ) -> list[Reconstruction]:
     """All dummy images, those of the heaviest label first; the first is the answer."""
 
-    def arrange(shares: Tensor, observation: Observation) -> Group:
+    def arrange(labels: Labels, observation: Observation) -> Group:
         if observation.num_examples == 1 and observation.label_proportions is None:
             label = only_label(observation.gradient, attacker.model).to(attacker.device)
             return Group(label[None], torch.ones(1, device=attacker.device))
-        return whole_batch(shares, min(observation.num_examples, settings.max_images))
+        return whole_batch(labels.photos, min(observation.num_examples, settings.max_images))
 
     targets = victims(observations, attacker, arrange, settings.balance)
     targets.model.double()

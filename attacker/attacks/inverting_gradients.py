@@ -24,6 +24,7 @@ from torch import Tensor
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.representatives import (
     Descent,
+    Labels,
     cosine_decay,
     descend,
     draw,
@@ -70,10 +71,10 @@ def attack(
 ) -> list[Reconstruction]:
     """The representatives (heaviest group's first) or the whole batch (heaviest label's first)."""
 
-    def arrange(shares: Tensor, observation: Observation) -> Group:
+    def arrange(labels: Labels, observation: Observation) -> Group:
         if settings.images == "batch":
-            return whole_batch(shares, observation.num_examples)
-        return group_by_label(shares, settings.group_floor, settings.per_group)
+            return whole_batch(labels.photos, observation.num_examples)
+        return group_by_label(labels.contributed, settings.group_floor, settings.per_group)
 
     def directions(x: Tensor, slope: Tensor, done: float, shared: bool) -> list[tuple[float, Tensor]]:
         slope = smooth(slope, settings.blur * (1 - done * 2 / 3))

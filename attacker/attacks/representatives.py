@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attacker.adaptive import MASKING, SCALING, adapt
 from attacker.attacks import Attacker
 from attacker.difference import Agreed, Difference, Slope
-from attacker.labels import recover_proportions
+from attacker.labels import ends_in_linear, recover_proportions
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
 from attacker.recorded import Recorded
@@ -84,21 +84,39 @@ def match_rounds(
     return torch.stack([loss for loss, _ in fused]), torch.cat([slope for _, slope in fused])
 
 
-def proportions(observation: Observation, model: nn.Module, attacker: Attacker) -> Tensor:
-    """The label proportions (classes,) that the threat model grants, else those recovered from the update.
+@dataclass(frozen=True)
+class Labels:
+    """What an attack knows of one user's labels: two answers (classes,), each in [0, 1] with sum 1.
 
-    Of a trained model the latter are what the labels contribute rather than how many photos have them: photos that the
-    model gets right hardly count in an update. It is what representatives must be weighted by, so granted ones do worse
-    there (docs/studies.md).
+    They differ on trained models, where photos that the model gets right hardly count in the update.
     """
-    if observation.label_proportions is not None:
-        return observation.label_proportions.float().to(attacker.device)
+
+    photos: Tensor  # the share of the photos that have each label: what a whole batch is made up from
+    contributed: Tensor  # what each label contributes to the update: what representatives are weighted by
+
+
+def known_labels(observation: Observation, model: nn.Module, attacker: Attacker) -> Labels:
+    """What the threat model grants of the labels; what it does not is recovered from the update.
+
+    What labels contribute is read off the update even if their shares are granted, where only labels that are granted
+    can contribute (docs/studies.md has what that is worth). An update that is known to be defended shows too little for
+    that: there the granted shares are taken for both.
+    """
+    granted = observation.label_proportions
+    if granted is not None:
+        granted = granted.float().to(attacker.device)
+        if observation.defenses or int((granted > 0).sum()) == 1 or not ends_in_linear(model):
+            return Labels(granted, granted)
     probes = label_probes(attacker)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
     known = {str(table.get("name")) for table in observation.defenses}
     scaled, masked = bool(SCALING & known), bool(MASKING & known)
-    return recover_proportions(gradient, model, probes, observation.num_examples, scaled, masked)
+    read = recover_proportions(gradient, model, probes, observation.num_examples, scaled, masked)
+    if granted is None:
+        return Labels(read, read)
+    read = read * (granted > 0)
+    return Labels(granted, read / read.sum() if float(read.sum()) else granted)
 
 
 def label_probes(attacker: Attacker) -> Tensor:
@@ -123,6 +141,11 @@ def group_by_label(shares: Tensor, floor: float, count: int = 1) -> Group:
     return Group(labels=kept.repeat_interleave(count), weights=weights.repeat_interleave(count))
 
 
+def by_label(floor: float, count: int = 1) -> Callable[[Labels, Observation], Group]:
+    """`group_by_label`, by what labels contribute, for `victims` to arrange by."""
+    return lambda labels, _: group_by_label(labels.contributed, floor, count)
+
+
 def whole_batch(shares: Tensor, count: int) -> Group:
     """`count` images, as many of each label as its share says, heaviest label first."""
     photos = (shares * count).round().long()
@@ -135,11 +158,11 @@ def whole_batch(shares: Tensor, count: int) -> Group:
 def victims(
     observations: Sequence[Observation],
     attacker: Attacker,
-    arrange: Callable[[Tensor, Observation], Group],
+    arrange: Callable[[Labels, Observation], Group],
     balance: float,
     unroll: int = 1,
 ) -> Victims:
-    """Load the model as it was sent and `arrange` each user's label proportions into its representatives.
+    """Load the model as it was sent and `arrange` what is known of each user's labels into its representatives.
 
     `balance` of the layers is that of `attacker.matching.target`; a user's local steps are simulated in `unroll` steps
     at most, 1 takes their sum for one gradient.
@@ -151,7 +174,7 @@ def victims(
     model = load_model(attacker.model, observations[0].parameters).to(attacker.device)
     groups = [
         replace(
-            arrange(proportions(observation, model, attacker), observation),
+            arrange(known_labels(observation, model, attacker), observation),
             local=plan(observation.local, observation.num_examples, unroll),
         )
         for observation in observations

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.inverting_gradients import total_variation_gradient
-from attacker.attacks.representatives import Adam, Victims, cosine_decay, victims, whole_batch
+from attacker.attacks.representatives import Adam, Labels, Victims, cosine_decay, victims, whole_batch
 from attacker.matching import Group
 from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
@@ -58,8 +58,8 @@ def attack(
 ) -> list[Reconstruction]:
     """All images of the seed that matches best, those of the heaviest label first; the first is the answer."""
 
-    def arrange(shares: Tensor, observation: Observation) -> Group:
-        return whole_batch(shares, min(observation.num_examples, settings.max_images))
+    def arrange(labels: Labels, observation: Observation) -> Group:
+        return whole_batch(labels.photos, min(observation.num_examples, settings.max_images))
 
     targets = victims(observations, attacker, arrange, settings.balance)
     total, found = settings.steps * len(observations), []

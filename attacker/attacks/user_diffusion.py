@@ -30,10 +30,10 @@ from torch import Tensor
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.representatives import (
     Descent,
+    by_label,
     cosine_decay,
     descend,
     draw,
-    group_by_label,
     means,
     reconstructions,
     victims,
@@ -89,9 +89,8 @@ def attack(
     if prior is None:
         raise ConfigError("user_diffusion was given no prior; name one in its settings (prior = ...)")
     started = time.perf_counter()
-    floor, count = settings.group_floor, settings.per_group
-    balance, unroll = settings.balance, settings.unroll
-    targets = victims(observations, attacker, lambda shares, _: group_by_label(shares, floor, count), balance, unroll)
+    count, balance, unroll = settings.per_group, settings.balance, settings.unroll
+    targets = victims(observations, attacker, by_label(settings.group_floor, count), balance, unroll)
     rate = cosine_decay(settings.learning_rate)
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, False, settings.ema)
     counts, top, taken = targets.counts, prior.steps - 1, 0

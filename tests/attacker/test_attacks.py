@@ -21,7 +21,7 @@ from attacker.attacks import (
     see_through_gradients,
     user_diffusion,
 )
-from attacker.attacks.representatives import group_by_label, step_decay, victims, whole_batch
+from attacker.attacks.representatives import by_label, group_by_label, step_decay, victims, whole_batch
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
 from fl_sim.config import ConfigError
@@ -188,7 +188,7 @@ def test_several_rounds_are_matched_by_the_mean_of_their_distances() -> None:
 
     def matched(*seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         latest = dataclasses.replace(seen[0], history=seen[1:])
-        return victims([latest], attacker, lambda shares, _: group_by_label(shares, 0.0), 0.5).match(x, "cosine")
+        return victims([latest], attacker, by_label(0.0), 0.5).match(x, "cosine")
 
     (loss, slope), apart = matched(second, first), [matched(first), matched(second)]
     assert torch.allclose(loss, torch.stack([one for one, _ in apart]).mean(0))
@@ -205,14 +205,12 @@ def test_the_window_slides_from_its_start_to_its_end_as_often_as_it_is_told(anne
         assert sum(later > before for before, later in itertools.pairwise(centres)) == repeats - 1
 
 
-def test_known_labels_are_taken_as_given() -> None:
+def test_known_labels_make_up_the_whole_batch() -> None:
     attacker = setting()
     seen = observation(attacker, 0)
     told = Observation(1, 0, seen.parameters, seen.gradient, 6, torch.tensor([0.25, 0.75]))
-    (result,) = user_diffusion.attack(
-        [told], attacker, user_diffusion.Settings(steps=1), [generator(0)], lambda done, total: None
-    )
-    assert result.weights.tolist() == pytest.approx([0.75, 0.25])
+    (group,) = victims([told], attacker, lambda labels, _: whole_batch(labels.photos, 4), 0.5).groups
+    assert group.labels.tolist() == [1, 1, 1, 0]
 
 
 def test_the_whole_batch_has_as_many_images_as_the_user_has_photos() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attacker import faces
 from attacker.attacks import Attacker
-from attacker.attacks.representatives import proportions
+from attacker.attacks.representatives import known_labels
 from attacker.observation import Observation
 from fl_sim.models import normalise, trainable
 from fl_sim.seeds import generator
@@ -32,8 +32,11 @@ def calibrated() -> nn.Module:
     return model
 
 
-def error(space: faces.FaceSpace | None) -> float:
-    """How far the share of label 0 is off its photos' part of the residuals 1 - p(label), in the mean over users."""
+def error(space: faces.FaceSpace | None, told: bool = False) -> float:
+    """How far the share of label 0 is off its photos' part of the residuals 1 - p(label), in the mean over users.
+
+    `told`: the threat model grants how many photos have each label.
+    """
     model, missed = calibrated(), []
     attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), space)
     for user in range(USERS):
@@ -44,8 +47,10 @@ def error(space: faces.FaceSpace | None) -> float:
         values = torch.autograd.grad(F.cross_entropy(logits, labels), list(model.parameters()))
         update = dict(zip(trainable(model), values, strict=True))
         residuals = 1 - likely[torch.arange(PHOTOS), labels]
-        seen = proportions(Observation(1, user, trainable(model), update, PHOTOS, None), model, attacker)
-        missed.append(abs(float(seen[0] - residuals[labels == 0].sum() / residuals.sum())))
+        shares = labels.bincount(minlength=2) / PHOTOS if told else None
+        seen = known_labels(Observation(1, user, trainable(model), update, PHOTOS, shares), model, attacker)
+        assert shares is None or torch.equal(seen.photos, shares)
+        missed.append(abs(float(seen.contributed[0] - residuals[labels == 0].sum() / residuals.sum())))
     return sum(missed) / USERS
 
 
@@ -53,3 +58,18 @@ def test_what_a_label_contributes_is_read_with_faces_as_probes_not_with_noise() 
     """A model that has learnt answers otherwise on noise than on faces; representatives would be weighted wrongly."""
     assert error(faces.fit(photos("public", 500))) < 0.1
     assert error(None) > 0.3
+
+
+def test_told_labels_do_not_hide_what_each_contributes() -> None:
+    """An attacker who is told more does not do worse: representatives are not weighted by how many photos there are."""
+    assert error(faces.fit(photos("public", 500)), told=True) < 0.1
+
+
+def test_a_label_that_is_told_to_be_absent_contributes_nothing() -> None:
+    model = calibrated()
+    images, labels = normalise(photos("one label", PHOTOS)), torch.ones(PHOTOS, dtype=torch.int64)
+    values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+    update = dict(zip(trainable(model), values, strict=True))
+    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"))  # noise as probes: they tell of both labels
+    told = Observation(1, 0, trainable(model), update, PHOTOS, torch.tensor([0.0, 1.0]))
+    assert known_labels(told, model, attacker).contributed.tolist() == [0, 1]
