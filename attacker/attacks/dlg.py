@@ -45,9 +45,10 @@ def attack(
 ) -> list[Reconstruction]:
     """All dummy images, those of the label that most have first; the first is the answer."""
 
-    def arrange(labels: Labels, observation: Observation) -> Group:
-        count = min(observation.num_examples, settings.max_images)
-        return Group(labels.photos.argsort()[:1].expand(count), torch.full((count,), 1 / count, device=attacker.device))
+    def arrange(_: Labels, observation: Observation) -> Group:
+        count, device = min(observation.num_examples, settings.max_images), attacker.device
+        unused = torch.zeros(count, dtype=torch.int64, device=device)  # labels are unknowns of their own here
+        return Group(unused, torch.full((count,), 1 / count, device=device))
 
     targets = victims(observations, attacker, arrange, settings.balance)
     targets.model.double()
