@@ -55,6 +55,15 @@ def ends_in_linear(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
+def unexplained(model: nn.Module, probes: Tensor) -> float:
+    """How little of the labels the model's answers on `probes` (m, 3, H, W) explain: a above, in [0, 1].
+
+    Near 1, as of untrained models, every photo counts the same in an update.
+    """
+    return float(_unexplained(_softmax(model, probes)))
+
+
+@torch.no_grad()
 def recover_proportions(
     gradient: Mapping[str, Tensor],
     model: nn.Module,
@@ -72,15 +81,14 @@ def recover_proportions(
     """
     name = last_layer(model)
     softmax = _softmax(model, probes)  # (m, classes)
-    q = softmax.mean(0)
-    unexplained = (softmax * (1 - softmax)).mean(0).sum() / (q * (1 - q)).sum().clamp_min(1e-12)
+    q, left = softmax.mean(0), _unexplained(softmax)
     shift = gradient.get(f"{name}.bias")
     silent = masked and shift is not None and not bool((shift < 0).any())  # the entry of what is there was zeroed
     if shift is None or silent:  # rows of W's gradient are the same sum, each photo times its features
         features, rows = _features(model, name, probes).mean(0), gradient[f"{name}.weight"]  # (d,), (classes, d)
         seen = (rows != 0).to(rows) if masked else torch.ones_like(rows)
         shift = rows @ features / (seen @ features.square()).clamp_min(1e-12)
-    missing = shift / (unexplained * q).clamp_min(1e-12)  # (classes,) 1: absent
+    missing = shift / (left * q).clamp_min(1e-12)  # (classes,) 1: absent
     factor = missing.median()
     if len(q) > 2 and factor > 0 and (silent or (scaled and factor < 1)):
         missing = missing / factor
@@ -103,6 +111,12 @@ def _whole_photos(shares: Tensor, n: int) -> Tensor:
     missing = n - int(photos.sum())
     photos[(shares * n - photos).argsort(descending=True, stable=True)[:missing]] += 1
     return photos / n
+
+
+def _unexplained(softmax: Tensor) -> Tensor:
+    """a () from answers (m, classes)."""
+    q = softmax.mean(0)
+    return (softmax * (1 - softmax)).mean(0).sum() / (q * (1 - q)).sum().clamp_min(1e-12)
 
 
 def _softmax(model: nn.Module, probes: Tensor) -> Tensor:

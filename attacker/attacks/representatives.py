@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attacker.adaptive import MASKING, SCALING, adapt
 from attacker.attacks import Attacker
 from attacker.difference import Agreed, Difference, Slope
-from attacker.labels import ends_in_linear, recover_proportions
+from attacker.labels import ends_in_linear, recover_proportions, unexplained
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
 from attacker.recorded import Recorded
@@ -25,6 +25,7 @@ from attacker.unrolled import plan
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 
+LITTLE = 0.9  # a model that leaves more than this of the labels unexplained has learnt little
 PROBES = 64  # images on which the model's mean softmax is read for label recovery
 
 
@@ -99,15 +100,15 @@ def known_labels(observation: Observation, model: nn.Module, attacker: Attacker)
     """What the threat model grants of the labels; what it does not is recovered from the update.
 
     What labels contribute is read off the update even if their shares are granted, where only labels that are granted
-    can contribute (docs/studies.md has what that is worth). An update that is known to be defended shows too little for
-    that: there the granted shares are taken for both.
+    can contribute (docs/studies.md has what that is worth). Not of a model that has learnt little, where all photos
+    contribute the same, nor of an update that is known to be defended, which shows too little: there the granted shares
+    are taken for both.
     """
-    granted = observation.label_proportions
+    granted, probes = observation.label_proportions, label_probes(attacker)
     if granted is not None:
         granted = granted.float().to(attacker.device)
-        if observation.defenses or int((granted > 0).sum()) == 1 or not ends_in_linear(model):
+        if observation.defenses or not ends_in_linear(model) or unexplained(model, probes) > LITTLE:
             return Labels(granted, granted)
-    probes = label_probes(attacker)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
     known = {str(table.get("name")) for table in observation.defenses}
