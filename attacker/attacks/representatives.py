@@ -100,14 +100,15 @@ def known_labels(observation: Observation, model: nn.Module, attacker: Attacker)
     """What the threat model grants of the labels; what it does not is recovered from the update.
 
     What labels contribute is read off the update even if their shares are granted, where only labels that are granted
-    can contribute (docs/studies.md has what that is worth). Not of a model that has learnt little, where all photos
-    contribute the same, nor of an update that is known to be defended, which shows too little: there the granted shares
-    are taken for both.
+    can contribute (docs/studies.md has what that is worth). The granted shares are taken for both where that reading
+    would be worse: of a model that has learnt little, where all photos contribute the same; without public faces to ask
+    the model about; of an update that is known to be defended.
     """
     granted, probes = observation.label_proportions, label_probes(attacker)
     if granted is not None:
         granted = granted.float().to(attacker.device)
-        if observation.defenses or not ends_in_linear(model) or unexplained(model, probes) > LITTLE:
+        readable = attacker.faces is not None and ends_in_linear(model) and not observation.defenses
+        if not readable or unexplained(model, probes) > LITTLE:
             return Labels(granted, granted)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}

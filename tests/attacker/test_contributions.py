@@ -1,5 +1,7 @@
 """Whose photos weigh how much in an update: what representatives are weighted by."""
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,9 +69,12 @@ def test_told_labels_do_not_hide_what_each_contributes() -> None:
 
 def test_a_label_that_is_told_to_be_absent_contributes_nothing() -> None:
     model = calibrated()
-    images, labels = normalise(photos("one label", PHOTOS)), torch.ones(PHOTOS, dtype=torch.int64)
+    images = normalise(photos("one label", PHOTOS) + 0.1)  # known well: the update is faint, and read as of both labels
+    labels = torch.ones(PHOTOS, dtype=torch.int64)
     values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
     update = dict(zip(trainable(model), values, strict=True))
-    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"))  # noise as probes: they tell of both labels
-    told = Observation(1, 0, trainable(model), update, PHOTOS, torch.tensor([0.0, 1.0]))
+    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), faces.fit(photos("public", 500)))
+    blind = Observation(1, 0, trainable(model), update, PHOTOS, None)
+    told = dataclasses.replace(blind, label_proportions=torch.tensor([0.0, 1.0]))
+    assert known_labels(blind, model, attacker).contributed.min() > 0.1
     assert known_labels(told, model, attacker).contributed.tolist() == [0, 1]
