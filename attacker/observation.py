@@ -44,6 +44,6 @@ class Reconstruction:
     """What an attack says of one user: one representative image per label group."""
 
     images: Tensor  # (groups, 3, H, W) in [0, 1], the answer first
-    weights: Tensor  # (groups,), the share of the user's photos that each image stands for, sums to 1
+    weights: Tensor  # (groups,), what each image's label has of the photos, or of what they contribute; sums to 1
     matching_loss: float  # distance of the dummy gradient to the observed one; NaN if the attack has none
     seconds: float  # of this user's share of the job's wall time
