@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,6 +66,24 @@ def test_what_a_label_contributes_is_read_with_faces_as_probes_not_with_noise() 
 def test_told_labels_do_not_hide_what_each_contributes() -> None:
     """An attacker who is told more does not do worse: representatives are not weighted by how many photos there are."""
     assert error(faces.fit(photos("public", 500)), told=True) < 0.1
+
+
+@pytest.mark.parametrize("case", ["untrained", "no public faces", "defended"])
+def test_told_shares_stay_the_weights_where_the_update_cannot_better_them(case: str) -> None:
+    """Whatever is read off the update: here that most, or half, of it is of label 0."""
+    model, shares = calibrated(), torch.tensor([0.25, 0.75])
+    if case == "untrained":
+        torch.nn.init.zeros_(model[1].weight)
+        torch.nn.init.zeros_(model[1].bias)
+    space = None if case == "no public faces" else faces.fit(photos("public", 500))
+    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), space)
+    defenses = ({"name": "gaussian_noise"},) if case == "defended" else ()
+    update = {name: torch.ones_like(value) for name, value in trainable(model).items()}
+    update["1.bias"] = torch.tensor([-0.5, 0.5])
+    told = Observation(1, 0, trainable(model), update, PHOTOS, shares, defenses=defenses)
+    blind = dataclasses.replace(told, label_proportions=None)
+    assert known_labels(blind, model, attacker).contributed[0] >= 0.5
+    assert torch.equal(known_labels(told, model, attacker).contributed, shares)
 
 
 def test_a_label_that_is_told_to_be_absent_contributes_nothing() -> None:
