@@ -57,7 +57,7 @@ class Settings:
     sign: bool = False  # Adam, per pixel, on the gradient's sign (paper: true)
     shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the images share (paper: 0)
     balance: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the layers: 0 as they come (paper), 1 by root of size
-    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the gradient; falls to a third of it (paper: 0)
+    blur: Annotated[float, Field(ge=0)] = 3.0  # pixels, Gaussian on the gradient; falls to a third of it (paper: 0)
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # `representative`: labels of smaller share get no image
     restarts: Annotated[int, Field(ge=1)] = 1  # independent runs; a victim's is the one of least matching loss
 
