@@ -14,7 +14,7 @@ answer: a single image that must explain the spread of a user's photos explains 
 looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
 
 On trained models more is to be had than the defaults take: `steps = 300`, and `per_group = 8` where all
-photos have one label (docs/studies.md).
+photos have one label (docs/studies.md). Against updates with noise, `blur = 3` (docs/frontier.md).
 """
 
 import math
@@ -56,7 +56,7 @@ class Settings:
     shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the images share; 0 unties them
     balance: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the layers: 0 as they come, 1 by the root of their size
     face_space: Annotated[float, Field(ge=0, le=1)] = 0.6  # part of the step along public faces' components; 0: none
-    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the rest of the step; falls to a third; 3 for noise
+    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the rest of the step; falls to a third of it
     prior_weight: Annotated[float, Field(ge=0)] = 0.2  # of the prior's unit-norm gradient against the matching one's
     prior_schedule: Literal["constant", "rising", "falling"] = "falling"  # of that weight: 0 to all of it, or back
     prior_every: Annotated[int, Field(ge=1)] = 1  # steps between two looks at the prior
