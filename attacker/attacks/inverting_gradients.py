@@ -82,7 +82,8 @@ def attack(
 
     started = time.perf_counter()
     targets = victims(observations, attacker, arrange, settings.balance, settings.unroll)
-    rate = {"steps": step_decay, "cosine": cosine_decay}[settings.schedule](settings.learning_rate)
+    peak, stepwise = settings.learning_rate, settings.schedule == "steps"
+    rate = step_decay(peak, settings.steps) if stepwise else cosine_decay(peak)
     scale = torch.sign if settings.sign else unit
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, scale, pixelwise=settings.sign)
     counts = targets.counts

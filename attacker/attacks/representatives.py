@@ -292,9 +292,10 @@ def cosine_decay(peak: float, last: float = 0.1) -> Callable[[float], float]:
     return lambda done: peak * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def step_decay(peak: float) -> Callable[[float], float]:
-    """A rate divided by 10 after 3/8, 5/8 and 7/8 of the steps (Geiping et al. 2020)."""
-    return lambda done: float(peak * 0.1 ** sum(done >= mark for mark in (3 / 8, 5 / 8, 7 / 8)))
+def step_decay(peak: float, steps: int) -> Callable[[float], float]:
+    """A rate divided by 10 after 3/8, 5/8 and 7/8 of `steps`, rounded down (Geiping et al. 2020)."""
+    marks = [steps * eighths // 8 for eighths in (3, 5, 7)]
+    return lambda done: float(peak * 0.1 ** sum(round(done * (steps - 1)) >= mark for mark in marks))
 
 
 def means(images: Tensor, groups: Sequence[Group], count: int) -> tuple[Tensor, list[Group]]:

@@ -235,8 +235,13 @@ def test_the_classical_attack_is_a_matter_of_settings() -> None:
     classical = {"tv": 0.1, "sign": True, "schedule": "steps", "shared": 0.0, "balance": 0.0, "blur": 0.0}
     (result,) = run(inverting_gradients, setting(), [0], steps=4, **classical)
     assert torch.isfinite(result.images).all()
-    rate = step_decay(1.0)
-    assert [rate(done) for done in (0, 0.4, 0.7, 0.9)] == pytest.approx([1, 0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (24000, [9000, 6000, 6000, 3000])])
+def test_the_rate_falls_after_the_published_steps(steps: int, lasting: list[int]) -> None:
+    rate = step_decay(1.0, steps)
+    rates = [rate(step / (steps - 1)) for step in range(steps)]
+    assert rates == pytest.approx([0.1**fallen for fallen, times in enumerate(lasting) for _ in range(times)])
 
 
 def test_victims_of_two_rounds_are_refused() -> None:
