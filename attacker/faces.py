@@ -26,12 +26,13 @@ class FaceSpace:
     components: Tensor  # (q, 3 * H * W), orthonormal
     deviations: Tensor  # (q,) standard deviation along each component, falling
 
-    def condition(self, slope: Tensor) -> Tensor:
-        """A gradient (n, 3, H, W) of some loss, scaled along each component by the deviation of faces there.
+    def condition(self, slope: Tensor, power: Tensor) -> Tensor:
+        """A gradient (n, 3, H, W) of some loss, scaled along each component by a `power` (n,) of its deviation.
 
-        The square root of their covariance: descent in it moves as faces do, and leaves alone what no face shows.
+        At 1, the square root of their covariance, descent moves as faces do, and leaves alone what no face shows. At 2,
+        their covariance, it comes first to what faces differ in most, which stands out of noise the longest.
         """
-        along = slope.flatten(1) @ self.components.T * self.deviations  # (n, q)
+        along = slope.flatten(1) @ self.components.T * self.deviations ** power[:, None]  # (n, q)
         return (along @ self.components).view_as(slope)
 
     def draw(self, noise: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Target:
     scale: Tensor  # (p,) what the gradient was multiplied with
     weights: tuple[float, ...] | None = None  # `scale` of each tensor, if the same all over it and `vector` is not zero
     transform: Transform | None = None  # what dummy gradients go through before they are scaled: known defenses
+    noise: Tensor | None = None  # (p,) deviations of the noise that the vector is known to hold
 
 
 def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Adaptation = UNDEFENDED) -> Target:
@@ -115,7 +116,10 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     factor = 1 / vector.norm() / total.clamp_min(1e-15)
     plain = adaptation.kept is None and adaptation.transform is None
     same = tuple((weights * factor).tolist()) if plain else None
-    return Target((vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform)
+    noise = None
+    if adaptation.noise:
+        noise = (scale * factor * variances.sqrt().repeat_interleave(entries.long())).float()
+    return Target((vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform, noise)
 
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:

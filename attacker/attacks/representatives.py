@@ -207,7 +207,7 @@ def draw(
     return torch.cat([normal(n, *shape, generator=source) for n, source in zip(counts, generators, strict=True)])
 
 
-Directions = Callable[[Tensor, Tensor, float, bool], Sequence[tuple[float, Tensor]]]
+Directions = Callable[[Tensor, Tensor, float, bool], Sequence[tuple[float | Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,8 @@ def descend(
     return average, victims.match(average, descent.distance)[0]
 
 
-def sum_terms(terms: Sequence[tuple[float, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:
-    """The weighted sum of scaled gradients (n, 3, H, W)."""
+def sum_terms(terms: Sequence[tuple[float | Tensor, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:
+    """The weighted sum of scaled gradients (n, 3, H, W); a weight is one number, or (n, 1, 1, 1)."""
     return torch.stack([weight * scale(term) for weight, term in terms]).sum(0)
 
 

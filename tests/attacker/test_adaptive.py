@@ -5,7 +5,9 @@ import torch
 
 from attacker.adaptive import adapt, local_training
 from attacker.attacks import KNOWLEDGE, load
+from attacker.attacks.representatives import Victims
 from attacker.matching import DISTANCES, Group, dummy_gradient, match, target
+from attacker.noise import noise_parts
 from attacker.observation import LocalTraining
 from clients import defenses
 from fl_sim import models, seeds
@@ -28,6 +30,11 @@ def pruned(gradient, keep):
     flat = torch.cat(list(gradient.values())).abs()
     bound = flat.topk(int(keep * len(flat))).values[-1]
     return {name: value * (value.abs() >= bound) for name, value in gradient.items()}
+
+
+def noisy(gradient, std):
+    source = seeds.generator(1, "noise")
+    return {name: value + std * torch.randn(value.shape, generator=source) for name, value in gradient.items()}
 
 
 def per_layer_clipped(gradient, bound):
@@ -70,12 +77,53 @@ def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
 def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth):
     *_, gradient = truth
     std = 10 * max(float(value.abs().median()) for value in gradient.values())
-    generator = seeds.generator(1, "noise")
-    seen = {name: value + std * torch.randn(value.shape, generator=generator) for name, value in gradient.items()}
+    seen = noisy(gradient, std)
     guessed = adapt(seen, [{"name": "gaussian_noise"}]).noise
     told = adapt(seen, [{"name": "gaussian_noise", "std": std}]).noise
     assert told == pytest.approx([std**2] * len(gradient))
     assert guessed == pytest.approx(told, rel=0.2)
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_a_target_knows_how_much_noise_is_in_it(truth, balance):
+    *_, gradient = truth
+    flat = torch.cat([value.flatten() for value in gradient.values()])
+    for ratio in (1, 30):
+        std = ratio * float(flat.norm()) / len(flat) ** 0.5
+        seen = noisy(gradient, std)
+        told = target(seen, balance, adapt(seen, [{"name": "gaussian_noise", "std": std}]))
+        truly = told.vector - told.scale * flat
+        assert float(told.noise.norm()) == pytest.approx(float(truly.norm()), rel=0.1)
+        assert target(seen, balance).noise is None
+
+
+def test_the_part_of_a_step_that_is_noise_rises_from_nothing_to_all_of_it(truth):
+    model, image, group, gradient = truth
+    norm, count = (
+        sum(float(value.square().sum()) for value in gradient.values()),
+        sum(map(torch.numel, gradient.values())),
+    )
+
+    def part(ratio):
+        std = ratio * (norm / count) ** 0.5
+        seen = noisy(gradient, std)
+        observed = target(seen, 1.0, adapt(seen, [{"name": "gaussian_noise", "std": std}]))
+        known = Victims(model, [group], [observed], [[]])
+        return float(noise_parts(known, torch.zeros_like(image), "cosine", [seeds.generator(2)]))
+
+    parts = [part(ratio) for ratio in (0, 1, 10, 100, 1000)]
+    assert parts == sorted(parts)
+    assert parts[0] == 0
+    assert parts[-1] > 0.5
+
+
+def test_without_known_noise_none_is_looked_for(truth):
+    model, image, group, gradient = truth
+    source = seeds.generator(2)
+    before = source.get_state()
+    known = Victims(model, [group], [target(gradient, 1.0)], [[]])
+    assert noise_parts(known, image, "cosine", [source]).tolist() == [0]
+    assert torch.equal(source.get_state(), before)
 
 
 CLIP = {"name": "clip", "max_norm": 0.5}

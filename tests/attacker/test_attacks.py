@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from attacker import faces
 from attacker.attacks import (
     Attacker,
     available,
@@ -226,6 +228,28 @@ def test_small_groups_are_dropped_but_never_all() -> None:
     assert group_by_label(torch.full((20,), 0.05), 0.1).weights.tolist() == [1]
 
 
+def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
+    """Noise whose norm is 30 times that of the update; the attacker has public people's photos."""
+    space = faces.fit(torch.cat([photos(user, 4) for user in range(100, 300)]))
+    attacker, errors = replace(setting("mlp"), faces=space), {}
+    plain = observation(attacker, 3)
+    values = torch.cat([value.flatten() for value in plain.gradient.values()])
+    std, source = float(30 * values.norm()) / len(values) ** 0.5, generator(0, "noise")
+    noisy = {name: value + std * torch.randn(value.shape, generator=source) for name, value in plain.gradient.items()}
+    for known in ((), ({"name": "gaussian_noise"},)):
+        seen = replace(plain, gradient=noisy, defenses=known)
+        settings = user_diffusion.Settings(steps=30)
+        (found,) = user_diffusion.attack([seen], attacker, settings, [generator(0)], lambda done, total: None)
+        errors[bool(known)] = float((found.images[0] - photos(3).mean(0)).square().mean())
+    assert errors[True] < 0.8 * errors[False]
+
+
+def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_faces_alone() -> None:
+    power, other = user_diffusion.within_noise(torch.tensor([0.0, 0.5, 1.0]), 0.6)
+    assert power.tolist() == [1, 1, 2]
+    assert other.flatten().tolist() == [1 - 0.6, 0, 0]
+
+
 def test_the_control_matches_nothing() -> None:
     (result,) = run(prior_only, setting(), [0], steps=2)
     assert math.isnan(result.matching_loss)
@@ -237,7 +261,7 @@ def test_the_classical_attack_is_a_matter_of_settings() -> None:
     assert torch.isfinite(result.images).all()
 
 
-@pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (24000, [9000, 6000, 6000, 3000])])
+@pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (80, [30, 20, 20, 10])])
 def test_the_rate_falls_after_the_published_steps(steps: int, lasting: list[int]) -> None:
     rate = step_decay(1.0, steps)
     rates = [rate(step / (steps - 1)) for step in range(steps)]

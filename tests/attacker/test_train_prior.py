@@ -31,6 +31,7 @@ def weights(out):
     return UNet2DModel.from_pretrained(out / "unet", low_cpu_mem_usage=False).state_dict()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(tmp_path):
     train(tmp_path / "whole", 6)
     with pytest.raises(InterruptedError):
@@ -60,6 +61,7 @@ def test_the_folder_is_one_that_diffusers_reads_with_pictures_and_facts(tmp_path
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_loss(tmp_path):
     few, many = train(tmp_path / "few", 3), train(tmp_path / "many", 60, ema=0.9, learning_rate=2e-3)
     assert many.held_out_loss < 0.8 * few.held_out_loss

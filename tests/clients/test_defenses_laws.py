@@ -214,6 +214,7 @@ def victim():
     return Private(model, training_of(Faces(photos, torch.tensor([0, 2]), {}), 3, Federation()))
 
 
+@pytest.mark.slow
 def test_soteria_estimates_the_sensitivity_of_the_exact_jacobian(victim):
     body, photos = victim.model[:-1], victim.training.photos
     images = photos * 2 - 1

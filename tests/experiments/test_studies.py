@@ -77,6 +77,7 @@ def test_a_study_that_is_not_there_names_those_that_are() -> None:
         open_study("no_such_study")
 
 
+@pytest.mark.slow
 def test_the_table_has_one_row_a_run_attack_and_arm_and_is_drawn(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
