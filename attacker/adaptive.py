@@ -10,7 +10,7 @@ gradient that went through the same, as far as that can be done and differentiat
 - `clip` with per_layer: each layer of the dummy gets the norm that the layer was seen with;
 - added noise (`gaussian_noise`, `laplace_noise`, `local_dp`, `quantize`): a layer counts by the part of its energy that
   is signal, as in a Wiener filter; the noise level is that of the defense's table where the attacker knows it, else
-  it is estimated from the update.
+  it is estimated from the update. What it does to the step of an attack is in attacker.noise.
 
 A clipped norm needs nothing here: the cosine distance is blind to scale (label recovery is not: attacker.labels).
 `local_steps` are steps like any other user's, which an attack with `unroll` simulates (`local_training`).
