@@ -98,10 +98,10 @@ def attack(
     descent = Descent(settings.steps, settings.distance, rate, settings.shared, unit, False, settings.ema)
     counts, top, taken = targets.counts, prior.steps - 1, 0
     faces, owner = attacker.faces if settings.face_space else None, targets.owner
-    keeping = (torch.ones(0), torch.ones(0))
+    power = other = torch.ones(0)
     if faces is not None:
         at = faces.mean.expand(len(owner), -1, -1, -1)
-        keeping = within_noise(noise_parts(targets, at, settings.distance, generators), settings.face_space)
+        power, other = within_noise(noise_parts(targets, at, settings.distance, generators), settings.face_space)
 
     def pull(x: Tensor, done: float) -> tuple[float, Tensor]:
         """The prior's term for images (n, 3, H, W), one a victim or all representatives."""
@@ -118,8 +118,9 @@ def attack(
         if faces is None:
             terms: list[tuple[float | Tensor, Tensor]] = [(1.0, blurred)]
         else:
-            power, other = keeping if shared else (keeping[0][owner], keeping[1][owner])
-            terms = [((1 - other).float(), faces.condition(slope, power)), (other.float(), blurred)]
+            whose = slice(None) if shared else owner
+            rest = other[whose]
+            terms = [((1 - rest).float(), faces.condition(slope, power[whose])), (rest.float(), blurred)]
         if shared == bool(settings.shared) and settings.prior_weight:
             taken += 1
             if taken % settings.prior_every == 0:
@@ -165,7 +166,8 @@ def within_noise(parts: Tensor, face_space: float) -> tuple[Tensor, Tensor]:
     rises from 1 to 2. Both were chosen on 16 synthetic and 16 real users (docs/frontier.md).
     """
     power = 1 + (2 * parts - 1).clamp_min(0)
-    other = (1 - face_space) * (1 - 2 * parts.double()).clamp_min(0)  # as exact as without noise: one number
+    # Double, so that both weights are the setting's to the last digit where there is no noise.
+    other = (1 - face_space) * (1 - 2 * parts.double()).clamp_min(0)
     return power, other[:, None, None, None]
 
 
