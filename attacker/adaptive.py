@@ -16,6 +16,7 @@ A clipped norm needs nothing here: the cosine distance is blind to scale (label 
 `local_steps` are steps like any other user's, which an attack with `unroll` simulates (`local_training`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +77,7 @@ def _noise(tensors: Sequence[Tensor], defenses: Sequence[Mapping[str, Any]]) -> 
             clip_norm = table.get("max_norm")
         if table.get("name") in NOISY:
             known = _known_variance(table, clip_norm)
-            added += _estimated_variance(tensors) if known is None else known
+            added += _estimated_variance(tensors, table["name"] == "laplace_noise") if known is None else known
     quantized = any(table.get("name") == "quantize" for table in defenses)
     return [added + (_step(tensor) ** 2 / 6 if quantized else 0.0) for tensor in tensors]
 
@@ -96,13 +97,14 @@ def _known_variance(table: Mapping[str, Any], clip_norm: float | None) -> float 
     return 2 * (units * float(table["scale"])) ** 2 if "scale" in table else None
 
 
-def _estimated_variance(tensors: Sequence[Tensor]) -> float:
-    """The variance of noise that is the same on all entries, from the tensor that varies least.
+def _estimated_variance(tensors: Sequence[Tensor], laplace: bool) -> float:
+    """The variance of normal or Laplace noise that is the same on all entries, from the tensor that varies least.
 
     By the median of absolute entries (Donoho & Johnstone 1994): a gradient has few large entries, noise has many.
     """
     large = [tensor for tensor in tensors if len(tensor) >= FEW] or list(tensors)
-    return min(float(tensor.abs().median()) / 0.6745 for tensor in large) ** 2
+    median = min(float(tensor.abs().median()) for tensor in large)
+    return 2 * (median / math.log(2)) ** 2 if laplace else (median / 0.6745) ** 2
 
 
 def _step(tensor: Tensor) -> float:

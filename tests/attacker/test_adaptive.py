@@ -32,9 +32,16 @@ def pruned(gradient, keep):
     return {name: value * (value.abs() >= bound) for name, value in gradient.items()}
 
 
-def noisy(gradient, std):
+def noisy(gradient, std, kind="gaussian_noise"):
     source = seeds.generator(1, "noise")
-    return {name: value + std * torch.randn(value.shape, generator=source) for name, value in gradient.items()}
+
+    def noise(shape):
+        if kind == "gaussian_noise":
+            return torch.randn(shape, generator=source)
+        uniform = torch.rand(shape, generator=source) - 0.5  # of which the inverse distribution function
+        return -(0.5**0.5) * uniform.sign() * torch.log1p(-2 * uniform.abs())
+
+    return {name: value + std * noise(value.shape) for name, value in gradient.items()}
 
 
 def per_layer_clipped(gradient, bound):
@@ -74,12 +81,13 @@ def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
     assert loss([{"name": "sign"}]) < 0.5 * loss([])
 
 
-def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth):
+@pytest.mark.parametrize("kind", ["gaussian_noise", "laplace_noise"])
+def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth, kind):
     *_, gradient = truth
     std = 10 * max(float(value.abs().median()) for value in gradient.values())
-    seen = noisy(gradient, std)
-    guessed = adapt(seen, [{"name": "gaussian_noise"}]).noise
-    told = adapt(seen, [{"name": "gaussian_noise", "std": std}]).noise
+    seen = noisy(gradient, std, kind)
+    guessed = adapt(seen, [{"name": kind}]).noise
+    told = adapt(seen, [{"name": kind} | ({"std": std} if kind == "gaussian_noise" else {"scale": std / 2**0.5})]).noise
     assert told == pytest.approx([std**2] * len(gradient))
     assert guessed == pytest.approx(told, rel=0.2)
 
