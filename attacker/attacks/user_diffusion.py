@@ -163,7 +163,7 @@ def within_noise(parts: Tensor, face_space: float) -> tuple[Tensor, Tensor]:
 
     The power (victims,) of the deviations of faces (`FaceSpace.condition`), and the weight (victims, 1, 1, 1) of what
     is not along their components. Up to a half of noise the latter falls to nothing, from there to all the power
-    rises from 1 to 2. Both were chosen on 16 synthetic and 16 real users (docs/frontier.md).
+    rises from 1 to 2. Both were chosen on 16 synthetic and 16 real users; docs/frontier.md has others.
     """
     power = 1 + (2 * parts - 1).clamp_min(0)
     # Double, so that both weights are the setting's to the last digit where there is no noise.
