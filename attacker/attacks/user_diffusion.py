@@ -13,7 +13,8 @@ The paper optimises one image (`per_group = 1`). Here several explain the update
 answer: a single image that must explain the spread of a user's photos explains it with artefacts. The prior
 looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
 
-Where a defense is known to have added noise, the step keeps to what stands out of it: `within_noise`.
+Where a defense is known to have added noise, and there are public faces, the step keeps to what stands out of it:
+`within_noise`.
 
 On trained models more is to be had than the defaults take: `steps = 300`, and `per_group = 8` where all
 photos have one label (docs/studies.md).

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -231,13 +230,13 @@ def test_small_groups_are_dropped_but_never_all() -> None:
 def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
     """Noise whose norm is 30 times that of the update; the attacker has public people's photos."""
     space = faces.fit(torch.cat([photos(user, 4) for user in range(100, 300)]))
-    attacker, errors = replace(setting("mlp"), faces=space), {}
+    attacker, errors = dataclasses.replace(setting("mlp"), faces=space), {}
     plain = observation(attacker, 3)
     values = torch.cat([value.flatten() for value in plain.gradient.values()])
     std, source = float(30 * values.norm()) / len(values) ** 0.5, generator(0, "noise")
     noisy = {name: value + std * torch.randn(value.shape, generator=source) for name, value in plain.gradient.items()}
     for known in ((), ({"name": "gaussian_noise"},)):
-        seen = replace(plain, gradient=noisy, defenses=known)
+        seen = dataclasses.replace(plain, gradient=noisy, defenses=known)
         settings = user_diffusion.Settings(steps=30)
         (found,) = user_diffusion.attack([seen], attacker, settings, [generator(0)], lambda done, total: None)
         errors[bool(known)] = float((found.images[0] - photos(3).mean(0)).square().mean())
