@@ -5,6 +5,7 @@ gradient that went through the same, as far as that can be done and differentiat
 
 - entries that were set to zero (`prune`, `random_sparsify`, `dropout_update`, `representation_perturbation`) are left
   out of the comparison: the mask is read off the update;
+- `prune` and `sign` treat an entry by its size, so what comes through is not only less, it points elsewhere: `bent`;
 - `sign` is a smooth sign on the dummy, x / sqrt(x^2 + rms^2), the rms that of its layer (its straight-through form
   has the same derivative all over, so it says nothing of entries that are right already);
 - `clip` with per_layer: each layer of the dummy gets the norm that the layer was seen with;
@@ -31,6 +32,8 @@ from fl_sim import gaussian_mechanism
 MASKING = {"prune", "random_sparsify", "dropout_update", "representation_perturbation"}
 SCALING = {"clip", "local_dp", "sign"}
 NOISY = {"gaussian_noise", "laplace_noise", "local_dp"}
+SIGNED = 0.75  # `bent` of an update of signs; it and the next are by rule of thumb (docs/frontier.md)
+WHOLE = 0.1  # share of the entries from which on the largest ones point where all do
 FEW = 256  # entries from which on a layer's spread says something of the noise in it
 TINY = 1e-30  # added to squares: no division by zero
 
@@ -44,6 +47,9 @@ class Adaptation:
     noise: tuple[float, ...] = ()  # variance of the noise on the entries of each tensor; empty: none
     kept: Tensor | None = None  # (p,) bool, the entries that the defense let through
     transform: Transform | None = None  # what the dummy gradient (p,) goes through; differentiable
+    bent: float = (
+        0.0  # in [0, 1], the part of an attack's step that is taken for the defense's doing, as noise would be
+    )
 
 
 def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]]) -> Adaptation:
@@ -56,7 +62,15 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]])
     noise: tuple[float, ...] = ()
     if (NOISY | {"quantize"}) & set(names):
         noise = tuple(_noise(tensors, defenses))
-    return Adaptation(noise, kept, _transform(tensors, defenses))
+    return Adaptation(noise, kept, _transform(tensors, defenses), _bent(names, kept))
+
+
+def _bent(names: Sequence[str], kept: Tensor | None) -> float:
+    if "sign" in names:
+        return SIGNED
+    if "prune" in names and kept is not None:
+        return 0.5 * max(0.0, 1 - float(kept.double().mean()) / WHOLE)
+    return 0.0
 
 
 def local_training(

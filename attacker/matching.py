@@ -85,6 +85,7 @@ class Target:
     weights: tuple[float, ...] | None = None  # `scale` of each tensor, if the same all over it and `vector` is not zero
     transform: Transform | None = None  # what dummy gradients go through before they are scaled: known defenses
     noise: Tensor | None = None  # (p,) deviations of the noise that the vector is known to hold
+    bent: float = 0.0  # as in attacker.adaptive.Adaptation
 
 
 def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Adaptation = UNDEFENDED) -> Target:
@@ -99,7 +100,10 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     parts = [value.double().reshape(-1) for value in gradient.values()]
     norms = torch.stack([part.norm() for part in parts])  # (tensors,)
     total = norms.norm()
-    entries = torch.tensor([len(part) for part in parts], dtype=norms.dtype, device=norms.device)
+    lengths = [len(part) for part in parts]
+    # What a defense left out is not there to be compared, and a tensor weighs by what is.
+    through = lengths if adaptation.kept is None else [int(kept.sum()) for kept in adaptation.kept.split(lengths)]  # type: ignore[no-untyped-call]
+    entries = torch.tensor(through, dtype=norms.dtype, device=norms.device).clamp_min(1)
     variances = norms.new_tensor(adaptation.noise) if adaptation.noise else torch.zeros_like(norms)
     signal = (norms.square() - entries * variances).clamp_min(0)
     # Where noise is the larger error, the plain distance is the likelihood: balance only what stands out of it.
@@ -118,8 +122,12 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     same = tuple((weights * factor).tolist()) if plain else None
     noise = None
     if adaptation.noise:
-        noise = (scale * factor * variances.sqrt().repeat_interleave(entries.long())).float()
-    return Target((vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform, noise)
+        noise = (
+            scale * factor * variances.sqrt().repeat_interleave(torch.tensor(lengths, device=norms.device))
+        ).float()
+    return Target(
+        (vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform, noise, adaptation.bent
+    )
 
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:

@@ -13,8 +13,8 @@ The paper optimises one image (`per_group = 1`). Here several explain the update
 answer: a single image that must explain the spread of a user's photos explains it with artefacts. The prior
 looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
 
-Where a defense is known to have added noise, and there are public faces, the step keeps to what stands out of it:
-`within_noise`.
+Where a defense is known to have added noise or to have bent the update, and there are public faces, the step keeps to
+what stands out of that: `within_faces`.
 
 On trained models more is to be had than the defaults take: `steps = 300`, and `per_group = 8` where all
 photos have one label (docs/studies.md).
@@ -102,7 +102,9 @@ def attack(
     power = other = torch.ones(0)
     if faces is not None:
         at = faces.mean.expand(len(owner), -1, -1, -1)
-        power, other = within_noise(noise_parts(targets, at, settings.distance, generators), settings.face_space)
+        parts = noise_parts(targets, at, settings.distance, generators)
+        bent = torch.tensor([seen.bent for seen in targets.targets], device=parts.device)
+        power, other = within_faces(parts.maximum(bent), settings.face_space)
 
     def pull(x: Tensor, done: float) -> tuple[float, Tensor]:
         """The prior's term for images (n, 3, H, W), one a victim or all representatives."""
@@ -159,12 +161,12 @@ def centre(settings: Settings, done: float) -> float:
     return settings.t_start + (settings.t_end - settings.t_start) * fallen
 
 
-def within_noise(parts: Tensor, face_space: float) -> tuple[Tensor, Tensor]:
-    """How the step keeps to what stands out of noise, of which it holds `parts` (victims,), in [0, 1].
+def within_faces(parts: Tensor, face_space: float) -> tuple[Tensor, Tensor]:
+    """How the step keeps to faces where `parts` (victims,) of it, in [0, 1], are noise or another doing of a defense.
 
     The power (victims,) of the deviations of faces (`FaceSpace.condition`), and the weight (victims, 1, 1, 1) of what
-    is not along their components. Up to a half of noise the latter falls to nothing, from there to all the power
-    rises from 1 to 2. Both were chosen on 16 synthetic and 16 real users; docs/frontier.md has others.
+    is not along their components. Up to a half the latter falls to nothing, from there to all the power rises from 1
+    to 2. Both were chosen on 16 synthetic and 16 real users; docs/frontier.md has others.
     """
     power = 1 + (2 * parts - 1).clamp_min(0)
     # Double, so that both weights are the setting's to the last digit where there is no noise.

@@ -179,12 +179,36 @@ def test_the_slope_is_that_of_the_adapted_distance(truth):
     assert ahead < float(match(model, start, [group], [observed], DISTANCES["cosine"])[0])
 
 
+@pytest.mark.parametrize(
+    ("defense", "share", "bent"),
+    [
+        ("prune", 0.2, 0.0),
+        ("prune", 0.05, 0.25),
+        ("prune", 1e-4, 0.5),
+        ("random_sparsify", 1e-4, 0.0),
+        ("sign", 1.0, 0.75),
+    ],
+)
+def test_an_update_is_bent_by_what_treats_entries_by_their_size(defense, share, bent):
+    update = {"weight": (torch.arange(100_000) % round(1 / share) == 0).float()}
+    assert adapt(update, [{"name": defense}]).bent == pytest.approx(bent, abs=1e-3)
+    assert target(update, 1.0, adapt(update, [{"name": defense}])).bent == pytest.approx(bent, abs=1e-3)
+
+
+def test_a_tensor_weighs_by_the_entries_that_came_through():
+    """At balance 1 squared norms go with the square root of the entries: 9 and 1 came through of 100 and 400."""
+    update = {"few": (torch.arange(100) < 9).float(), "many": 5.0 * (torch.arange(400) < 1)}
+    seen = target(update, 1.0, adapt(update, [{"name": "prune"}])).vector
+    assert float(seen[:100].square().sum() / seen[100:].square().sum()) == pytest.approx(3)
+
+
 def test_without_knowledge_of_defenses_nothing_is_adapted(truth):
     *_, gradient = truth
     plain = adapt(gradient, [])
     assert not plain.noise
     assert plain.kept is None
     assert plain.transform is None
+    assert plain.bent == 0
 
 
 def test_an_attack_knows_as_much_as_its_table_grants():

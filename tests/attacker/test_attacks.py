@@ -244,7 +244,7 @@ def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
 
 
 def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_faces_alone() -> None:
-    power, other = user_diffusion.within_noise(torch.tensor([0.0, 0.5, 1.0]), 0.6)
+    power, other = user_diffusion.within_faces(torch.tensor([0.0, 0.5, 1.0]), 0.6)
     assert power.tolist() == [1, 1, 2]
     assert other.flatten().tolist() == [1 - 0.6, 0, 0]
 
