@@ -47,9 +47,7 @@ class Adaptation:
     noise: tuple[float, ...] = ()  # variance of the noise on the entries of each tensor; empty: none
     kept: Tensor | None = None  # (p,) bool, the entries that the defense let through
     transform: Transform | None = None  # what the dummy gradient (p,) goes through; differentiable
-    bent: float = (
-        0.0  # in [0, 1], the part of an attack's step that is taken for the defense's doing, as noise would be
-    )
+    bent: float = 0.0  # part in [0, 1] of an attack's step that is taken for the defense's doing, as noise would be
 
 
 def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]]) -> Adaptation:
@@ -66,6 +64,7 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Mapping[str, Any]])
 
 
 def _bent(names: Sequence[str], kept: Tensor | None) -> float:
+    """`Adaptation.bent` of an update that went through these defenses; `kept` are the entries that came through."""
     if "sign" in names:
         return SIGNED
     if "prune" in names and kept is not None:

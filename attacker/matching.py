@@ -122,9 +122,8 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     same = tuple((weights * factor).tolist()) if plain else None
     noise = None
     if adaptation.noise:
-        noise = (
-            scale * factor * variances.sqrt().repeat_interleave(torch.tensor(lengths, device=norms.device))
-        ).float()
+        deviations = variances.sqrt().repeat_interleave(torch.tensor(lengths, device=norms.device))
+        noise = (scale * factor * deviations).float()
     return Target(
         (vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform, noise, adaptation.bent
     )
