@@ -29,7 +29,8 @@ def run_app(environment: Mapping[str, str], app: Path, folder: Path, nodes: int,
         deadline = time.monotonic() + 400
         run = {"status": ""}
         while not run["status"].startswith("finished") and time.monotonic() < deadline:
-            time.sleep(3)
+            # To ask takes seconds of a core, and a run that cannot send a heartbeat for a minute is given up.
+            time.sleep(15)
             run = json.loads(flwr("ls", "local", "--format", "json"))["runs"][0]
     assert run["status"] == "finished:completed", run
 
