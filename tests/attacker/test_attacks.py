@@ -243,6 +243,24 @@ def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
     assert errors[True] < 0.8 * errors[False]
 
 
+@pytest.mark.parametrize("defense", ["prune", "sign"])
+def test_who_knows_that_an_update_is_bent_draws_what_faces_show_and_nothing_else(defense: str) -> None:
+    space = faces.fit(torch.cat([photos(user, 4) for user in range(100, 150)]))
+    attacker = dataclasses.replace(setting("mlp"), faces=space)
+    plain = observation(attacker, 3)
+    bound = torch.cat([value.abs().flatten() for value in plain.gradient.values()]).quantile(0.9999)
+    through = {"prune": lambda value: value * (value.abs() >= bound), "sign": torch.sign}[defense]
+    beside = {}
+    for known in ((), ({"name": defense},)):
+        gradient = {name: through(value) for name, value in plain.gradient.items()}
+        seen = dataclasses.replace(plain, gradient=gradient, defenses=known)
+        settings = user_diffusion.Settings(steps=3, prior_weight=0, sharpen=0)
+        (found,) = user_diffusion.attack([seen], attacker, settings, [generator(0)], lambda done, total: None)
+        moved = (found.images[0] * 2 - 1 - space.mean).flatten()
+        beside[bool(known)] = float((moved - moved @ space.components.T @ space.components).norm() / moved.norm())
+    assert beside[True] < 0.01 * beside[False]
+
+
 def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_faces_alone() -> None:
     power, other = user_diffusion.within_faces(torch.tensor([0.0, 0.5, 1.0]), 0.6)
     assert power.tolist() == [1, 1, 2]
