@@ -1,14 +1,18 @@
-"""From the leakage table to the figures of the report: per attack and arm, with 95 % intervals over users."""
+"""From the leakage table to the figures of the report: per attack and arm, with 95 % intervals over users.
+
+Intervals of shares of users are exact (experiments.shares), those of other figures bootstrapped."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments.shares import share
 from experiments.statistics import Interval, Values, interval, mean, median, normalised
 
 Table = dict[str, dict[str, dict[str, Interval]]]  # attack -> arm -> figure
 UNIT = ["run", "seed", "user"]  # one person
+SHARES = ("rank1", "rank5", "verified_at_far_1e2", "verified_at_far_1e3")  # their intervals are exact
 MORE = ("verified_at_far_1e2", "verified_at_far_1e3", "psnr", "ssim", "lpips", "seconds")  # means of columns as such
 
 
@@ -53,10 +57,16 @@ def _arms(rows: pd.DataFrame) -> dict[str, dict[str, Interval]]:
         of_arm = {}
         for figure in own:
             values: Values = own[figure].to_numpy(dtype=np.float64)
-            of_arm[str(figure)] = interval(values, median if figure == "median_rank" else mean)
+            of_arm[str(figure)] = _interval(str(figure), values)
         of_arm["normalised_leakage"] = interval(_three(similarity, str(arm)), normalised)
         figures[str(arm)] = of_arm
     return figures
+
+
+def _interval(figure: str, values: Values) -> Interval:
+    if figure in SHARES or figure.startswith("attr_"):
+        return share(values)
+    return interval(values, median if figure == "median_rank" else mean)
 
 
 def attribute_names(table: pd.DataFrame) -> list[str]:

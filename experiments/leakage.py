@@ -22,6 +22,7 @@ from experiments.controls import Guess, exhibits, prior_label, references, wrong
 from experiments.gallery import check_size
 from experiments.judgement import Judgement, open_judges
 from experiments.senders import best_members, captures_by_user
+from experiments.significance import audit
 from fl_sim import accounting
 from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
@@ -47,7 +48,18 @@ COLUMNS: dict[str, Column] = {
     "knowledge": Column("string", "none, mechanism or parameters", "", "what the attack knew of the users' defenses"),
     "capture": Column("int64", "0 or more", "", "number of the update: the user's, its pseudonym's, its group's"),
     "group_size": Column("int64", "1 or more", "", "users of whose updates the server saw only the mean"),
-    "epsilon": Column("float64", "0 to inf", "", "of the update, against the server, at delta; null: no guarantee"),
+    "epsilon": Column(
+        "float64",
+        "0 to inf",
+        "",
+        "promised for the updates that the attack saw, against the server, at delta; null: no guarantee",
+    ),
+    "epsilon_audited": Column(
+        "float64",
+        "0 to inf",
+        "higher leaks",
+        "proved by how many users the arm names in this round (experiments.audited_epsilon); null: not auditable",
+    ),
     "delta": Column("float64", "0 to 1", "", "`protocol.delta`"),
     "facial_similarity": Column(
         "float64", "-1 to 1", "higher leaks", "mean cosine of the arm's embedding to the user's private photos"
@@ -126,7 +138,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         dataset = open_dataset(config.dataset, config.seed)
         senders = {number: captures_by_user(config, store, number) for number in captured}
         users = sorted({user for captures in senders.values() for user in captures})
-        private = {"epsilon": accounting.epsilon(config, rounds=1), "delta": config.protocol.delta}
+        guarantee, delta = accounting.guarantee(config, "server"), config.protocol.delta
         left = {(label, number): _left(run, label, number, captured[number]) for label in labels for number in captured}
         base_rate = direct_attributes.base_rate(judges.gallery, judges.names)
         said: dict[tuple[int, int], Guess] = {}
@@ -160,7 +172,9 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
                     key["knowledge"] = str(tables[label].get("knowledge", "none"))
-                    key |= {"capture": capture, "group_size": group, **private}
+                    seen = min(number, int(tables[label].get("rounds", 1)))  # updates of the user
+                    key |= {"capture": capture, "group_size": group, "delta": delta}
+                    key["epsilon"] = guarantee.epsilon(seen, delta)
                     rows.extend(key | verdict for verdict in judged)
             tables_of_users.append(_typed(rows, judges.names))
             of_sums += [row for row in rows if row["arm"] == "attack" and row["group_size"] > 1]
@@ -168,6 +182,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                 progress(done, len(users))
     tables_of_users.append(_typed(best_members(of_sums), judges.names))
     table = pd.concat(tables_of_users, ignore_index=True).sort_values(KEYS, ignore_index=True)
+    table["epsilon_audited"] = audit(table, gaussian=guarantee.noise is not None and guarantee.noise.kind == "gaussian")
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(run.leakage, buffer.getvalue())

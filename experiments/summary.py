@@ -1,11 +1,13 @@
 """The leakage of a run as a table for the terminal: the figures of the report in a few lines."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from experiments.significance import Finding
 from fl_sim.accounting import sentences
 
 LOOK: dict[str, Any] = {
@@ -22,25 +24,27 @@ CONTROLS = {
 WITHOUT_PICTURE = {"base_rate": "base rate", "direct_update": "direct, no picture"}
 
 
-def leakage_tables(figures: dict[str, Any]) -> Group:
+def leakage_tables(figures: dict[str, Any], found: Sequence[Finding]) -> Group:
     """Facial similarity and rank-1 of each attack per round, beside the controls and the ceiling.
 
-    Under an attack that leaves several images: what all of them say, and the best one, over all rounds.
-    Last the attributes. `figures` as `experiments.leakage.aggregate` returns them. An interval is 95 %, over users.
-    80 columns wide.
+    Under an attack that leaves several images: what all of them say, and the best one, over all rounds. Under one that
+    an epsilon can be audited by: what it proves. Last the attributes. `figures` as `experiments.leakage.aggregate`
+    returns them, `found` as `experiments.verdict.findings` does. Intervals are 95 %, over users. 80 columns wide.
     """
     tables = []
     for attack in figures["overall"]:
-        table = Table(title=f"{attack}: similarity [95 %], rank-1", **LOOK)
+        own = {one.server_round: one for one in found if one.attack == attack and one.arm == "attack"}
+        table = Table(title=f"{attack}{_knowing(own)}: similarity [95 %], users named [95 %]", **LOOK)
         table.add_column("round", justify="right")
         table.add_column("attacked", justify="right", no_wrap=True)
         for title in CONTROLS.values():
             table.add_column(title, justify="right", no_wrap=True)
-        for server_round, found in figures["rounds"].items():
-            arms = found.get(attack, {})
-            controls = (_cell(arms.get(arm), interval=False) for arm in CONTROLS)
-            table.add_row(server_round, _cell(arms.get("attack"), interval=True), *controls)
-        table.caption = _caption(figures["overall"][attack])
+        for server_round, measured in figures["rounds"].items():
+            arms = measured.get(attack, {})
+            controls = (_cell(arms.get(arm)) for arm in CONTROLS)
+            attacked = f"{_similarity(arms.get('attack'))}\n{_named(own.get(int(server_round)))}"
+            table.add_row(server_round, attacked, *controls)
+        table.caption = _caption(figures["overall"][attack], own.values())
         tables.append(table)
     inferred = attributes_table(figures)
     return Group(*tables, *([inferred] if inferred else []))
@@ -82,19 +86,39 @@ def _share(interval: dict[str, Any] | None) -> str:
     return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.2f}"
 
 
-def _caption(arms: dict[str, Any]) -> str | None:
+def _knowing(found: Mapping[int, Finding]) -> str:
+    known = {one.knowledge for one in found.values()} - {"none"}
+    return f", knows the defenses' {known.pop()}" if known else ""
+
+
+def _caption(arms: dict[str, Any], found: Iterable[Finding]) -> str | None:
     said = []
     if "all_images" in arms:
-        together, best = (_cell(arms.get(arm), interval=False) for arm in ("all_images", "best_image"))
-        said.append(f"all its images together {together}, the best of them {best}")
+        together, best = (_cell(arms.get(arm)) for arm in ("all_images", "best_image"))
+        said.append(f"all its images together {together}, the best of them {best} (all rounds)")
     if "best_member" in arms:
-        said.append(f"of each sum the user it is most like {_cell(arms['best_member'], interval=False)}")
-    return "; ".join(said) + " (all rounds)" if said else None
+        said.append(f"of each sum the user it is most like {_cell(arms['best_member'])} (all rounds)")
+    proved = max((one for one in found if one.epsilon_audited), key=lambda one: one.epsilon_audited or 0, default=None)
+    if proved is not None:
+        promise = "none is promised" if proved.epsilon is None else f"promised is {proved.epsilon:.3g}"
+        said.append(f"proves epsilon >= {proved.epsilon_audited:.3g} at delta {proved.delta:g}; {promise}")
+    return "; ".join(said) if said else None
 
 
-def _cell(metrics: dict[str, Any] | None, interval: bool) -> str:
+def _similarity(metrics: dict[str, Any] | None) -> str:
     if metrics is None or metrics["facial_similarity"]["mean"] is None:
         return "-"
-    similarity, rank1 = metrics["facial_similarity"], metrics["rank1"]
-    around = f" [{similarity['low']:.2f}, {similarity['high']:.2f}]" if interval else ""
-    return f"{similarity['mean']:.2f}{around} {rank1['mean']:4.0%}"
+    found = metrics["facial_similarity"]
+    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _named(one: Finding | None) -> str:
+    if one is None or one.share["low"] is None or one.share["high"] is None:
+        return "-"
+    return f"{one.named} of {one.users} [{100 * one.share['low']:.0f}, {100 * one.share['high']:.0f} %]"
+
+
+def _cell(metrics: dict[str, Any] | None) -> str:
+    if metrics is None or metrics["facial_similarity"]["mean"] is None:
+        return "-"
+    return f"{metrics['facial_similarity']['mean']:.2f} {metrics['rank1']['mean']:4.0%}"

@@ -28,6 +28,7 @@ from experiments import pipeline, tables
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
+from fl_sim import accounting
 from fl_sim.config import Config, ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -135,6 +136,8 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}
     others = [f"{key} {value}" for key, value in keys.items() if key not in {"defense", "strength"}]
     facts["setting"] = ", ".join(others)
-    facts |= {**tables.last_round(pd.read_parquet(run.rounds)), **tables.guarantee(cell.config)}
+    facts |= tables.last_round(pd.read_parquet(run.rounds))
+    noise = accounting.guarantee(cell.config, "server").noise
+    facts |= {"epsilon_run": accounting.epsilon(cell.config), "mechanism": noise.kind if noise else None}
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
-    return more.assign(knowledge=more["label"].map(known)).astype({"epsilon": "float64", "delta": "float64"})
+    return more.assign(knowledge=more["label"].map(known)).astype({"epsilon_run": "float64", "mechanism": "string"})

@@ -70,7 +70,7 @@ def _lines() -> Callable[[str, int, int], None]:
 
 def finish(folder: RunFolder, outcome: Any, as_json: bool, seconds: float) -> None:
     if len(outcome.table):
-        print_leakage(outcome.table, as_json)
+        print_leakage(folder, outcome.table, as_json)
     elif as_json:
         print(json.dumps({"overall": {}, "rounds": {}}))
     for line in [] if as_json else _privacy(folder):
@@ -89,15 +89,25 @@ def _privacy(folder: RunFolder) -> list[str]:
     return privacy_lines(told) if told else []
 
 
-def print_leakage(table: Any, as_json: bool) -> None:
+def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
+    """The verdict and the figures of a leakage table that is not empty."""
     from experiments.leakage import aggregate
+    from experiments.report.material import unknown_defenses
+    from experiments.significance import as_json as plain
+    from experiments.significance import findings
     from experiments.summary import leakage_tables
+    from experiments.verdict import verdict
 
-    figures = aggregate(table)
+    figures, found = aggregate(table), findings(table)
+    judged = verdict(found, unknown_defenses(read_manifest(folder)))
     if as_json:
-        print(json.dumps(figures))
-    else:
-        Console(highlight=False).print(leakage_tables(figures))
+        told = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found], **figures}
+        print(json.dumps(told))
+        return
+    console = Console(highlight=False)
+    console.print(leakage_tables(figures, found))
+    if judged is not None:
+        console.print(judged.sentence(), soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:

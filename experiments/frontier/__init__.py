@@ -20,6 +20,7 @@ from experiments.report import svg
 from experiments.report.words import breakable
 from experiments.statistics import Comparison
 from experiments.studies.study import Study
+from experiments.verdict import exact
 from fl_sim.config import ConfigError, parse, read
 from fl_sim.runs import write_atomically
 
@@ -49,7 +50,7 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
         title=study.title,
         folder=folder.name,
         answers=answers(found),
-        panels=[panel for panel in (charts.utility(found), charts.privacy(found)) if panel],
+        panels=[panel for panel in (charts.utility(found), charts.privacy(found), charts.proved(found)) if panel],
         legend=charts.legend(found),
         knowledge=charts.knowledge(found),
         knowledge_legend=[(svg.swatch(index), charts.knows(known)) for index, known in enumerate(KNOWLEDGE)],
@@ -74,7 +75,8 @@ def cells(one: Point, bare: Point | None) -> list[str]:
     return [
         svg.DASH if one.accuracy is None else svg.number(one.accuracy),
         "no guarantee" if one.epsilon is None else f"{one.epsilon:.3g}",
-        f"{one.strongest.named} of {one.users}",
+        f"{one.epsilon_audited:.3g}",
+        f"{one.most_named.named} of {one.users} {exact(one.most_named.rank1)}",
         *(svg.DASH if level is None else spell(level.leakage) for level in levels),
         svg.DASH if compared is None else f"{spell(compared['difference'])}, p {p_value(compared['p'])}",
     ]
@@ -88,9 +90,11 @@ def rows(found: Sequence[Point]) -> list[dict[str, Any]]:
         made.append(
             {
                 **{key: getattr(one, key) for key in ("defense", "strength", "setting", "cells", "users", "gallery")},
-                **{key: getattr(one, key) for key in ("accuracy", "epsilon", "delta", "at_chance")},
+                **{key: getattr(one, key) for key in ("accuracy", "epsilon", "epsilon_audited", "delta", "status")},
                 "leakage": one.strongest.leakage,
-                "rank1": one.strongest.rank1,
+                "rank1": one.most_named.rank1,
+                "named": one.most_named.named,
+                "keeps_promise": None if one.levels[0].promised is None else not one.breaks_promise,
                 "strongest": {"attack": one.strongest.attack, "knowledge": one.strongest.knowledge},
                 "by_attacker": {level.label: level.leakage for level in one.levels},
                 "less_than_undefended": compared,
@@ -106,13 +110,13 @@ def summary(found: Sequence[Point]) -> Table:
         title="leakage to the strongest attacker", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
     )
     table.add_column("defense", overflow="fold")
-    for heading in ("accuracy", "epsilon", "rank-1", "leakage [95 %]"):
+    for heading in ("accuracy", "epsilon", "proved", "named", "leakage [95 %]"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("attacker\nknows", no_wrap=True)
     for one in found:
-        accuracy, epsilon, named, *_ = cells(one, None)
-        table.add_row(one.name, accuracy, epsilon.replace("no guarantee", "-"), named, spell(one.strongest.leakage),
-                      one.strongest.knowledge)  # fmt: skip
+        accuracy, epsilon, proved, named, *_ = cells(one, None)
+        table.add_row(one.name, accuracy, epsilon.replace("no guarantee", "-"), proved, named.replace(" [", "\n["),
+                      spell(one.strongest.leakage).replace(" [", "\n["), one.strongest.knowledge)  # fmt: skip
     return table
 
 

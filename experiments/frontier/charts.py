@@ -51,6 +51,36 @@ def privacy(found: Sequence[Point]) -> Panel | None:
                     lambda one: math.log10(one.epsilon) if one.epsilon else None)  # fmt: skip
 
 
+def proved(found: Sequence[Point]) -> Panel | None:
+    """The epsilon that naming disproves against held-out accuracy, also of defenses that promise none."""
+    known = [one.accuracy for one in found if one.accuracy is not None]
+    if not known or not any(one.epsilon_audited for one in found):
+        return None
+    across, upward = svg.covering(known), svg.covering([one.epsilon_audited for one in found], (0,), about=6)
+    parts = grid(upward, [], "held-out accuracy")
+    for value in svg.ticks(across.low, across.high):
+        parts.append(svg.line(across.percent(value), 0, across.percent(value), PANEL, "grid"))
+        parts.append(svg.text(across.percent(value), PANEL + 18, svg.tick_text(value), "tick mid"))
+    said = []
+    for one, (shape, kind) in _looks(found):
+        if one.accuracy is None:
+            continue
+        tip = f"{one.name}: epsilon of at least {one.epsilon_audited:.3g} proved, accuracy {svg.number(one.accuracy)}"
+        y = upward.pixels(one.epsilon_audited, PANEL)
+        parts.append(svg.marker(across.percent(one.accuracy), y, shape, kind, tip))
+        said.append(tip)
+    title = "Epsilon proved against accuracy"
+    return Panel(title, svg.chart("proved", title, "; ".join(said), PANEL, parts))
+
+
+def _looks(found: Sequence[Point]) -> list[tuple[Point, tuple[int, str]]]:
+    """Each point with the marker of its line."""
+    lines = list(series(found).values())
+    bare = undefended(found)
+    drawn = [(one, look(index)) for index, line in enumerate(lines) for one in line]
+    return drawn if bare is None else [*drawn, (bare, (0, "mark ink"))]
+
+
 def knowledge(found: Sequence[Point]) -> list[Panel]:
     """One panel a defense: leakage along its strengths to attackers who ignore it, know it, know its parameters."""
     scale = _heights(found)

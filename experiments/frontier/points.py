@@ -4,16 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from experiments.statistics import Comparison, Interval, Values, interval, mean, normalised, paired
+from experiments.audited_epsilon import audited_epsilon
+from experiments.shares import ENOUGH_USERS, LEVEL, holm, more_than_chance, share
+from experiments.statistics import Comparison, Interval, Values, interval, normalised, paired
 from experiments.studies.defended import UNDEFENDED
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
 KNOWLEDGE = ("none", "mechanism", "parameters")
-CHANCE_LEVEL = 0.05  # naming so many users by guessing alone must be rarer than this to count
+DELTA = 1e-5  # of an audited epsilon where no defense promises one
+Status = Literal["named", "alike", "nothing", "too few users"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,11 @@ class Level:
     attack: str
     knowledge: str
     leakage: Interval  # (attack - wrong update) / (own photo - wrong update): 0 nothing of this user, 1 a real photo
-    rank1: Interval  # share of users who are named
-    named: int
+    rank1: Interval  # share of users who are named, exact
+    named: int  # in the round in which most are
     excess: pd.Series  # by person: similarity of the attack less that of the wrong update
+    promised: float | None  # epsilon at delta of the updates that the attack saw; None: no guarantee
+    rounds: int  # attacked
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Point:
     users: int
     gallery: int  # people among whom a user is named
     levels: list[Level]
+    epsilon_audited: float  # at `delta`, proved by the attack that names most
 
     @property
     def name(self) -> str:
@@ -64,12 +71,36 @@ class Point:
 
     @property
     def at_chance(self) -> bool:
-        """Whether guessing would often name as many users as the strongest attacker does (a binomial tail)."""
-        named, guess = max(level.named for level in self.levels), 1 / self.gallery
-        tail = sum(
-            math.comb(self.users, k) * guess**k * (1 - guess) ** (self.users - k) for k in range(named, self.users + 1)
-        )
-        return tail > CHANCE_LEVEL
+        """Whether guessing would often name as many users as the attackers do (exact binomial tests, corrected)."""
+        tried = [one for one in self.levels for _ in range(one.rounds)]
+        return min(holm([more_than_chance(one.named, self.users, 1 / self.gallery) for one in tried])) > LEVEL
+
+    @property
+    def status(self) -> Status:
+        """What the attackers tell of the users beyond guessing and the controls.
+
+        Corrected for the attackers of this point alone: to correct for all points of a sweep would call a defense
+        safe because many others were tried.
+        """
+        if not self.at_chance:
+            return "named"
+        p_values = [
+            paired(np.zeros(len(one.excess)), one.excess.to_numpy(dtype=np.float64))["p"] for one in self.levels
+        ]
+        if min(holm([1.0 if p is None else p for p in p_values])) <= LEVEL:
+            return "alike"
+        return "too few users" if self.users < ENOUGH_USERS else "nothing"
+
+    @property
+    def most_named(self) -> Level:
+        """The attack and knowledge that name most users."""
+        return max(self.levels, key=lambda one: (one.named, one is self.strongest))
+
+    @property
+    def breaks_promise(self) -> bool:
+        """Whether the measurement disproves an epsilon that the defense promises."""
+        promised = [one.promised for one in self.levels if one.promised is not None]
+        return bool(promised) and self.epsilon_audited > max(promised)
 
 
 def points(table: pd.DataFrame) -> list[Point]:
@@ -78,6 +109,8 @@ def points(table: pd.DataFrame) -> list[Point]:
     for (defense, setting, strength), rows in table.groupby(["defense", "setting", "strength"], sort=False):
         levels = [_level(str(label), own) for label, own in rows.groupby("label", sort=False)]
         first = rows.drop_duplicates("cell")
+        users, gallery = len(rows[PERSON].drop_duplicates()), int(rows["gallery_size"].max())
+        delta = _number(first["delta"].max())
         found.append(
             Point(
                 defense=str(defense),
@@ -85,11 +118,19 @@ def points(table: pd.DataFrame) -> list[Point]:
                 setting=str(setting),
                 cells=[str(cell) for cell in first["cell"]],
                 accuracy=_number(first["accuracy"].mean()),
-                epsilon=_number(first["epsilon"].max()),
-                delta=_number(first["delta"].max()),
-                users=len(rows[PERSON].drop_duplicates()),
-                gallery=int(rows["gallery_size"].max()),
+                epsilon=_number(first["epsilon_run"].max()),
+                delta=delta,
+                users=users,
+                gallery=gallery,
                 levels=levels,
+                epsilon_audited=audited_epsilon(
+                    max(one.named for one in levels),
+                    users,
+                    gallery,
+                    delta or DELTA,
+                    gaussian=bool((first["mechanism"].fillna("") == "gaussian").all()),
+                    tried=sum(one.rounds for one in levels),
+                ),
             )
         )
     return found
@@ -126,16 +167,19 @@ def adapting(one: Point) -> Comparison | None:
 def _level(label: str, rows: pd.DataFrame) -> Level:
     people = rows.groupby([*PERSON, "arm"])["facial_similarity"].mean().unstack("arm").sort_index()  # noqa: PD010
     people = people.reindex(columns=["attack", "wrong_update", "own_photo"]).astype("float64")
-    ranks = rows[rows["arm"] == "attack"].groupby(PERSON)["rank"].min()  # named in one round is named
-    hits: Values = np.asarray((ranks == 1).fillna(False), dtype=np.float64)
+    own = rows[rows["arm"] == "attack"]
+    rounds = [np.asarray((one["rank"] == 1).fillna(False), dtype=np.float64) for _, one in own.groupby("round")]
+    hits: Values = max(rounds, key=lambda named: float(named.sum()))
     return Level(
         label=label,
         attack=str(rows["attack"].iloc[0]),
         knowledge=str(rows["knowledge"].iloc[0]),
         leakage=interval(people.to_numpy(), normalised),
-        rank1=interval(hits, mean),
+        rank1=share(hits),
         named=int(hits.sum()),
         excess=people["attack"] - people["wrong_update"],
+        promised=_number(rows["epsilon"].max()),
+        rounds=len(rounds),
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from experiments.frontier.points import Point, adapting, series, undefended
 from experiments.report.svg import DASH, number
+from experiments.shares import ENOUGH_USERS
 from experiments.statistics import Interval, users_needed
+from experiments.verdict import counted, percent
 
 WORTH = 0.05  # of a real photo: what knowing the defense must add to be worth a sentence
 WISHED = 0.05  # half width of an interval of normalised leakage
@@ -23,9 +25,10 @@ def answers(found: Sequence[Point]) -> Answers:
     """The findings of a sweep. Strengths are taken in the order of the sweep, weakest first."""
     safe = {name: one for name, line in series(found).items() if (one := _first_at_chance(line)) is not None}
     bare = undefended(found)
+    headline, verdict = _headline(found, safe, bare)
     return Answers(
-        headline=_headline(safe, bare),
-        verdict="alike" if safe else "named",
+        headline=headline,
+        verdict=verdict,
         paragraphs=[
             ("At which strength rank-1 falls to chance", _chance(found, safe)),
             ("What that costs in accuracy", _cost(safe, bare)),
@@ -57,29 +60,54 @@ def _first_at_chance(line: Sequence[Point]) -> Point | None:
     return first
 
 
-def _headline(safe: dict[str, Point], bare: Point | None) -> str:
-    if not safe:
-        return "No defense tried here brings the naming of users down to chance."
-    cheapest = max(safe.values(), key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
-    cost = f"accuracy {_accuracy(cheapest)}"
-    cost += f" instead of {_accuracy(bare)}" if bare is not None else ""
-    return f"The cheapest defense that brings the naming of users down to chance is {cheapest.name}: {cost}."
+def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None) -> tuple[str, str]:
+    """The recommendation and its class; none by too few users, nor where the pictures still resemble their users."""
+    broken = [one for one in found if one.breaks_promise]
+    if broken:
+        worst = max(broken, key=lambda one: one.epsilon_audited)
+        return f"{worst.name} does not keep its promise: an epsilon of {worst.epsilon_audited:.3g} is proved.", "named"
+    silent = [one for one in safe.values() if one.status == "nothing"]
+    if silent:
+        cheapest = max(silent, key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
+        cost = f"accuracy {_accuracy(cheapest)}" + (f", {_accuracy(bare)} without" if bare is not None else "")
+        return (
+            f"The cheapest defense under which no attack tells more than its controls is {cheapest.name}: "
+            f"it names {_named(cheapest)}; {cost}.",
+            "nothing",
+        )
+    few = [one for one in safe.values() if one.status == "too few users"]
+    if few:
+        return (
+            f"Too few users to recommend a defense: under {few[0].name} the attacks name {_named(few[0])}; "
+            f"take {ENOUGH_USERS} users or more.",
+            "too",
+        )
+    if safe:
+        nearest = max(safe.values(), key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
+        return (
+            f"No defense tried here hides the users: under {nearest.name} naming does not exceed guessing "
+            f"({_named(nearest)}), but the pictures still resemble them.",
+            "alike",
+        )
+    return "No defense tried here brings the naming of users down to chance.", "named"
+
+
+def _named(one: Point) -> str:
+    most = one.most_named
+    return f"{counted(most.named, one.users)}, at most {percent(most.rank1['high'])} (95 %)"
 
 
 def _chance(found: Sequence[Point], safe: dict[str, Point]) -> str:
     never = [name for name in series(found) if name not in safe]
     parts = []
     if safe:
-        reached = [f"{name} at {one.strength or 'its only strength'}" for name, one in safe.items()]
-        parts.append(
-            "From these strengths on, the strongest attacker names no more users than guessing would: "
-            f"{_list(reached)}."
-        )
+        reached = [f"{name} at {one.strength or 'its only strength'} ({_named(one)})" for name, one in safe.items()]
+        parts.append(f"From these strengths on, no attacker names more users than guessing would: {_list(reached)}.")
     if never:
         parts.append(f"At none of the strengths tried: {_list(never)}.")
     bare = undefended(found)
     if bare is not None:
-        parts.append(f"Without a defense it names {bare.strongest.named} of {bare.users}.")
+        parts.append(f"Without a defense they name {bare.most_named.named} of {bare.users}.")
     return " ".join(parts)
 
 

@@ -65,6 +65,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         rounds=[panel for panel in rounds if panel],
         readings=readings,
         numbers=tables.numbers(material),
+        verdicts=tables.verdicts(material),
         ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
         strips=strips,
         attributes=figures.attributes(material, label) if label else [],

@@ -6,8 +6,9 @@ import pandas as pd
 
 from experiments.report import svg
 from experiments.report.figures import PANEL, ROW, DotTable, Panel, Row, axis, grid, row_grid, scale_of, series_of
-from experiments.report.material import CONTROLS, REFERENCES, Material
+from experiments.report.material import REFERENCES, Material
 from experiments.report.words import ARM_NAMES, bracket
+from experiments.significance import CONTROLS
 
 
 def ranks(material: Material, attack: str) -> Panel | None:

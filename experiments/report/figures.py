@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from experiments.report import svg
-from experiments.report.material import CONTROLS, REFERENCES, Interval, Material
+from experiments.report.material import REFERENCES, Interval, Material
 from experiments.report.words import ARM_NAMES, bracket, digits, heading, spell
+from experiments.significance import CONTROLS
 
 ROW = 30  # CSS pixels, height of a row that holds a drawing
 PANEL = 250  # CSS pixels, height of a chart

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
 from experiments.aggregate import aggregate, attribute_names
+from experiments.significance import CONTROLS, Finding, findings
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
 READINGS = ("all_images", "best_image")  # of attacks that leave several images
 OF_SUMS = ("best_member",)  # where the server saw only the sum of several users
 WITHOUT_PICTURE = ("direct_update", "base_rate")
-CONTROLS = ("prior_only", "wrong_update", "public_mean")
 REFERENCES = ("own_photo", "own_mean")
 ARMS = ("attack", *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
 
@@ -40,6 +40,7 @@ class Material:
     rounds: pd.DataFrame | None  # one row a round: accuracy, loss, accepted, ...
     leakage: pd.DataFrame | None  # one row per (round, user, attack, arm)
     aggregates: Mapping[str, Any]  # {"overall": T, "rounds": {"1": T}}; empty where nothing was measured
+    findings: list[Finding]  # what each attack tells in each round
     rejected: list[Mapping[str, Any]]  # rows of the capture index
     labels: list[str]  # attacks that left reconstructions, those of the config first
     priors: frozenset[str]  # labels that are the prior alone: a control, not an attack
@@ -95,6 +96,13 @@ class Material:
         return self.config.leakage.gallery_size
 
 
+def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
+    """The defenses of a run that none of its attacks knows, by its manifest."""
+    stated = manifest.get("threat_model", {})
+    told = stated.get("unknown_defenses", []) if isinstance(stated, Mapping) else []
+    return [str(name) for name in told]
+
+
 STATED = {"created": str, "versions": dict, "machine": str}  # what the page shows of a manifest of any version
 
 
@@ -119,7 +127,8 @@ def read(run: RunFolder) -> Material:
     aggregates = aggregate(leakage) if leakage is not None else {}
     config = load(run.config)
     labels, priors = _labels(run, config)
-    return Material(run, config, manifest, rounds, leakage, aggregates, rejected, labels, priors, missing)
+    found_by = findings(leakage) if leakage is not None else []
+    return Material(run, config, manifest, rounds, leakage, aggregates, found_by, rejected, labels, priors, missing)
 
 
 def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:

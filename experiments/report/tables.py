@@ -9,7 +9,6 @@ import pandas as pd
 
 from experiments.report.material import (
     ARMS,
-    CONTROLS,
     OF_SUMS,
     READINGS,
     REFERENCES,
@@ -18,7 +17,8 @@ from experiments.report.material import (
     Material,
 )
 from experiments.report.svg import DASH, number
-from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, spell
+from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, p_value, spell, spell_share
+from experiments.significance import CONTROLS
 from fl_sim.accounting import sentences
 from fl_sim.sampling import users_per_round
 
@@ -99,6 +99,25 @@ def numbers(material: Material) -> list[NumberTable]:
                 blocks.append(Block(title, rows))
         tables.append(NumberTable(attack, [METRICS[metric] for metric in metrics], blocks))
     return tables
+
+
+def verdicts(material: Material) -> list[list[str]]:
+    """What each attack tells in each round, as text; the columns are those of the page."""
+    return [
+        [
+            one.attack if one.arm != "all_images" else f"{one.attack}, all images",
+            one.knowledge,
+            str(one.server_round),
+            f"{one.named} of {one.users}",
+            spell_share(one.share),
+            p_value(one.p_named),
+            p_value(one.p_alike),
+            p_value(one.p_attributes),
+            DASH if one.epsilon_audited is None else number(one.epsilon_audited, 1),
+            DASH if one.epsilon is None else f"{one.epsilon:.3g}",
+        ]
+        for one in material.findings
+    ]
 
 
 def setup(material: Material) -> list[tuple[str, str]]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from experiments.report.material import CONTROLS, Interval, Material
+from experiments.report.material import Interval, Material, unknown_defenses
 from experiments.report.svg import DASH, number
+from experiments.statistics import Interval as Shares
+from experiments.verdict import exact, percent, verdict
 
 ARM_NAMES = {
     "attack": "attack",
@@ -48,61 +50,50 @@ class Headline:
     beside: str  # the same figures of the controls and the ceiling
     strongest: str | None  # label of the attack it is about
     server_round: int | None  # the round it is about
-    verdict: str  # "named", "alike", "nothing", or "unmeasured"
+    verdict: str  # a class of the page: the first word of a Verdict's kind, or "unmeasured"
 
 
 def headline(material: Material) -> Headline:
-    """The first attacked round's strongest attack, set against its controls.
-
-    An attack has named users (made them alike) when the lower end of its rank-1 (similarity) interval
-    lies above the upper end of every control's.
-    """
-    if not material.attacks:
+    """The verdict of experiments.verdict, and what stands beside it."""
+    found = verdict(material.findings, unknown_defenses(material.manifest))
+    if found is None:
         return Headline("Leakage has not been measured in this run.", "", None, None, "unmeasured")
-    first = material.measured_rounds[0]
-    label = strongest(material, first)
-    named, users = _counts(material, label, "attack", first)
+    best = found.strongest
+    label, first = best.attack if best.attack in material.attacks else material.attacks[0], best.server_round
     what = "one gradient" if material.config.federation.update == "gradient" else "one weight update"
-    claim = f"{label} names {_of(named, users)} among {material.gallery_size} people"
-    similarity = material.interval(label, "attack", "facial_similarity", first)
-    if _clear(material, label, "rank1", first):
-        verdict, sentence = "named", f"From {what}, {claim}."
-    elif _clear(material, label, "facial_similarity", first):
-        verdict = "alike"
-        sentence = (
-            f"From {what}, no user is named reliably ({claim}), "
-            "but the pictures resemble the users more than the controls do."
-        )
-    else:
-        verdict = "nothing"
-        sentence = f"From {what}, no attack tells more about the users than its controls: {claim}."
-    parts = []
-    rank1 = material.interval(label, "attack", "rank1", first)
-    if rank1:
-        alike = f" and facial similarity {spell(similarity)}" if similarity else ""
-        parts.append(f"Rank-1 {spell(rank1)}{alike}, in round {first}.")
-    others = [
-        f"{ARM_NAMES[arm]} {counted[0]}" for arm in CONTROLS if (counted := _counts(material, label, arm, first))[1]
+    parts = [
+        f"Rank-1 {spell_share(best.share)} and facial similarity {_spell(best.similarity)}, in round {first}; "
+        f"guessing names as many with p {p_value(best.p_named)}."
     ]
-    if others:
+    if best.named_by_controls:
+        others = [f"{ARM_NAMES[arm]} {count}" for arm, count in best.named_by_controls.items()]
         parts.append(f"Users named by the controls: {', '.join(others)}.")
-    ceiling = _counts(material, label, "own_photo", first)
-    if ceiling[1]:
-        parts.append(f"By a real photo: {ceiling[0]} of {ceiling[1]}.")
+    photo = material.rows(label, "own_photo", first)
+    if len(photo):
+        parts.append(f"By a real photo: {int((photo['rank'] == 1).sum())} of {len(photo)}.")
+    if best.epsilon_audited is not None:
+        promised = f"promised is {best.epsilon:.3g}" if best.epsilon is not None else "no defense promises any"
+        proved = max(one.epsilon_audited or 0.0 for one in material.findings)
+        parts.append(
+            f"Proved by the measurement: epsilon is at least {proved:.3g} at delta {best.delta:g}; {promised}."
+        )
     if len(material.attacks) > 1:
-        parts.append(f"{label} is the strongest of {len(material.attacks)} attacks here.")
-    return Headline(sentence, " ".join(parts), label, first, verdict)
+        parts.append(f"{best.attack} is the strongest of {len(material.attacks)} attacks here.")
+    return Headline(found.sentence(what), " ".join(parts), label, first, found.kind.split()[0])
 
 
-def strongest(material: Material, server_round: int) -> str:
-    """The attack that names most users in that round; among equals, the one of highest similarity."""
+def spell_share(found: Shares) -> str:
+    """`33 % [4 %, 78 %]`: of users, exact."""
+    return f"{percent(found['mean'])} {exact(found)}"
 
-    def strength(label: str) -> tuple[float, float]:
-        found = [material.interval(label, "attack", metric, server_round) for metric in ("rank1", "facial_similarity")]
-        rank1, similarity = (entry.mean if entry else -2.0 for entry in found)
-        return rank1, similarity
 
-    return max(material.attacks, key=strength)
+def p_value(p: float | None) -> str:
+    return DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _spell(found: Shares) -> str:
+    ends = [math.nan if found[end] is None else float(found[end] or 0.0) for end in ("mean", "low", "high")]
+    return spell(Interval(*ends))
 
 
 def spell(interval: Interval | None, digits: int = 2) -> str:
@@ -138,25 +129,3 @@ def class_name(attribute: str, value: float, largest: float, synthetic: bool) ->
 def breakable(text: str) -> Markup:
     """Escaped text that a narrow page may break after an underscore."""
     return Markup(str(escape(text)).replace("_", "_<wbr>"))
-
-
-def _of(count: int, users: int) -> str:
-    if users == 1:
-        return "the only user" if count else "none of 1 user"
-    return f"{'all' if count == users else 'none of' if count == 0 else f'{count} of'} {users} users"
-
-
-def _counts(material: Material, label: str, arm: str, server_round: int) -> tuple[int, int]:
-    """(users at rank 1, users measured)."""
-    rows = material.rows(label, arm, server_round)
-    if rows.empty or "rank" not in rows:
-        return 0, 0
-    named = int((rows["rank"] == 1).fillna(False).sum())  # a reconstruction that failed names nobody
-    return named, len(rows)
-
-
-def _clear(material: Material, label: str, metric: str, server_round: int) -> bool:
-    attack = material.interval(label, "attack", metric, server_round)
-    controls = [material.interval(label, arm, metric, server_round) for arm in CONTROLS]
-    tops = [control.high for control in controls if control]
-    return attack is not None and bool(tops) and attack.low > max(tops)

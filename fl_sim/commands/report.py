@@ -35,7 +35,7 @@ def report(
     with bars() as progress:
         table = leakage.measure(target, settings, lambda done, total: progress("leakage", done, total))
     page = write_report(target, with_private_photos)
-    print_leakage(table, as_json)
+    print_leakage(target, table, as_json)
     messages.print(f"report: {page}")
     if tensorboard is not None:
         messages.print(f"curves and pictures: {events.write(target, tensorboard)}; tensorboard --logdir {tensorboard}")

@@ -7,6 +7,7 @@ import pytest
 from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
 
+from experiments.audited_epsilon import audited_epsilon
 from experiments.frontier import rows, write_frontier
 from experiments.frontier.points import Point, adapting, less_than, points, series, undefended
 from experiments.frontier.words import answers
@@ -43,11 +44,35 @@ def test_leakage_does_not_depend_on_the_order_of_rows_and_seeds_are_more_people(
 def test_chance_is_what_guessing_gives(found: list[Point]) -> None:
     assert [one.at_chance for one in found] == [False, False, False, False, True]
     table = fake_sweep(users=16)
+    assert points(table)[-1].status == "nothing"
     last = (table["strength"] == "std 1.0") & (table["arm"] == "attack") & (table["label"] == "attack")
     table.loc[last & (table["user"] == 0), "rank"] = 1  # one of 16 among 100 people: chance names one in every seven
     assert points(table)[-1].at_chance
-    table.loc[last & (table["user"] == 1), "rank"] = 1
-    assert not points(table)[-1].at_chance
+    table.loc[last & table["user"].isin((1, 2)), "rank"] = 1
+    assert points(table)[-1].status == "named"
+
+
+def test_too_few_users_recommend_no_defense_and_likeness_is_no_all_clear() -> None:
+    few = points(fake_sweep(users=10))
+    assert few[-1].status == "too few users"
+    assert answers(few).headline.startswith(
+        "Too few users to recommend a defense: under noise std 1.0 the attacks name"
+    )
+    table = fake_sweep(users=16)
+    table.loc[(table["strength"] == "std 1.0") & (table["arm"] == "wrong_update"), "facial_similarity"] -= 0.2
+    alike = points(table)
+    assert alike[-1].status == "alike"
+    assert "the pictures still resemble them" in answers(alike).headline
+
+
+def test_the_proved_epsilon_is_corrected_for_the_attackers_and_breaks_a_promise_that_is_too_small() -> None:
+    table = fake_sweep(users=16)
+    weak = points(table)[3]  # noise std 0.1, which names everybody
+    assert weak.epsilon_audited == audited_epsilon(16, 16, 100, 1e-5, gaussian=True, tried=3)
+    assert not weak.breaks_promise
+    table.loc[table["strength"] == "std 0.1", "epsilon"] = 0.5
+    assert points(table)[3].breaks_promise
+    assert answers(points(table)).headline.startswith("noise std 0.1 does not keep its promise")
 
 
 def test_pairs_are_of_the_same_people_and_knowing_is_worth_what_it_adds(found: list[Point]) -> None:
@@ -63,16 +88,17 @@ def test_pairs_are_of_the_same_people_and_knowing_is_worth_what_it_adds(found: l
     assert blind["difference"]["mean"] == pytest.approx(0.6, abs=0.05)
 
 
-def test_the_words_answer_the_three_questions(found: list[Point]) -> None:
+def test_the_words_answer_the_three_questions() -> None:
+    found = points(fake_sweep(users=16))
     said = answers(found)
     chance, cost, adapted, sure = (text for _, text in said.paragraphs)
-    assert "noise std 1.0: accuracy 0.20 instead of 0.90" in said.headline
-    assert "noise at std 1.0" in chance
+    assert "noise std 1.0: it names none of 16 users, at most 21 % (95 %); accuracy 0.20, 0.90 without" in said.headline
+    assert "noise at std 1.0 (none of 16 users, at most 21 % (95 %))" in chance
     assert "At none of the strengths tried: blind" in chance
     assert "noise std 1.0 (0.20)" in cost
     assert "blind keep 0.01 leaks" in adapted
     assert adapted.count("leaks") == 1  # a gain that is small, or likely chance, is not told
-    assert "10 users" in sure
+    assert "16 users" in sure
     nothing = answers([one for one in found if one.defense != "noise"])
     assert nothing.headline.startswith("No defense tried")
 

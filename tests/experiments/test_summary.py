@@ -1,23 +1,25 @@
+from pathlib import Path
+
+import pandas as pd
+from fake_run import fake_run
 from rich.console import Console
 
+from experiments.aggregate import aggregate
+from experiments.significance import findings
 from experiments.summary import leakage_tables
 
 
-def test_the_table_fits_a_terminal_and_shows_what_is_missing_as_missing():
-    def arm(mean):
-        return {
-            "facial_similarity": {"mean": mean, "low": mean and mean - 0.1, "high": mean and mean + 0.1},
-            "rank1": {"mean": 0.5, "low": 0.2, "high": 0.8},
-        }
-
-    several = {"all_images": arm(0.75), "best_image": arm(0.83)}
-    figures = {"inverting_gradients": {"attack": arm(0.71), "prior_only": arm(None), "own_photo": arm(0.94), **several}}
+def test_the_table_fits_a_terminal_and_shows_what_is_missing_as_missing(tmp_path: Path) -> None:
+    table = pd.read_parquet(fake_run(tmp_path / "run", rounds=1).leakage)
+    table.loc[table["arm"] == "prior_only", ["facial_similarity", "rank"]] = None
+    table["epsilon_audited"] = 1.5
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(leakage_tables({"overall": figures, "rounds": {"1": figures}}))
+        console.print(leakage_tables(aggregate(table), findings(table)))
     text = captured.get()
     assert "inverting_gradients" in text
-    assert "0.71 [0.61, 0.81]  50%" in text
-    assert "all its images together 0.75  50%, the best of them 0.83  50%" in text
+    assert "3 of 3 [29, 100 %]" in text
+    assert "all its images together" in text
+    assert "proves epsilon >= 1.5 at delta 1e-05; none is promised" in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80

@@ -75,6 +75,11 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                     row = dict(zip(COLUMNS, (name, 0, server_round, user, attack, arm), strict=True))
                     rank = 1 if hit else int(2 + 99 * _uniform(draw))
                     row |= {
+                        "knowledge": "none",
+                        "group_size": 1,
+                        "epsilon": float("nan"),
+                        "epsilon_audited": float("nan"),
+                        "delta": 1e-5,
                         "facial_similarity": similarity,
                         "similarity_min": similarity - 0.1,
                         "similarity_max": similarity + 0.1,

@@ -29,7 +29,8 @@ def fake_sweep(users: int = 10, seeds: int = 1) -> pd.DataFrame:
                                 "rank": 1 if similarity > 0.3 else 50, "gallery_size": 100, "setting": "",
                                 "cell": f"{defense}-{strength.replace(' ', '_')}-{seed}", "defense": defense,
                                 "strength": strength, "accuracy": accuracy, "epsilon": epsilon,
-                                "delta": None if epsilon is None else 1e-5,
+                                "epsilon_run": epsilon, "mechanism": None if epsilon is None else "gaussian",
+                                "delta": 1e-5,
                             }
                         )  # fmt: skip
-    return pd.DataFrame(rows).astype({"rank": "Int64", "epsilon": "float64", "delta": "float64"})
+    return pd.DataFrame(rows).astype({"rank": "Int64", "epsilon": "float64", "epsilon_run": "float64"})

@@ -1,0 +1,212 @@
+"""Whether an attack tells more of its users than guessing and the controls do: tests and proofs, attack by attack.
+
+Each attack and round is tested on its own, and the p-values of a table are corrected for their number (Holm):
+
+naming      the exact binomial test of the users at rank 1 against guessing among gallery_size people
+likeness    the sign-flip test of facial similarity, user by user, against the control that comes closest
+attributes  the same test of the share of a user's attributes that are read rightly
+
+An attack on single photos is also read by all its images together, and what is regressed from updates without a
+picture (`leakage.direct`) counts as an attack too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments.aggregate import UNIT, attribute_names
+from experiments.audited_epsilon import audited_epsilon
+from experiments.shares import LEVEL, holm, more_than_chance, share
+from experiments.statistics import Interval, Values, interval, mean, paired
+
+CONTROLS = ("prior_only", "wrong_update", "public_mean")
+READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack tells of its users in one round."""
+
+    attack: str
+    arm: str  # one of READINGS
+    knowledge: str  # of the users' defenses
+    server_round: int
+    named: int  # users at rank 1; a reconstruction that failed names nobody
+    users: int
+    gallery: int  # people among whom they are looked for
+    named_by_controls: dict[str, int]
+    share: Interval  # of users named, exact
+    similarity: Interval
+    p_named: float  # corrected, one-sided
+    p_alike: float | None  # corrected, one-sided; None without a control
+    p_attributes: float | None  # corrected, one-sided; None without attributes
+    epsilon: float | None  # promised for the updates that the attack saw; None: no guarantee
+    epsilon_audited: float | None  # proved by the measurement, corrected; None where it cannot be audited
+    delta: float
+
+    @property
+    def names(self) -> bool:
+        """Whether it names more users than guessing would, and than any control does."""
+        return self.p_named < LEVEL and self.named > max(self.named_by_controls.values(), default=0)
+
+    @property
+    def resembles(self) -> bool:
+        """Whether its pictures are more like their users than those of every control."""
+        return self.p_alike is not None and self.p_alike < LEVEL
+
+    @property
+    def reads_attributes(self) -> bool:
+        """Whether attributes are read off it better than off every control."""
+        return self.p_attributes is not None and self.p_attributes < LEVEL
+
+    @property
+    def breaks_promise(self) -> bool:
+        """Whether the measurement disproves the epsilon that the defense promises."""
+        return None not in (self.epsilon, self.epsilon_audited) and self.epsilon_audited > self.epsilon  # type: ignore[operator]
+
+
+def findings(table: pd.DataFrame) -> list[Finding]:
+    """A finding for each attack, round and reading of a leakage table, in that order."""
+    groups = _groups(table)
+    named = [_named(one) for one in groups]
+    p_named = holm(
+        [
+            more_than_chance(hits[one.arm], users, 1 / size)
+            for one, (hits, users, size) in zip(groups, named, strict=True)
+        ]
+    )
+    p_alike = _corrected([_paired(one, "facial_similarity", CONTROLS) for one in groups])
+    p_attributes = _corrected([_paired(one, "attributes", (*CONTROLS, "base_rate")) for one in groups])
+    return [
+        _finding(one, *counts, p, q, r)
+        for one, counts, p, q, r in zip(groups, named, p_named, p_alike, p_attributes, strict=True)
+    ]
+
+
+def audit(table: pd.DataFrame, gaussian: bool) -> pd.Series:
+    """The column `epsilon_audited` of a leakage table, on the rows of the arms READINGS.
+
+    Corrected for the number of attacks, rounds and readings. Null where an update is the sum of several users, whose
+    outcomes are not independent. `gaussian`: whether the users' mechanism is Gaussian noise on a clipped update.
+    """
+    column = pd.Series(np.nan, index=table.index, dtype="float64")
+    groups = _groups(table)
+    for one in groups:
+        own = one.rows[one.rows["arm"] == one.arm]
+        if (own["group_size"] > 1).any():
+            continue
+        hits, users, gallery = _named(one)
+        delta = float(own["delta"].iloc[0])
+        column[own.index] = audited_epsilon(hits[one.arm], users, gallery, delta, gaussian, len(groups))
+    return column
+
+
+def as_json(one: Finding) -> dict[str, Any]:
+    """A finding as JSON."""
+    return {
+        "attack": one.attack,
+        "arm": one.arm,
+        "knowledge": one.knowledge,
+        "round": one.server_round,
+        "named": one.named,
+        "users": one.users,
+        "gallery_size": one.gallery,
+        "named_by_controls": one.named_by_controls,
+        "rank1": one.share,
+        "facial_similarity": one.similarity,
+        "p_named": one.p_named,
+        "p_alike": one.p_alike,
+        "p_attributes": one.p_attributes,
+        "epsilon": one.epsilon if one.epsilon is not None and np.isfinite(one.epsilon) else None,
+        "epsilon_audited": one.epsilon_audited,
+        "delta": one.delta,
+    }
+
+
+class _Group(NamedTuple):
+    """What one finding is about."""
+
+    attack: str
+    arm: str
+    server_round: int
+    rows: pd.DataFrame  # all arms of the attack in the round
+
+
+def _groups(table: pd.DataFrame) -> list[_Group]:
+    found = []
+    told = set()  # what is regressed from an update is the same beside each attack
+    for (attack, server_round), rows in table.groupby(["attack", "round"]):
+        number = int(str(server_round))
+        for arm in READINGS:
+            if (rows["arm"] != arm).all() or (arm == "direct_update" and number in told):
+                continue
+            found.append(_Group("direct regression" if arm == "direct_update" else str(attack), arm, number, rows))
+            if arm == "direct_update":
+                told.add(number)
+    return found
+
+
+def _named(one: _Group) -> tuple[dict[str, int], int, int]:
+    """(users at rank 1 by arm, users attacked, people in the gallery)."""
+    ranks = one.rows["rank"]
+    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS)}
+    sizes = one.rows["gallery_size"].dropna()
+    return hits, int((one.rows["arm"] == one.arm).sum()), int(sizes.max()) if len(sizes) else 2
+
+
+def _paired(one: _Group, column: str, controls: Sequence[str]) -> float | None:
+    """p of "by `column` the group's arm tells no more of its users than the closest of `controls`", uncorrected."""
+    rows = one.rows.assign(attributes=_read_rightly(one.rows)) if column == "attributes" else one.rows
+    people = rows.pivot_table(index=UNIT, columns="arm", values=column, dropna=False)
+    people = people.reindex(columns=[one.arm, *controls]).astype("float64")
+    compared = [paired(people[arm].to_numpy(), people[one.arm].to_numpy())["p"] for arm in controls]
+    return max((p for p in compared if p is not None), default=None)
+
+
+def _read_rightly(rows: pd.DataFrame) -> pd.Series:
+    """The share of a row's attributes that are inferred rightly; NaN where none is known."""
+    right = []
+    for name in attribute_names(rows):
+        true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
+        right.append((true == inferred).astype("float64").where(true.notna() & inferred.notna()))
+    return pd.concat(right, axis=1).mean(axis=1) if right else pd.Series(np.nan, index=rows.index)
+
+
+def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
+    corrected = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(corrected) for p in p_values]
+
+
+def _finding(
+    one: _Group,
+    hits: dict[str, int],
+    users: int,
+    gallery: int,
+    p_named: float,
+    p_alike: float | None,
+    p_attributes: float | None,
+) -> Finding:
+    own = one.rows[one.rows["arm"] == one.arm]
+    at_first: Values = np.asarray((own["rank"] == 1).fillna(False), dtype=np.float64)
+    promised, audited = own["epsilon"].max(), own["epsilon_audited"].max()
+    return Finding(
+        attack=one.attack,
+        arm=one.arm,
+        knowledge="none" if one.arm == "direct_update" else str(own["knowledge"].iloc[0]),
+        server_round=one.server_round,
+        named=hits[one.arm],
+        users=users,
+        gallery=gallery,
+        named_by_controls={arm: hits[arm] for arm in CONTROLS if (one.rows["arm"] == arm).any()},
+        share=share(at_first),
+        similarity=interval(own["facial_similarity"].to_numpy(dtype=np.float64), mean),
+        p_named=p_named,
+        p_alike=p_alike,
+        p_attributes=p_attributes,
+        epsilon=None if pd.isna(promised) else float(promised),
+        epsilon_audited=None if pd.isna(audited) else float(audited),
+        delta=float(own["delta"].max()),
+    )
