@@ -41,6 +41,11 @@ def share(values: Values) -> Interval:
     )
 
 
+def share_of(count: int, users: int) -> Interval:
+    """The share of `count` of `users` and its exact 95 % interval."""
+    return share(np.repeat([1.0, 0.0], [count, users - count]))
+
+
 def more_than_chance(named: int, users: int, chance: float) -> float:
     """p of the one-sided exact binomial test of "guessing names as many": P(at least `named` of `users`)."""
     return float(binom.sf(named - 1, users, chance))
