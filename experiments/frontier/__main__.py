@@ -40,7 +40,7 @@ def stored(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """A line a cell: accuracy, what each knowledge reaches, the share named by the best, epsilon promised and proved."""
+    """A line a cell: accuracy, what each knowledge reaches, the share that the best names, epsilon told and proved."""
     headings = ["cell", "accuracy", "knows nothing", "the mechanism", "its parameters", "most named [95 %]"]
     headings += ["epsilon promised", "proved"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
