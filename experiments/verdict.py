@@ -12,7 +12,7 @@ from experiments.significance import Finding, as_json
 from experiments.statistics import Interval
 
 Kind = Literal["named", "alike", "attributes", "nothing", "too few users", "unknown defense"]
-KNOWING = {"none": "", "mechanism": ", which knows the defense", "parameters": ", which knows the defense"}
+KNOWING = {"none": "", "mechanism": ", which knows the defense,", "parameters": ", which knows the defense,"}
 
 
 @dataclass(frozen=True)
