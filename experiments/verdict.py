@@ -44,7 +44,7 @@ class Verdict:
             "unknown defense": f"No verdict: no attack here knows the defense {' and '.join(self.unknown_defenses)}. "
             f"From {what}, {claim}; one that knows it may name more.",
         }[self.kind]
-        return f"{said} {self.privacy()}".strip()
+        return f"{self.privacy()} {said}".strip()
 
     def privacy(self) -> str:
         """What was proved about a promised epsilon; empty where all agrees."""
