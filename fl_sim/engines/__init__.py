@@ -10,6 +10,8 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_sim.config import ConfigError
+
 
 class Stopped(SystemExit):
     """How an engine ends its ServerApp: quietly, through its `finally` blocks."""
@@ -24,8 +26,8 @@ def run(
 ) -> None:
     """Run `server_app` against `num_users` clients, partitions 0 to num_users - 1.
 
-    `timeout` is the most seconds that a client may take for a message, where one can be stopped. RuntimeError if the
-    ServerApp calls `sys.exit`, with whatever code: rounds are missing then.
+    `timeout` is the most seconds that a client may take for a message, where one can be stopped. ConfigError if
+    something in the ServerApp calls `sys.exit`, with whatever code: rounds are missing then.
     """
     server_app = _never_exiting(server_app)
     if name == "simulation":
@@ -49,9 +51,9 @@ def _never_exiting(server_app: ServerApp) -> ServerApp:
         except Stopped:
             raise
         except SystemExit as end:
-            raise RuntimeError(
-                f"something in the ServerApp called sys.exit({end.code!r}) before the run's end; a plug-in must raise "
-                "an exception instead"
+            raise ConfigError(
+                f"something in the ServerApp called sys.exit({end.code!r}) before the run's end; a plug-in (a model, a "
+                "dataset, a strategy) must raise an exception instead"
             ) from end
 
     return whole

@@ -58,7 +58,7 @@ def test_the_threat_model_states_the_protocol():
     assert stated["differential_privacy"] == "server_fixed"
     server, reader = privacy_lines(stated["privacy"])
     assert "against the server: no guarantee" in server
-    assert "against readers of the model: epsilon 1.99 a round" in reader
+    assert "against readers of the model: epsilon 4.38 a round" in reader
 
 
 def test_noise_without_an_epsilon_is_told_before_the_run():

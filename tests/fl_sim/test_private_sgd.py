@@ -147,7 +147,7 @@ def test_noise_falls_on_all_parameters_in_every_round_also_where_nobody_replies(
 
 
 def worst(present, seed, multiplier, delta_of_present):
-    """One coordinate of the next model where user 0 pulls it one way, or the other way; most of the others are missing."""
+    """One coordinate of the next model where user 0 pulls it one way, or the other way; most others are missing."""
     pull = {"w": torch.tensor([100.0 * delta_of_present, 0.0]), "b": torch.tensor(0.0)}
     rest = [reply(1, W), error(2)] if present else []
     return float(step(strategy(multiplier=multiplier, seed=seed), [reply(0, moved(pull)), *rest])["w"][0])
