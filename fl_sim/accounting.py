@@ -23,8 +23,8 @@ from fl_sim.victim import initial_model
 Reader = Literal["server", "reader"]
 KEEP_BOUNDS = {"prune", "dropout_update"}  # no update gets longer by these
 NEIGHBOURS = {
-    "server": "between any two users' replies",
-    "reader": "between any two replies of a user, or one and none",
+    "server": "one user's reply replaced by any other's",
+    "reader": "one user's reply replaced by any other's or by none",
 }
 
 

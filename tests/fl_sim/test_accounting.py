@@ -146,7 +146,7 @@ def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the
     assert told["server"]["epsilon_run"] is None
     assert told["reader"]["epsilon_round"] == get_epsilon_gaussian(1.0, 1e-6)
     assert sentences(told)["server"].startswith("no guarantee")
-    assert "at delta 1e-06, between any two replies of a user, or one and none" in sentences(told)["reader"]
+    assert "at delta 1e-06, one user's reply replaced by any other's or by none" in sentences(told)["reader"]
     both = config.model_copy(
         update={"defenses": [{"name": "local_dp", "epsilon": 0.1, "delta": 1e-6, "max_norm": 1.0}]}
     )

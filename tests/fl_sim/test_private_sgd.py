@@ -271,6 +271,14 @@ def test_a_model_with_batch_norm_gets_no_noise_on_its_buffers(tmp_path):
     assert changed[False] == len(first) - len(same)
 
 
+def test_a_server_that_sends_a_model_for_spying_does_not_train_on_noise_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "rewriter", lambda config: lambda server_round, parameters: parameters)
+    run = RunFolder(tmp_path / "run")
+    run_federation(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0}), run)
+    first, last = CaptureStore(run).parameters(1), CaptureStore(run).parameters(3)
+    assert all(torch.equal(first[name], last[name]) for name in first)
+
+
 def test_an_adaptive_run_that_was_stopped_goes_on_with_its_bound(tmp_path, monkeypatch):
     private = {"differential_privacy": "client_adaptive", "noise_multiplier": 0.5, "clipping_norm": 1e-3}
     config = tiny_config(federation={"rounds": 4}, protocol=private)

@@ -13,7 +13,7 @@ from tiny_faces import tiny_config
 
 from attacker.store import CaptureStore
 from clients.defenses.mods import BOUND, WITHIN
-from fl_sim import seeds
+from fl_sim import protocol, relay, seeds
 from fl_sim.client import client_app
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
@@ -217,6 +217,22 @@ def test_who_drops_out_takes_the_group_along(tmp_path):
     assert [(row["user"], row["status"]) for row in store.replies(1) if row["user"] < 2] == [(0, "error"), (1, "error")]
     assert all("no secure aggregation" in row["reason"] for row in store.rejected())
     assert pd.read_parquet(run.rounds)["accepted"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("known", "size"), [(1, 2), (2, 3), (3, 4)])
+def test_no_group_is_smaller_than_asked_for_also_where_users_do_not_say_who_they_are(
+    known, size, tmp_path, monkeypatch
+):
+    """A user whose node does not answer the first question of a run is in no group."""
+    monkeypatch.setattr(
+        protocol, "nodes_by_partition", lambda *rest: dict(list(relay.nodes_by_partition(*rest).items())[:known])
+    )
+    run = RunFolder(tmp_path / "run")
+    run_federation(tiny_config(protocol={"secure_aggregation": size}), run)
+    store = CaptureStore(run)
+    assert store.users(1) == store.users(2) == []
+    said = [row["reason"] for row in store.rejected() if row["user"] < known]
+    assert set(said) == {f"no secure aggregation: {known} users, and {size} are needed"}
 
 
 @given(st.integers(2, 40), st.integers(2, 40))
