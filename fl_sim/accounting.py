@@ -3,7 +3,7 @@
 Two readers are told apart. The *server* sees every reply: against it only what users do themselves counts, a norm bound
 and then noise of a fixed size. A *reader* sees the models that the server publishes: against one the server's noise
 counts too. Neighbours are the same for both: one user's reply, replaced by any other user's, among a known number of
-users. Clipped to C, two replies differ by up to 2 C. (Against a reader also: by no reply, which counts as no change.)
+users. Clipped to C, two replies differ by up to 2 C. (Under the server's noise also: by none, which is no change.)
 Rounds compose: a user counts as one who takes part in all of them, so nothing is amplified where few are drawn for a
 round.
 
@@ -22,10 +22,6 @@ from fl_sim.victim import initial_model
 
 Reader = Literal["server", "reader"]
 KEEP_BOUNDS = {"prune", "dropout_update"}  # no update gets longer by these
-NEIGHBOURS = {
-    "server": "one user's reply replaced by any other's",
-    "reader": "one user's reply replaced by any other's or by none",
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,7 @@ class Guarantee:
 
     noise: Noise | None
     why: str
+    or_none: bool = False  # whether a user's reply may also be replaced by none, not only by any other user's
 
     def epsilon(self, rounds: int, delta: float) -> float | None:
         return None if self.noise is None else self.noise.epsilon(rounds, delta)
@@ -72,7 +69,7 @@ def guarantee(config: Config, against: Reader) -> Guarantee:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """All of it as JSON, for the manifest: `{delta, faults, server: {epsilon_round, epsilon_run, why}, reader: {...}}`.
+    """All of it as JSON, for the manifest: `{delta, faults, server: {epsilon_round, epsilon_run, ...}, reader: {...}}`.
 
     `faults` are sentences on mechanisms of others that do not keep what they are asked for.
     """
@@ -80,7 +77,12 @@ def facts(config: Config) -> dict[str, Any]:
     for against in ("server", "reader"):
         found = guarantee(config, against)
         ends = found.epsilon(1, config.protocol.delta), found.epsilon(config.federation.rounds, config.protocol.delta)
-        told[against] = {"epsilon_round": ends[0], "epsilon_run": ends[1], "why": found.why}
+        told[against] = {
+            "epsilon_round": ends[0],
+            "epsilon_run": ends[1],
+            "why": found.why,
+            "or_none": found.or_none,
+        }
     return told
 
 
@@ -100,7 +102,9 @@ def sentences(told: dict[str, Any]) -> dict[str, str]:
         words[against] = f"no guarantee: {one['why']}"
         if one["epsilon_run"] is not None:
             spent = f"epsilon {one['epsilon_round']:.3g} a round, {one['epsilon_run']:.3g} over the run"
-            words[against] = f"{spent}, at delta {told['delta']:g}, {NEIGHBOURS[against]} ({one['why']})"
+            by = "any other's or by none" if one.get("or_none") else "any other's"  # absent from older runs
+            neighbours = f"one user's reply replaced by {by}"
+            words[against] = f"{spent}, at delta {told['delta']:g}, {neighbours} ({one['why']})"
     return words
 
 
@@ -212,4 +216,5 @@ def _of_server(config: Config) -> Guarantee:
         return Guarantee(None, "neither users nor the server clip and then add noise of a fixed size")
     if section.noise_multiplier == 0:
         return Guarantee(None, "protocol.noise_multiplier is 0, so there is no noise")
-    return Guarantee(Noise("gaussian", section.noise_multiplier / 2), f"protocol {section.differential_privacy}")
+    noise = Noise("gaussian", section.noise_multiplier / 2)
+    return Guarantee(noise, f"protocol {section.differential_privacy}", or_none=True)

@@ -151,6 +151,7 @@ def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the
         update={"defenses": [{"name": "local_dp", "epsilon": 0.1, "delta": 1e-6, "max_norm": 1.0}]}
     )
     assert epsilon(both, rounds=1, against="reader") == pytest.approx(0.1, rel=1e-3)  # the better of the two
+    assert "or by none" not in sentences(facts(both))["reader"]  # which hides what a user sends, not that it does
 
 
 @pytest.mark.parametrize(("asked", "exact"), [(0.5, None), (1.0, None), (20.0, "25.4"), (100.0, "300")])

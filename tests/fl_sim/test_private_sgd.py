@@ -8,11 +8,13 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from grids import ShuffledGrid, initial_arrays, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 from tiny_faces import tiny_config
 
+from attacker.replies import claimed_partition
 from attacker.store import CaptureStore
 from clients.defenses.mods import BOUND, WITHIN
 from fl_sim import server
@@ -257,6 +259,44 @@ def test_a_user_who_errs_costs_its_own_change_alone(kind, update, tmp_path):
     torch.testing.assert_close(found.double(), total / 4, atol=2e-7, rtol=1e-2)
     expected = 1e-3 * math.exp(0.2 * (0.5 - 0.5 / 4)) if kind.endswith("adaptive") else 1e-3  # three were clipped
     assert table["next_clipping_norm"].iloc[0] == pytest.approx(expected)
+
+
+def test_in_flowers_own_loop_what_the_network_loses_spoils_or_repeats_changes_nothing_else():
+    """Of four users one never arrives, one arrives as NaN, and one twice."""
+    config = tiny_config(federation={"rounds": 1})
+
+    def tamper(reply):
+        user = claimed_partition(reply)
+        if reply.metadata.message_type != "train" or user == 3:
+            return [reply]
+        if user == 1:
+            arrays = reply.content["arrays"].to_torch_state_dict()
+            reply.content["arrays"] = ArrayRecord({name: value * math.nan for name, value in arrays.items()})
+        return {0: [], 1: [reply], 2: [reply, reply]}[user]
+
+    names = list(initial_arrays(config))
+    found = []
+    for grid in (ShuffledGrid(config), ShuffledGrid(config, seed=1, tamper=tamper)):
+        private = PrivateSGD(0.1, "gradient", names, users=4, noise_multiplier=0.0, clipping_norm=1e-3, seed=0)
+        seen = []
+        honest = private._change
+        private._change = lambda *rest, honest=honest, seen=seen: seen.append(honest(*rest)) or seen[-1]
+        after = train(private, config, grid).to_torch_state_dict()
+        moved_by = flatten(after) - flatten(initial_arrays(config).to_torch_state_dict())
+        found.append((moved_by.double(), [flatten(change) for change in seen if change is not None]))
+    (_, everybody), (moved_by, two) = found
+    assert (len(everybody), len(two)) == (4, 2)
+    expected = sum(change * min(1.0, 1e-3 / float(change.norm())) for change in (everybody[2], everybody[3])) / 4
+    torch.testing.assert_close(moved_by, expected, atol=2e-7, rtol=1e-2)
+
+
+def test_shuffled_users_make_the_same_model(tmp_path):
+    ends = []
+    for shuffle in (False, True):
+        run = RunFolder(tmp_path / str(shuffle))
+        run_federation(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0, "shuffle": shuffle}), run)
+        ends.append(flatten(CaptureStore(run).parameters(3)))
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)
 
 
 def test_a_model_with_batch_norm_gets_no_noise_on_its_buffers(tmp_path):
