@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from command_line import fl_sim, sentence
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -42,6 +43,18 @@ def test_an_exit_of_a_user_is_that_users_error(engine, tmp_path):
     store = CaptureStore(run)
     assert store.finished_rounds() == [1]
     assert [row["status"] for row in store.rejected()] == ["error"] * 4
+
+
+def leaving(dataset, seed):
+    """A dataset factory that gives up quietly."""
+    sys.exit(0)
+
+
+def test_an_exit_of_a_plug_in_before_the_start_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, told = fl_sim("run", "-o", f"dataset.name={__name__}:leaving")
+    assert code == 2
+    assert "called sys.exit(0) before the command's end" in sentence(told)
 
 
 def test_the_in_process_engine_names_the_error_as_flower_does():
