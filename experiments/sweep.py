@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pandas as pd
 import tomli_w
 
-from experiments import pipeline, tables
+from experiments import attackers, pipeline, tables
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
@@ -129,7 +129,7 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     run = RunFolder(folder / cell.name)
     table = pd.read_parquet(run.leakage)
     labels = {variant.label: variant.attack for variant in variants(study)}
-    known = {label: str(settings.get("knowledge", "none")) for label, settings in cell.config.attacks.items()}
+    labels = {label: labels[source] for label, source in attackers.sources(cell.config).items()}
     table = table[table["attack"].isin(labels)]  # not what somebody attacked it with besides
     keys = {key: str(value) for key, value in cell.keys.items() if key != "seed"}
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}
@@ -137,4 +137,4 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     facts["setting"] = ", ".join(others)
     facts |= {**tables.last_round(pd.read_parquet(run.rounds)), **tables.guarantee(cell.config)}
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
-    return more.assign(knowledge=more["label"].map(known)).astype({"epsilon": "float64", "delta": "float64"})
+    return more.astype({"epsilon": "float64", "delta": "float64"})
