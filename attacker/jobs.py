@@ -153,13 +153,17 @@ class Workbench:
     @cached_property
     def defenses(self) -> list[Traits]:
         """What the users' defenses are declared to be; only attacks that know them ask for it."""
-        stated = read_manifest(self.run).get("defenses")
-        if not isinstance(stated, list) or len(stated) != len(self.config.defenses):
+        stated: Any = read_manifest(self.run).get("defenses")
+        try:
+            found = [traits.parse(one) for one in stated]
+        except (TypeError, ValueError):
+            found = []
+        if len(found) != len(self.config.defenses):
             raise ConfigError(
                 f"{self.run.manifest} does not say what the users' defenses are, so another version wrote it; give "
                 "fl-sim attack, which adds it"
             )
-        return [traits.parse(one) for one in stated]
+        return found
 
     @cached_property
     def model(self) -> nn.Module:

@@ -33,6 +33,9 @@ from fl_sim.updates import Update
 
 NOT_DEFENSES = {"mods", "entries", "noise_scale"}  # files of this folder that serve defenses rather than being one
 
+FLOWERS = {"LocalDpMod": Traits(scales=True, keeps_norm=True, noise="gaussian")}
+"""Flower's own mods declare nothing. Their bounds and noise are of weights, so their sizes are not the gradient's."""
+
 
 @dataclass(frozen=True)
 class Defense:
@@ -150,7 +153,8 @@ def _third_party(name: str, settings: dict[str, Any]) -> Defense:
         parameters = inspect.signature(made).parameters
     except TypeError as error:
         raise ConfigError(f"defense {name!r} made a {type(made).__name__}; it must return a function") from error
-    traits = getattr(made, "traits", None)
+    flowers = FLOWERS.get(attribute) if module.startswith("flwr.") else None
+    traits = getattr(made, "traits", flowers)
     if not (traits is None or isinstance(traits, Traits)):
         raise ConfigError(
             f"defense {name!r} declares traits of type {type(traits).__name__}; give fl_sim.traits.Traits(...)"

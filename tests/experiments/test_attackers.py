@@ -153,6 +153,17 @@ def test_a_run_says_which_defenses_an_attack_has_no_form_against():
     assert known_to_nobody({}) == []
 
 
+def test_flowers_own_mod_which_declares_nothing_is_attacked_by_who_knows_it():
+    """Its bound and noise are of weights: that there is noise is known, its size is read off the update."""
+    mod = {"name": "flwr.clientapp.mod:LocalDpMod", "clipping_norm": 0.5, "sensitivity": 1.0, "epsilon": 0.5,
+           "delta": 1e-5}  # fmt: skip
+    defended = planned(parse(Config, {"defenses": [mod], "federation": {"update": "weights"}}))
+    assert knowing(defended)["user_diffusion"] == "parameters"
+    assert warnings(defended) == []
+    noise = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    assert adapt({"w": 3 * noise}, [load(mod).traits]).noise == pytest.approx([9.0], rel=0.1)
+
+
 def test_steps_are_known_to_who_simulates_them():
     steps = {"name": "local_steps", "epochs": 3}
     assert "simulates the steps of local_steps" in warnings(planned(config(steps)))[0]
