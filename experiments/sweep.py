@@ -135,6 +135,8 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}
     others = [f"{key} {value}" for key, value in keys.items() if key not in {"defense", "strength"}]
     facts["setting"] = ", ".join(others)
+    unknown = attackers.known_to_nobody(attackers.not_adapted_to(attackers.planned(cell.config)))
+    facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
     facts |= {**tables.last_round(pd.read_parquet(run.rounds)), **tables.guarantee(cell.config)}
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
     return more.astype({"epsilon": "float64", "delta": "float64"})

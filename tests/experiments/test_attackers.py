@@ -241,6 +241,7 @@ def importing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importing")
 def test_a_run_is_attacked_by_both_and_holds_what_they_knew(tmp_path, third):
     """From the run folder alone: whoever knows is told what the defense declares, whoever does not is told nothing."""
@@ -270,6 +271,7 @@ def test_a_run_is_attacked_by_both_and_holds_what_they_knew(tmp_path, third):
     assert recipe["defenses"] == [MIXUP, blocks]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importing")
 def test_captures_that_are_attacked_again_are_stated_anew(tmp_path):
     defended = tiny_config(

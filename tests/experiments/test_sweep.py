@@ -142,6 +142,7 @@ def test_the_table_has_every_measurement_of_every_cell_once(study: Study, tmp_pa
     assert dict(zip(defended["label"], defended["knowledge"], strict=True)) == {
         "user_diffusion": "parameters", "user_diffusion-mechanism": "mechanism", "user_diffusion-none": "none",
     }  # fmt: skip
+    assert set(table["known_to_nobody"]) == {""}
     bare = table[table["defense"] == "none"]
     assert dict(zip(bare["label"], bare["knowledge"], strict=True)) == {"user_diffusion": "none"}
     assert set(table["attack"]) == {"user_diffusion"}
