@@ -27,11 +27,12 @@ from attacker.faces import FaceSpace
 from attacker.observation import Observation
 from attacker.prior import Prior, load_prior
 from attacker.store import CaptureStore, read_attack_table, write_reconstruction
-from fl_sim import models, seeds
+from fl_sim import models, seeds, traits
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, read_manifest
 from fl_sim.tensors import DamagedFile, check
+from fl_sim.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,21 @@ class Workbench:
         return classes
 
     @cached_property
+    def defenses(self) -> list[Traits]:
+        """What the users' defenses are declared to be; only attacks that know them ask for it."""
+        stated: Any = read_manifest(self.run).get("defenses")
+        try:
+            found = [traits.parse(one) for one in stated]
+        except (TypeError, ValueError):
+            found = []
+        if len(found) != len(self.config.defenses):
+            raise ConfigError(
+                f"{self.run.manifest} does not say what the users' defenses are, so another version wrote it; give "
+                "fl-sim attack, which adds it"
+            )
+        return found
+
+    @cached_property
     def model(self) -> nn.Module:
         """The architecture under attack; its initial weights do not matter, each observation brings its own."""
         model = self.config.model
@@ -197,7 +213,7 @@ class Workbench:
         """Do the job: one attack call, one reconstruction file a user."""
         attack = self.attacks[job.label]
         found = attack.run(
-            [self._observation(attack, job.server_round, user) for user in job.users],
+            self.observations(job),
             self.attacker(attack),
             attack.settings,
             [seeds.generator(self.config.seed, "attack", job.label, job.server_round, user) for user in job.users],
@@ -209,11 +225,16 @@ class Workbench:
             table = recipe(self.run, self.config, attack, job.server_round, user)
             write_reconstruction(self.run, job.label, job.server_round, user, reconstruction, table)
 
+    def observations(self, job: Job) -> list[Observation]:
+        """What the job's attack is told of each of its users."""
+        return [self._observation(self.attacks[job.label], job.server_round, user) for user in job.users]
+
     def _observation(self, attack: Attack, server_round: int, user: int) -> Observation:
         """What is known of `user`, with as many earlier rounds as the attack wants and the store has."""
         store = CaptureStore(self.run)
         rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
-        known, rate = attack.known(self.config.defenses), self.config.federation.learning_rate
+        known = () if attack.knowledge == "none" else attack.told(self.defenses)
+        rate = self.config.federation.learning_rate
         seen = [store.observation(one, user) for one in rounds]
         now, *before = [
             dataclasses.replace(one, defenses=known, local=local_training(one.local, known, rate)) for one in seen

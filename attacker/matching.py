@@ -84,6 +84,7 @@ class Target:
     scale: Tensor  # (p,) what the gradient was multiplied with
     weights: tuple[float, ...] | None = None  # `scale` of each tensor, if the same all over it and `vector` is not zero
     transform: Transform | None = None  # what dummy gradients go through before they are scaled: known defenses
+    scaled: bool = False  # as in attacker.adaptive.Adaptation
     noise: Tensor | None = None  # (p,) deviations of the noise that the vector is known to hold
     bent: float = 0.0  # as in attacker.adaptive.Adaptation
 
@@ -125,8 +126,15 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
         deviations = variances.sqrt().repeat_interleave(torch.tensor(lengths, device=norms.device))
         noise = (scale * factor * deviations).float()
     return Target(
-        (vector / vector.norm()).float(), (scale * factor).float(), same, adaptation.transform, noise, adaptation.bent
-    )
+        (vector / vector.norm()).float(), (scale * factor).float(), same,
+        adaptation.transform, adaptation.scaled, noise, adaptation.bent,
+    )  # fmt: skip
+
+
+def compare(dummy: Tensor, observed: Target, distance: Distance) -> Tensor:
+    """The distance of a dummy gradient (p,) from what was observed, through the defenses that are known."""
+    seen = dummy if observed.transform is None else observed.transform(dummy)
+    return (cosine if observed.scaled else distance)(seen * observed.scale, observed.vector)
 
 
 def dummy_gradient(model: nn.Module, images: Tensor, group: Group) -> Tensor:
@@ -205,8 +213,7 @@ def _directions(
     Takes `room` as `_cosine_directions` does, and has no use for it.
     """
     vector = torch.cat(dummy).requires_grad_(True)
-    dummy_seen = vector if observed.transform is None else observed.transform(vector)
-    loss = distance(dummy_seen * observed.scale, observed.vector)
+    loss = compare(vector, observed, distance)
     slope: Tensor = torch.autograd.grad(loss, vector)[0]
     return loss.detach(), slope.split([len(part) for part in dummy])  # type: ignore[no-untyped-call]
 

@@ -1,11 +1,10 @@
 """What the malicious server knows of one user in one round: the only input of an attack."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
+from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 
@@ -34,7 +33,7 @@ class Observation:
     label_proportions: Tensor | None  # (num_classes,), sums to 1; None unless the threat model grants it
     local: LocalTraining | None = None  # None: one gradient of all photos, or not known
     history: tuple["Observation", ...] = ()  # earlier updates of the same user, latest first
-    defenses: tuple[Mapping[str, Any], ...] = ()  # known ones in order: tables of name and, where known, settings
+    defenses: tuple[Traits, ...] = ()  # what is known of the user's, in order; those that tell nothing too
     statistics: Update | None = None  # batch-norm means and variances of the photos, f"{layer}.mean" and ".var" (c,)
     members: tuple[int, ...] = ()  # users of whose updates `gradient` is the mean, by photos; empty: of `user` alone
 

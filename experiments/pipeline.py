@@ -4,6 +4,7 @@
 given again: finished rounds, reconstructions and their attacks are not done twice.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,14 +20,14 @@ from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
-from experiments import leakage
+from experiments import attackers, leakage
 from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.report import write_report
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
-from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
+from fl_sim.runs import RunFolder, locked, read_manifest, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
 from fl_sim.victim import check_smallest_step, initial_model, origin
@@ -57,6 +58,7 @@ def run(
     is written, for whatever cannot work. `superlink` is where the engine `deployment` trains; None: what `fl-sim up`
     has started.
     """
+    config = attackers.planned(config)
     preflight(config, note)
     with locked(folder.root):
         _claim(config, folder)
@@ -79,6 +81,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
         raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
     if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
+    config = attackers.planned(config)
     preflight(config, note)
     with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
         _begin(folder, config, note)
@@ -111,7 +114,7 @@ def finished(config: Config, folder: RunFolder) -> bool:
         return False
     failed = (folder.reconstructions / "failed.json").exists()
     saved = _saved(folder)
-    same = _difference(saved, config, except_for=("workers",)) is None
+    same = _difference(saved, attackers.planned(config), except_for=("workers",)) is None
     return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
@@ -120,6 +123,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
+    config = attackers.planned(config)
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
     if rewrite is not None:
@@ -153,7 +157,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
             )
         if hasattr(settings, "prior"):
             load_prior(settings.prior, config.dataset.image_size)
-    for sentence in leakage.preflight(config):
+    for sentence in [*attackers.warnings(config), *leakage.preflight(config)]:
         note(sentence)
 
 
@@ -178,7 +182,7 @@ def threat_model(config: Config) -> dict[str, Any]:
         "model": origin(config),
         "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],
-        "defense_known": False,
+        "not_adapted_to": attackers.not_adapted_to(config),
     }
 
 
@@ -231,15 +235,27 @@ def _stamp(folder: RunFolder, config: Config) -> None:
     if people and not folder.faces.exists() and _looks_at_faces(config):
         write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
     if folder.manifest.exists():
+        _restate(folder, config)
         return
     write_manifest(
         folder,
         seed=config.seed,
+        defenses=attackers.declared(config),
         users=dataset.num_users,
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
         threat_model=threat_model(config),
     )
+
+
+def _restate(folder: RunFolder, config: Config) -> None:
+    """Say in the manifest what changes when captures are attacked again: which attacks know which defenses."""
+    stated = read_manifest(folder)
+    new = {**stated, "defenses": attackers.declared(config)}
+    if isinstance(stated.get("threat_model"), dict):
+        new["threat_model"] = {**stated["threat_model"], "not_adapted_to": attackers.not_adapted_to(config)}
+    if new != stated:
+        write_atomically(folder.manifest, json.dumps(new, indent=2).encode())
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pandas as pd
 import tomli_w
 
-from experiments import pipeline, tables
+from experiments import attackers, pipeline, tables
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
@@ -130,7 +130,7 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     run = RunFolder(folder / cell.name)
     table = pd.read_parquet(run.leakage)
     labels = {variant.label: variant.attack for variant in variants(study)}
-    known = {label: str(settings.get("knowledge", "none")) for label, settings in cell.config.attacks.items()}
+    labels = {label: labels[source] for label, source in attackers.sources(cell.config).items()}
     table = table[table["attack"].isin(labels)]  # not what somebody attacked it with besides
     keys = {key: str(value) for key, value in cell.keys.items() if key != "seed"}
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}
@@ -139,5 +139,7 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     facts |= tables.last_round(pd.read_parquet(run.rounds))
     noise = accounting.guarantee(cell.config, "server").noise
     facts |= {"epsilon_run": accounting.epsilon(cell.config), "mechanism": noise.kind if noise else None}
+    unknown = attackers.known_to_nobody(attackers.not_adapted_to(attackers.planned(cell.config)))
+    facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
-    return more.assign(knowledge=more["label"].map(known)).astype({"epsilon_run": "float64", "mechanism": "string"})
+    return more.astype({"epsilon_run": "float64", "mechanism": "string"})

@@ -7,21 +7,21 @@ users. Clipped to C, two replies differ by up to 2 C. (Under the server's noise 
 Rounds compose: a user counts as one who takes part in all of them, so nothing is amplified where few are drawn for a
 round.
 
-What follows the noise cannot undo it. Secure aggregation and shuffling only hide more, and are not counted: the
-epsilon of a run with them is an upper bound. Not covered: how many photos a user has, and label proportions where
-the threat model tells them to the attacker anyway.
+What a defense does to norms, and which noise it adds, is what it declares (fl_sim.traits); after one that declares
+nothing no norm is known. What follows the noise cannot undo it. Secure aggregation and shuffling only hide more, and
+are not counted: the epsilon of a run with them is an upper bound. Not covered: how many photos a user has, and label
+proportions where the threat model tells them to the attacker anyway.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clients.defenses import Defense, load_all, local_dp
+from clients.defenses import Defense, load_all
 from fl_sim.config import Config
 from fl_sim.victim import initial_model
 
 Reader = Literal["server", "reader"]
-KEEP_BOUNDS = {"prune", "dropout_update"}  # no update gets longer by these
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Guarantee:
 
     def epsilon(self, rounds: int, delta: float) -> float | None:
         return None if self.noise is None else self.noise.epsilon(rounds, delta)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The L2 norm that no update exceeds, and the defense that makes it so."""
+
+    norm: float
+    by: str
 
 
 def epsilon(config: Config, rounds: int | None = None, against: Reader = "server") -> float | None:
@@ -110,10 +118,9 @@ def sentences(told: dict[str, Any]) -> dict[str, str]:
 
 def flaw(config: Config) -> str | None:
     """Why there is no epsilon although noise is added, in one sentence; None where all is as one would expect."""
-    noisy = {"gaussian_noise", "laplace_noise", "local_dp"}
-    names = {str(table.get("name")) for table in config.defenses}
+    noisy = any(one.traits is not None and one.traits.noise != "none" for one in load_all(config.defenses))
     found = guarantee(config, "server")
-    if found.noise is None and names & noisy:
+    if found.noise is None and noisy:
         return f"Noise without an epsilon: {found.why}."
     central = guarantee(config, "reader")
     if central.noise is None and config.protocol.differential_privacy != "none":
@@ -125,7 +132,7 @@ def _of_users(config: Config) -> Guarantee:
     """Against who sees each reply: walks through the defenses with the norm that an update then has at most."""
     if config.threat_model.batch_norm_statistics:
         return Guarantee(None, "users also send batch-norm statistics, to which no defense is applied")
-    bound: float | None = None  # L2 norm; None: none is known
+    bound: Bound | None = None
     found = Guarantee(None, "no defense clips the update and then adds noise of a fixed size")
     for defense in load_all(config.defenses):
         if defense.acts_on == "data":
@@ -133,10 +140,10 @@ def _of_users(config: Config) -> Guarantee:
         if defense.sees_private or (defense.acts_on == "message" and _flower_noise(defense) is None):
             found, bound = Guarantee(None, f"{defense.name} may tell of the photos what no noise covers"), None
             continue
+        bound = _bound(defense, bound, config)
         added = _added(defense, bound, config)
         if added is not None:
-            found = _better(added, found, config)
-        bound = _bound(defense, bound, config)
+            found, bound = _better(added, found, config), None
     return found
 
 
@@ -147,38 +154,37 @@ def _better(one: Guarantee, other: Guarantee, config: Config) -> Guarantee:
     return min(one, other, key=lambda found: found.epsilon(1, config.protocol.delta) or 0.0)
 
 
-def _added(defense: Defense, bound: float | None, config: Config) -> Guarantee | None:
-    """What the noise of `defense` guarantees for updates of at most norm `bound`; None if it adds none."""
-    settings, name = defense.settings, defense.name
-    if name == "local_dp":
-        std = local_dp.std(settings)
-        return Guarantee(Noise("gaussian", std / (2 * settings.max_norm)), name) if std > 0 else None
+def _added(defense: Defense, bound: Bound | None, config: Config) -> Guarantee | None:
+    """What the noise of `defense` guarantees for updates that `bound` holds before it; None if it adds none."""
+    name, traits = defense.name, defense.traits
     flowers = _flower_noise(defense)
     if flowers is not None:
         return Guarantee(Noise("gaussian", flowers), name) if flowers > 0 else None
-    if name not in ("gaussian_noise", "laplace_noise"):
+    if traits is None or traits.noise == "none":
         return None
-    size = settings.std if name == "gaussian_noise" else settings.scale
-    if size == 0:
-        return None
-    if settings.relative == "percentile95":
+    if traits.noise_size is None:
         return Guarantee(None, f"the level of {name} follows the update itself, and so tells of it")
-    if bound is None or math.isinf(bound):
+    if bound is None:
         return Guarantee(None, f"{name} has no clip right before it, so nothing bounds what one user can change")
-    if name == "gaussian_noise":
-        return Guarantee(Noise("gaussian", size / (2 * bound)), "clip and gaussian_noise")
+    why = name if bound.by == name else f"{bound.by} and {name}"
+    if traits.noise == "gaussian":
+        return Guarantee(Noise("gaussian", traits.noise_size / (2 * bound.norm)), why)
     # Laplace's noise asks for a bound in L1, which of p entries is sqrt(p) times that in L2.
     entries = sum(parameter.numel() for parameter in initial_model(config).parameters())
-    return Guarantee(Noise("laplace", size / (2 * bound * math.sqrt(entries))), "clip and laplace_noise")
+    return Guarantee(Noise("laplace", traits.noise_size / (2 * bound.norm * math.sqrt(entries))), why)
 
 
-def _bound(defense: Defense, bound: float | None, config: Config) -> float | None:
-    """The norm that updates of at most norm `bound` have after `defense`, at most; None: any."""
-    if defense.name == "clip":
-        tensors = len(list(initial_model(config).parameters())) if defense.settings.per_layer else 1
-        new = float(defense.settings.max_norm * math.sqrt(tensors))
-        return new if bound is None else min(bound, new)
-    return bound if defense.name in KEEP_BOUNDS else None
+def _bound(defense: Defense, bound: Bound | None, config: Config) -> Bound | None:
+    """What holds of updates after `defense`, but for its noise, if `bound` holds before."""
+    traits = defense.traits
+    if traits is None:
+        return None
+    kept = bound if traits.keeps_norm else None
+    if traits.max_norm is None:
+        return kept
+    tensors = len(list(initial_model(config).parameters())) if traits.per_layer else 1
+    own = Bound(float(traits.max_norm * math.sqrt(tensors)), defense.name)
+    return own if kept is None else min(kept, own, key=lambda one: one.norm)
 
 
 def faults(config: Config) -> list[str]:

@@ -5,8 +5,9 @@
     def test_my_defense():
         check_defense({"name": "my_package.shrink:shrink", "factor": 0.5}, {"identity_when_off": {"factor": 1.0}})
 
-Every defense must obey `LAWS`; what it promises beyond them is claimed, and checked: `CLAIMS`. A breach is an
-AssertionError of one sentence. Everything is drawn from fixed seeds: what passes once passes always.
+Every defense must obey `LAWS`; what it promises beyond them is claimed, and checked: `CLAIMS`. What a defense declares
+for all to rely on (fl_sim.traits) is a claim that it always makes. A breach is an AssertionError of one sentence.
+Everything is drawn from fixed seeds: what passes once passes always.
 """
 
 import difflib
@@ -26,6 +27,7 @@ from clients.training import Private, Training, training_of
 from clients.user import Faces
 from fl_sim import models, seeds
 from fl_sim.config import Federation
+from fl_sim.traits import Traits
 from fl_sim.updates import Update, flatten, norm
 
 LAWS = """same names, shapes and dtypes out as in; finite; the input is left as it is; same seed, same result;
@@ -47,7 +49,7 @@ _Claim = Callable[[Sequence[Defense], Any], None]
 def check_defense(
     defense: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], claims: Mapping[str, Any] | None = None
 ) -> None:
-    """Raise AssertionError for the first law, or claim, that `defense` breaks.
+    """Raise AssertionError for the first law, declared trait, or claim that `defense` breaks.
 
     `defense` is a name, a config table, or a list of tables that are checked as one; `identity_when_off` then
     speaks of the last. ConfigError if it cannot be loaded, ValueError if there is no such claim.
@@ -66,6 +68,8 @@ def check_defense(
     off = claims.pop("identity_when_off", None)
     _check_data_laws(loaded)
     _check_update_laws(loaded)
+    if len(loaded) == 1:
+        _check_traits(loaded)
     for claim, value in claims.items():
         _CHECKS[claim](loaded, value)
     if off is not None:
@@ -168,6 +172,54 @@ def _same(one: Training, other: Training) -> bool:
     )  # fmt: skip
     tensors = {"photos": other.photos, "labels": other.labels}
     return rest and _equal({"photos": one.photos, "labels": one.labels}, tensors)
+
+
+def _check_traits(loaded: Sequence[Defense]) -> None:
+    """The one defense in `loaded` is what it declares; nothing is looked at where it declares nothing."""
+    traits = loaded[0].traits
+    if traits is None or loaded[0].acts_on != "update":
+        return
+    if traits.noise_variance is not None:
+        _check_noise(loaded, traits.noise_variance)
+    for scale in (1e3, 1.0, 1e-3):
+        update = sample_update(scale)
+        out = _defended(loaded, update)
+        _check_bounds(loaded, traits, update, out)
+        if traits.noise == "none":
+            _check_entries(loaded, traits, out)
+
+
+def _check_noise(loaded: Sequence[Defense], declared: float) -> None:
+    """The variance of what becomes of an update of zeros."""
+    zeros = sample_update(0.0, torch.float64)
+    noise = torch.cat([flatten(_defended(loaded, zeros, seed)) for seed in range(DRAWS)])
+    variance, mean = (float(value) for value in torch.var_mean(noise))
+    right = abs(variance / declared - 1) <= 0.03
+    _require(right, loaded, f"adds noise of variance {variance:.6g}, declared: {declared:.6g}")
+    _require(abs(mean) <= 4 * math.sqrt(declared / len(noise)), loaded, f"adds noise of mean {mean:.3g}, not 0")
+
+
+def _check_bounds(loaded: Sequence[Defense], traits: Traits, update: Update, out: Update) -> None:
+    """Norms: at most what is declared, and what the noise adds to that."""
+    if traits.noise != "none" and traits.noise_variance is None:
+        return
+    noise = 1.2 * math.sqrt((traits.noise_variance or 0.0) * len(flatten(update)))
+    before, after = norm(update), norm(out)
+    longer = traits.keeps_norm and after > (before + noise) * (1 + 1e-6)
+    _require(not longer, loaded, f"makes a norm of {before:.8g} one of {after:.8g}, declared: keeps_norm")
+    if traits.max_norm is not None:
+        most = traits.max_norm * (math.sqrt(len(update)) if traits.per_layer else 1.0)
+        small = after <= (most + noise) * (1 + 1e-6)
+        _require(small, loaded, f"lets a norm of {after:.8g} out, declared: at most {most:.8g}")
+
+
+def _check_entries(loaded: Sequence[Defense], traits: Traits, out: Update) -> None:
+    """What is declared of the entries of `sample_update()`, of which none is zero."""
+    told = traits.zeroes != "none" or traits.levels or not bool((flatten(out) == 0).any())
+    _require(told, loaded, 'sets entries to zero; declare zeroes = "any"')
+    if traits.signs:
+        one = all(len(torch.unique(value[value != 0].abs())) <= 1 for value in out.values())
+        _require(one, loaded, "sends entries of several magnitudes in a tensor, declared: signs")
 
 
 def _check_max_norm(loaded: Sequence[Defense], bound: float) -> None:

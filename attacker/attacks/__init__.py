@@ -14,6 +14,9 @@ An attack of an actively malicious server has one function more: the model that 
     rewrite(server_round, parameters, settings, image_size) -> parameters
 
 It needs `threat_model.server = "malicious"`, and is refused without.
+
+An attack that makes something of `Observation.defenses` says `ADAPTS = True`: it is then run by an attacker who knows
+the defenses of a run, beside one who does not (experiments.attackers).
 """
 
 import importlib
@@ -29,6 +32,7 @@ from attacker.faces import FaceSpace
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import Prior
 from fl_sim.config import Config, ConfigError, parse, short
+from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 Progress = Callable[[int, int], None]
@@ -47,7 +51,7 @@ class Attacker:
 
 
 Run = Callable[[Sequence[Observation], Attacker, Any, Sequence[torch.Generator], Progress], list[Reconstruction]]
-KNOWLEDGE = ("none", "mechanism", "parameters")
+KNOWLEDGE = ("none", "mechanism", "parameters")  # of the users' defenses, weakest first
 Rewrite = Callable[[int, Update, Any, int], Update]
 
 
@@ -61,9 +65,23 @@ class Attack:
     run: Run
     rewrite: Rewrite | None = None  # of an actively malicious server
     knowledge: str = "none"  # of the users' defenses: one of KNOWLEDGE
+    adapts: bool = False  # whether it makes something of what it knows of them
+
+    def told(self, defenses: Sequence[Traits]) -> tuple[Traits, ...]:
+        """What it is told of the defenses of a run."""
+        if self.knowledge == "none":
+            return ()
+        return tuple(one if self.knowledge == "parameters" else one.mechanism() for one in defenses)
+
+    def adapts_to(self, defense: Traits | None) -> bool:
+        """Whether it has a form against a defense, at its settings and with its knowledge; None declares nothing."""
+        if defense is None or not defense.tells or self.knowledge == "none" or not self.adapts:
+            return False
+        unrolls = self.knowledge == "parameters" and getattr(self.settings, "unroll", 1) > 1
+        return unrolls or not defense.epochs
 
     def known(self, defenses: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-        """What the attack knows of the defenses of a run."""
+        """The same as config tables, for the record."""
         if self.knowledge == "parameters":
             return tuple(defenses)
         return tuple({"name": table["name"]} for table in defenses) if self.knowledge == "mechanism" else ()
@@ -78,18 +96,32 @@ def available() -> list[str]:
 def load(label: str, table: Mapping[str, Any]) -> Attack:
     """The attack that the config table `[attacks.label]` describes; its `name` defaults to the label.
 
-    `knowledge` says what it knows of the defenses: none, which mechanisms they are, or their parameters as well.
+    It knows the most of the defenses that the table's `knowledge` grants, without that key nothing.
     Raises ConfigError for an attack that does not exist and for settings that it does not have.
     """
-    settings = dict(table)
-    name = str(settings.pop("name", label))
-    where, knowledge = f"attacks.{label}", str(settings.pop("knowledge", KNOWLEDGE[0]))
-    if knowledge not in KNOWLEDGE:
-        raise ConfigError(f"{where}.knowledge is {short(knowledge)!r}; choose one of {', '.join(KNOWLEDGE)}")
+    settings = {key: value for key, value in table.items() if key != "knowledge"}
+    name, where = str(settings.pop("name", label)), f"attacks.{label}"
+    knowledge = (*levels(label, table), KNOWLEDGE[0])[0]
     builtin = name in available()
     module = importlib.import_module(f"attacker.attacks.{name}") if builtin else _third_party(name, where)
     rewrite = getattr(module, "rewrite", None)
-    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite, knowledge)
+    adapts = bool(getattr(module, "ADAPTS", False))
+    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite, knowledge, adapts)
+
+
+def levels(label: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `knowledge` in the table `[attacks.label]` grants, one of KNOWLEDGE or several; the most first.
+
+    Empty without that key. Raises ConfigError for what is none of them.
+    """
+    if "knowledge" not in table:
+        return ()
+    given = table["knowledge"]
+    wanted = list(given) if isinstance(given, list | tuple) else [given]
+    if not wanted or any(one not in KNOWLEDGE for one in wanted):
+        choices = ", ".join(KNOWLEDGE)
+        raise ConfigError(f"attacks.{label}.knowledge is {short(given)!r}; choose one of {choices}, or a list of them")
+    return tuple(one for one in reversed(KNOWLEDGE) if one in wanted)
 
 
 def rewriter(config: Config) -> Callable[[int, Update], Update] | None:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.representatives import Labels, victims
-from attacker.matching import Group, Target, dummy_gradient, mse
+from attacker.matching import Group, Target, compare, dummy_gradient, mse
 from attacker.observation import Observation, Reconstruction
 
 ITERATIONS = 20  # of L-BFGS a step
+ADAPTS = True  # by attacker.attacks.representatives.victims
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def attack(
 
 
 def _loss(model: nn.Module, weights: Tensor, observed: Target, x: Tensor, y: Tensor) -> Tensor:
-    return mse(dummy_gradient(model, x, Group(y.softmax(1), weights)) * observed.scale, observed.vector)
+    return compare(dummy_gradient(model, x, Group(y.softmax(1), weights)), observed, mse)
 
 
 def start(count: int, attacker: Attacker, source: torch.Generator) -> Tensor:

@@ -36,6 +36,8 @@ from attacker.matching import unit
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 
+ADAPTS = True  # by attacker.attacks.representatives.victims
+
 
 @dataclass(frozen=True)
 class Settings:

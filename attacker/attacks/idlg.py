@@ -20,8 +20,10 @@ from attacker.attacks import Attacker, Progress
 from attacker.attacks.dlg import lbfgs, photographs, start, steps_of
 from attacker.attacks.representatives import Labels, victims, whole_batch
 from attacker.labels import last_layer
-from attacker.matching import Group, Target, dummy_gradient, mse
+from attacker.matching import Group, Target, compare, dummy_gradient, mse
 from attacker.observation import Observation, Reconstruction
+
+ADAPTS = True  # by attacker.attacks.representatives.victims
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def attack(
 
 
 def _loss(model: nn.Module, group: Group, observed: Target, x: Tensor) -> Tensor:
-    return mse(dummy_gradient(model, x, group) * observed.scale, observed.vector)
+    return compare(dummy_gradient(model, x, group), observed, mse)
 
 
 def only_label(gradient: Mapping[str, Tensor], model: nn.Module) -> Tensor:

@@ -38,6 +38,8 @@ from attacker.attacks.representatives import (
 from attacker.matching import Group, smooth, unit
 from attacker.observation import Observation, Reconstruction
 
+ADAPTS = True  # by attacker.attacks.representatives.victims
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.adaptive import MASKING, SCALING, adapt
+from attacker.adaptive import adapt
 from attacker.attacks import Attacker
 from attacker.difference import Agreed, Difference, Slope
 from attacker.labels import ends_in_linear, recover_proportions, unexplained
@@ -112,8 +112,8 @@ def known_labels(observation: Observation, model: nn.Module, attacker: Attacker)
             return Labels(granted, granted)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)
     gradient = {name: value.to(attacker.device) / steps for name, value in observation.gradient.items()}
-    known = {str(table.get("name")) for table in observation.defenses}
-    scaled, masked = bool(SCALING & known), bool(MASKING & known)
+    scaled = any(one.scales for one in observation.defenses)
+    masked = any(one.zeroes != "none" for one in observation.defenses)
     read = recover_proportions(gradient, model, probes, observation.num_examples, scaled, masked)
     if granted is None:
         return Labels(read, read)

@@ -34,6 +34,8 @@ from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
 from fl_sim.updates import Update
 
+ADAPTS = True  # by attacker.attacks.representatives.victims
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -47,6 +47,7 @@ from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 
 LEVELS = (0.1, 0.3, 0.5)  # of the noise schedule, at which restarts are compared by the prior
+ADAPTS = True  # by attacker.attacks.representatives.victims
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,14 @@ A defense is one file here with a frozen dataclass `Settings` and one pure funct
     prepare(training, settings, generator) -> training    acts on the data: what is trained on, and in which steps
     defend(update, settings, generator) -> update         acts on the update
 
+and one that declares what others must know of it, the accountant and an attacker who knows:
+
+    traits(settings) -> fl_sim.traits.Traits
+
 A `defend` with a fourth parameter `private` is given the model and the photos too. The name in the config is
 the file's name. One of your own is named `package.module:factory`: `factory(**settings)` returns the same
-function without `settings`, told apart by the name of its parameter `training`; or a Flower client mod.
+function without `settings`, told apart by the name of its parameter `training`; or a Flower client mod. Its traits
+are the attribute `traits` of what the factory returns.
 """
 
 import difflib
@@ -23,9 +28,13 @@ import torch
 from clients.training import Private, Training
 from fl_sim import seeds
 from fl_sim.config import ConfigError, parse, short
+from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 NOT_DEFENSES = {"mods", "entries", "noise_scale"}  # files of this folder that serve defenses rather than being one
+
+FLOWERS = {"LocalDpMod": Traits(scales=True, keeps_norm=True, noise="gaussian")}
+"""Flower's own mods declare nothing. Their bounds and noise are of weights, so their sizes are not the gradient's."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Defense:
     acts_on: Literal["data", "update", "message"]  # message: a Flower mod
     call: Callable[..., Any]  # (training or update, generator), or (message, context, call_next)
     settings: Any  # its Settings; of a third party's the table
+    traits: Traits | None  # what it declares; None: nothing
     sees_private: bool = False
 
     def prepare(self, training: Training, generator: torch.Generator) -> Training:
@@ -124,7 +134,8 @@ def _ours(name: str, table: Mapping[str, Any], before: Sequence[Defense]) -> Def
     def call(value: Any, generator: torch.Generator, **private: Any) -> Any:
         return function(value, settings, generator, **private)
 
-    return Defense(name, acts_on, call, settings, "private" in inspect.signature(function).parameters)
+    sees_private = "private" in inspect.signature(function).parameters
+    return Defense(name, acts_on, call, settings, module.traits(settings), sees_private)
 
 
 def _third_party(name: str, settings: dict[str, Any]) -> Defense:
@@ -142,8 +153,14 @@ def _third_party(name: str, settings: dict[str, Any]) -> Defense:
         parameters = inspect.signature(made).parameters
     except TypeError as error:
         raise ConfigError(f"defense {name!r} made a {type(made).__name__}; it must return a function") from error
+    flowers = FLOWERS.get(attribute) if module.startswith("flwr.") else None
+    traits = getattr(made, "traits", flowers)
+    if not (traits is None or isinstance(traits, Traits)):
+        raise ConfigError(
+            f"defense {name!r} declares traits of type {type(traits).__name__}; give fl_sim.traits.Traits(...)"
+        )
     if "training" in parameters:
-        return Defense(name, "data", made, settings)
+        return Defense(name, "data", made, settings, traits)
     if len(parameters) == 3 and "private" not in parameters:
-        return Defense(name, "message", made, settings)
-    return Defense(name, "update", made, settings, "private" in parameters)
+        return Defense(name, "message", made, settings, traits)
+    return Defense(name, "update", made, settings, traits, "private" in parameters)

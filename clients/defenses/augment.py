@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clients.training import Training
+from fl_sim.traits import OFF, Traits
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Settings:
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, {limit}]")
+
+
+def traits(settings: Settings) -> Traits:
+    """Nothing that an attack here goes by."""
+    off = not (settings.flip or settings.rotate or settings.shift or settings.brightness)
+    return OFF if off else Traits()
 
 
 def prepare(training: Training, settings: Settings, generator: torch.Generator) -> Training:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from clients.training import Training
+from fl_sim.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.photos < 0:
             raise ValueError(f"photos is {self.photos}; give a number of photos, or 0 for all of them")
+
+
+def traits(settings: Settings) -> Traits:
+    """How many photos were trained on is told to the server."""
+    return Traits(hides_nothing=True)
 
 
 def prepare(training: Training, settings: Settings, generator: torch.Generator) -> Training:

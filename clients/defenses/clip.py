@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update, norm
 
 
@@ -19,6 +20,13 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.max_norm > 0:
             raise ValueError(f"max_norm is {self.max_norm}; the clipping bound must be above 0")
+
+
+def traits(settings: Settings) -> Traits:
+    """Scaled down to a bound."""
+    if settings.max_norm == float("inf"):
+        return OFF
+    return Traits(max_norm=settings.max_norm, per_layer=settings.per_layer, keeps_norm=True, scales=True)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

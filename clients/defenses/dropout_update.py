@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
 
@@ -19,6 +20,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate is {self.rate}; the probability of being withheld must be at least 0, below 1")
+
+
+def traits(settings: Settings) -> Traits:
+    """Any entries are gone."""
+    return OFF if settings.rate == 0 else Traits(keeps_norm=True, zeroes="any")
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from clients.defenses.noise_scale import Relative, clip_norm, percentile95
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
 
@@ -30,6 +31,14 @@ def resolve(settings: Settings, before: Sequence[Any]) -> Settings:
     if settings.relative != "clip_norm":
         return settings
     return replace(settings, std=settings.std * clip_norm("gaussian_noise", before), relative="absolute")
+
+
+def traits(settings: Settings) -> Traits:
+    """Noise of the resolved size; none is known where it follows the update."""
+    if settings.std == 0:
+        return OFF
+    size = None if settings.relative == "percentile95" else settings.std
+    return Traits(keeps_norm=True, noise="gaussian", noise_size=size)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from clients.defenses.noise_scale import Relative, clip_norm, percentile95
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
 
@@ -29,6 +30,14 @@ def resolve(settings: Settings, before: Sequence[Any]) -> Settings:
     if settings.relative != "clip_norm":
         return settings
     return replace(settings, scale=settings.scale * clip_norm("laplace_noise", before), relative="absolute")
+
+
+def traits(settings: Settings) -> Traits:
+    """Noise of the resolved size; none is known where it follows the update."""
+    if settings.scale == 0:
+        return OFF
+    size = None if settings.relative == "percentile95" else settings.scale
+    return Traits(keeps_norm=True, noise="laplace", noise_size=size)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -6,13 +6,14 @@ half of it). The calibration is the exact one of the Gaussian mechanism (Balle &
 too. epsilon is that of one reply; over the rounds of a run it grows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isinf
 
 import torch
 
 from clients.defenses import clip, gaussian_noise
 from fl_sim import gaussian_mechanism
+from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 
@@ -36,6 +37,12 @@ class Settings:
 def std(settings: Settings) -> float:
     """The standard deviation of the noise on each entry, in units of the gradient."""
     return gaussian_mechanism.std(settings.epsilon, settings.delta, 2 * settings.max_norm)
+
+
+def traits(settings: Settings) -> Traits:
+    """A clip, then noise."""
+    clipped = clip.traits(clip.Settings(settings.max_norm))
+    return clipped if isinf(settings.epsilon) else replace(clipped, noise="gaussian", noise_size=std(settings))
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from clients.training import Training
+from fl_sim.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Settings:
             raise ValueError(f"epochs is {self.epochs}; a user passes over the photos at least once")
         if self.batch_size < 0:
             raise ValueError(f"batch_size is {self.batch_size}; give photos a step, or 0 for all of them")
+
+
+def traits(settings: Settings) -> Traits:
+    """How a user trains."""
+    return Traits(epochs=settings.epochs, batch_size=settings.batch_size)
 
 
 def prepare(training: Training, settings: Settings, generator: torch.Generator) -> Training:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clients.training import Training
+from fl_sim.traits import OFF, Traits
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < float("inf"):
             raise ValueError(f"alpha is {self.alpha}; the parameter of the Beta distribution must be 0 or more")
+
+
+def traits(settings: Settings) -> Traits:
+    """Nothing that an attack here goes by."""
+    return OFF if settings.alpha == 0 else Traits()
 
 
 def prepare(training: Training, settings: Settings, generator: torch.Generator) -> Training:

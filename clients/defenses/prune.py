@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from clients.defenses.entries import count, largest
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update, flatten, unflatten
 
 
@@ -16,6 +17,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep is {self.keep}; the fraction of entries that is kept must be above 0, at most 1")
+
+
+def traits(settings: Settings) -> Traits:
+    """The smallest entries are gone."""
+    return OFF if settings.keep == 1 else Traits(keeps_norm=True, zeroes="smallest")
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
 
@@ -18,6 +19,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:
             raise ValueError(f"bits is {self.bits}; give 2 (levels -1, 0, 1) to 31, or 32 for off; 1 bit is `sign`")
+
+
+def traits(settings: Settings) -> Traits:
+    """Rounded to levels."""
+    return OFF if settings.bits == 32 else Traits(levels=True)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from clients.defenses.entries import count, random
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update, unflatten
 
 
@@ -18,6 +19,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep is {self.keep}; the fraction of entries that is sent must be above 0, at most 1")
+
+
+def traits(settings: Settings) -> Traits:
+    """Any entries are gone; the others have grown."""
+    return OFF if settings.keep == 1 else Traits(zeroes="any")
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

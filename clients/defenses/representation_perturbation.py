@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clients.training import Private
 from fl_sim.models import last_linear, normalise
+from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
 OFFSET = 0.1  # added to |r_f|, as in the authors' code: features near 0 have a sensitivity too
@@ -33,6 +34,11 @@ class Settings:
             raise ValueError(f"prune is {self.prune}; the fraction of features that is dropped must be in [0, 1)")
         if self.probes < 1:
             raise ValueError(f"probes is {self.probes}; the sensitivity is estimated from at least 1 direction")
+
+
+def traits(settings: Settings) -> Traits:
+    """Entries of the last linear layer are gone."""
+    return OFF if settings.prune == 0 else Traits(keeps_norm=True, zeroes="any")
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator, private: Private | None = None) -> Update:

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
+from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 
 @dataclass(frozen=True)
 class Settings:
     """Nothing to set; leave the defense out to have it off."""
+
+
+def traits(settings: Settings) -> Traits:
+    """Signs, of which each tensor has another length than its gradient."""
+    return Traits(scales=True, signs=True)
 
 
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:

@@ -17,7 +17,7 @@ from experiments.studies.defended import UNDEFENDED
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
 KNOWLEDGE = ("none", "mechanism", "parameters")
 DELTA = 1e-5  # of an audited epsilon where no defense promises one
-Status = Literal["named", "alike", "nothing", "too few users"]
+Status = Literal["named", "alike", "nothing", "too few users", "unknown defense"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Point:
     gallery: int  # people among whom a user is named
     levels: list[Level]
     epsilon_audited: float  # at `delta`, proved by the attack that names most
+    known_to_nobody: str  # defenses that no attack is adapted to; empty: none
 
     @property
     def name(self) -> str:
@@ -89,6 +90,8 @@ class Point:
         ]
         if min(holm([1.0 if p is None else p for p in p_values])) <= LEVEL:
             return "alike"
+        if self.known_to_nobody:
+            return "unknown defense"
         return "too few users" if self.users < ENOUGH_USERS else "nothing"
 
     @property
@@ -131,6 +134,7 @@ def points(table: pd.DataFrame) -> list[Point]:
                     gaussian=bool((first["mechanism"].fillna("") == "gaussian").all()),
                     tried=sum(one.rounds for one in levels),
                 ),
+                known_to_nobody=str(first["known_to_nobody"].iloc[0]),
             )
         )
     return found

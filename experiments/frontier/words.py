@@ -82,6 +82,13 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
             f"take {ENOUGH_USERS} users or more.",
             "too",
         )
+    unknown = [one for one in safe.values() if one.status == "unknown defense"]
+    if unknown:
+        return (
+            f"No verdict on {unknown[0].name}: no attack here knows {unknown[0].known_to_nobody}, and one that does "
+            "may name more.",
+            "too",
+        )
     if safe:
         nearest = max(safe.values(), key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
         return (

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
 from experiments.aggregate import aggregate, attribute_names
+from experiments.attackers import known_to_nobody
 from experiments.significance import CONTROLS, Finding, findings
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
@@ -99,8 +100,8 @@ class Material:
 def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
     """The defenses of a run that none of its attacks knows, by its manifest."""
     stated = manifest.get("threat_model", {})
-    told = stated.get("unknown_defenses", []) if isinstance(stated, Mapping) else []
-    return [str(name) for name in told]
+    not_adapted = stated.get("not_adapted_to", {}) if isinstance(stated, Mapping) else {}
+    return known_to_nobody(not_adapted) if isinstance(not_adapted, Mapping) else []
 
 
 STATED = {"created": str, "versions": dict, "machine": str}  # what the page shows of a manifest of any version

@@ -15,6 +15,7 @@ from experiments.report.material import (
     WITHOUT_PICTURE,
     Interval,
     Material,
+    unknown_defenses,
 )
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, METRICS, bracket, digits, p_value, spell, spell_share
@@ -149,7 +150,16 @@ def setup(material: Material) -> list[tuple[str, str]]:
     return rows
 
 
-ELSEWHERE = {"server", "labels", "update", "defenses", "batch_norm", "privacy", "users_behind_an_update"}
+ELSEWHERE = {
+    "server",
+    "labels",
+    "update",
+    "defenses",
+    "not_adapted_to",
+    "batch_norm",
+    "privacy",
+    "users_behind_an_update",
+}
 """Facts of the stated threat model that the set-up or the lines above tell in words."""
 
 
@@ -172,6 +182,7 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
         ("Sees", _seen(material)),
         ("Knows", f"the model as sent{norm}, the learning rate, how many photos are behind an update"),
         ("Labels", labels),
+        *_of_defenses(material),
         ("Never sees", "any private photo, nor another photo of the same person"),
     ]
     stated = material.manifest.get("threat_model", {})
@@ -184,6 +195,20 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
         rows += [(_term(key), _plain(value)) for key, value in stated.items() if key not in ELSEWHERE]
     elif stated:
         rows.append(("Stated", _plain(stated)))
+    return rows
+
+
+def _of_defenses(material: Material) -> list[tuple[str, str]]:
+    """What each attack knows of the defenses, and which of them it has no form against; nothing without defenses."""
+    if not material.config.defenses:
+        return []
+    known = {one.attack: one.knowledge for one in material.findings if one.arm == "attack"}
+    words = {"none": "takes the update for a plain gradient", "mechanism": "knows which defenses there are"}
+    told = [f"{label} {words.get(knowledge, 'knows their settings')}" for label, knowledge in known.items()]
+    rows = [("Of the defenses", "; ".join(told) or "no attack was measured")]
+    unknown = unknown_defenses(material.manifest)
+    if unknown:
+        rows.append(("Not attacked", f"by anyone who knows this defense: {', '.join(unknown)}"))
     return rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from attacker import attacks
+from experiments.attackers import BOTH
 from experiments.studies import defended
 from fl_sim.config import Config, ConfigError, Section, parse, read
 
@@ -77,7 +78,7 @@ def variants(study: Study) -> list[Variant]:
         found.append(Variant(label, label))
         for setting, values in study.vary.get(label, {}).items():
             for value in values:
-                if present(label, table, setting) != value:
+                if not _has(label, table, setting, value):
                     found.append(Variant(f"{label}-{setting}-{_word(value)}", label, setting, value))
     unknown = set(study.vary) - {variant.attack for variant in found}
     if unknown:
@@ -85,10 +86,18 @@ def variants(study: Study) -> list[Variant]:
     return found
 
 
+def _has(label: str, table: Mapping[str, Any], setting: str, value: Any) -> bool:
+    """Whether an attack is run with that value anyway."""
+    if setting == "knowledge":
+        return value in (attacks.levels(label, table) or BOTH)
+    return bool(present(label, table, setting) == value)
+
+
 def present(label: str, table: Mapping[str, Any], setting: str) -> Any:
     """The value that a setting of an attack has as it stands in `base`; None if it has no such setting."""
-    attack = attacks.load(label, table)
-    return attack.knowledge if setting == "knowledge" else getattr(attack.settings, setting, None)
+    if setting == "knowledge":  # of the strongest attacker
+        return (attacks.levels(label, table) or BOTH)[0]
+    return getattr(attacks.load(label, table).settings, setting, None)
 
 
 def expand(name: str, study: Study) -> list[Cell]:

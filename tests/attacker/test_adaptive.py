@@ -12,6 +12,14 @@ from attacker.observation import LocalTraining
 from clients import defenses
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
+from fl_sim.traits import Traits
+
+PRUNED, SIGNS, LEVELS = Traits(zeroes="smallest"), Traits(scales=True, signs=True), Traits(levels=True)
+
+
+def told(*tables):
+    """What whoever knows the parameters of these defenses is told of them."""
+    return [one.traits for one in defenses.load_all(tables)]
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +58,14 @@ def per_layer_clipped(gradient, bound):
 
 @pytest.mark.parametrize("distance", sorted(DISTANCES))
 @pytest.mark.parametrize(
-    ("defend", "table"),
+    ("defend", "traits"),
     [
-        (lambda g: pruned(g, 0.1), {"name": "prune"}),
-        (lambda g: per_layer_clipped(g, 1e-3), {"name": "clip", "per_layer": True}),
+        (lambda g: pruned(g, 0.1), PRUNED),
+        (lambda g: per_layer_clipped(g, 1e-3), Traits(max_norm=1e-3, per_layer=True, scales=True)),
     ],
     ids=["prune", "clip per layer"],
 )
-def test_the_true_image_is_at_distance_zero_for_whoever_knows_and_only_for_them(truth, defend, table, distance):
+def test_the_true_image_is_at_distance_zero_for_whoever_knows_and_only_for_them(truth, defend, traits, distance):
     model, image, group, gradient = truth
     seen = defend(gradient)
 
@@ -68,7 +76,7 @@ def test_the_true_image_is_at_distance_zero_for_whoever_knows_and_only_for_them(
             match(model, image, [group], [observed], DISTANCES["cosine" if distance == "mse" else distance])[0]
         )
 
-    assert loss([table]) < 1e-5 < 1e-3 < loss([])
+    assert loss([traits]) < 1e-5 < 1e-3 < loss([])
 
 
 def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
@@ -78,7 +86,7 @@ def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
     def loss(defenses):
         return float(match(model, image, [group], [target(seen, 0.0, adapt(seen, defenses))], DISTANCES["cosine"])[0])
 
-    assert loss([{"name": "sign"}]) < 0.5 * loss([])
+    assert loss([SIGNS]) < 0.5 * loss([])
 
 
 @pytest.mark.parametrize("kind", ["gaussian_noise", "laplace_noise"])
@@ -86,10 +94,11 @@ def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth, ki
     *_, gradient = truth
     std = 10 * max(float(value.abs().median()) for value in gradient.values())
     seen = noisy(gradient, std, kind)
-    guessed = adapt(seen, [{"name": kind}]).noise
-    told = adapt(seen, [{"name": kind} | ({"std": std} if kind == "gaussian_noise" else {"scale": std / 2**0.5})]).noise
-    assert told == pytest.approx([std**2] * len(gradient))
-    assert guessed == pytest.approx(told, rel=0.2)
+    table = {"name": kind} | ({"std": std} if kind == "gaussian_noise" else {"scale": std / 2**0.5})
+    (traits,) = told(table)
+    guessed, known = adapt(seen, [traits.mechanism()]).noise, adapt(seen, [traits]).noise
+    assert known == pytest.approx([std**2] * len(gradient))
+    assert guessed == pytest.approx(known, rel=0.2)
 
 
 @pytest.mark.parametrize("balance", [0.0, 1.0])
@@ -99,9 +108,9 @@ def test_a_target_knows_how_much_noise_is_in_it(truth, balance):
     for ratio in (1, 30):
         std = ratio * float(flat.norm()) / len(flat) ** 0.5
         seen = noisy(gradient, std)
-        told = target(seen, balance, adapt(seen, [{"name": "gaussian_noise", "std": std}]))
-        truly = told.vector - told.scale * flat
-        assert float(told.noise.norm()) == pytest.approx(float(truly.norm()), rel=0.1)
+        known = target(seen, balance, adapt(seen, [Traits(noise="gaussian", noise_size=std)]))
+        truly = known.vector - known.scale * flat
+        assert float(known.noise.norm()) == pytest.approx(float(truly.norm()), rel=0.1)
         assert target(seen, balance).noise is None
 
 
@@ -115,7 +124,7 @@ def test_the_part_of_a_step_that_is_noise_rises_from_nothing_to_all_of_it(truth)
     def part(ratio):
         std = ratio * (norm / count) ** 0.5
         seen = noisy(gradient, std)
-        observed = target(seen, 1.0, adapt(seen, [{"name": "gaussian_noise", "std": std}]))
+        observed = target(seen, 1.0, adapt(seen, [Traits(noise="gaussian", noise_size=std)] if std else []))
         known = Victims(model, [group], [observed], [[]])
         return float(noise_parts(known, torch.zeros_like(image), "cosine", [seeds.generator(2)]))
 
@@ -150,13 +159,14 @@ CLIP = {"name": "clip", "max_norm": 0.5}
 def test_who_knows_a_noises_table_knows_the_variance_that_users_add(tables):
     update = {"w": torch.zeros(100_000)}
     noisy = defenses.apply(defenses.load_all(tables), update, 1, 1, 0)["w"]
-    assert adapt(update, tables).noise[0] == pytest.approx(float(noisy.var()), rel=0.03)
+    assert adapt(update, told(*tables)).noise[0] == pytest.approx(float(noisy.var()), rel=0.03)
 
 
 def test_local_steps_are_simulated_by_who_knows_them():
-    told, table = LocalTraining(1, 4, 0.1), {"name": "local_steps", "epochs": 3, "batch_size": 5}
-    assert local_training(told, [table], 0.1) == LocalTraining(3, 5, 0.1)
-    assert local_training(told, [{"name": "local_steps"}, CLIP], 0.1) == told
+    everybody = LocalTraining(1, 4, 0.1)
+    (steps,) = told({"name": "local_steps", "epochs": 3, "batch_size": 5})
+    assert local_training(everybody, [steps], 0.1) == LocalTraining(3, 5, 0.1)
+    assert local_training(everybody, [steps.mechanism(), *told(CLIP)], 0.1) == everybody
     assert local_training(None, [], 0.1) is None
 
 
@@ -165,14 +175,14 @@ def test_a_quantised_layer_is_known_by_its_levels(truth):
     name, largest = max(gradient.items(), key=lambda one: one[1].numel())
     step = float(largest.abs().max()) / 20
     seen = {name: (value / step).round() * step for name, value in gradient.items()}
-    noise = dict(zip(gradient, adapt(seen, [{"name": "quantize"}]).noise, strict=True))
+    noise = dict(zip(gradient, adapt(seen, [LEVELS]).noise, strict=True))
     assert noise[name] == pytest.approx(step**2 / 6, rel=1e-3)
 
 
 def test_the_slope_is_that_of_the_adapted_distance(truth):
     model, image, group, gradient = truth
     seen = {name: value.sign() for name, value in pruned(gradient, 0.5).items()}
-    observed = target(seen, 0.5, adapt(seen, [{"name": "prune"}, {"name": "sign"}]))
+    observed = target(seen, 0.5, adapt(seen, [PRUNED, SIGNS]))
     start = image.flip(3)
     (slope,) = match(model, start, [group], [observed], DISTANCES["cosine"])[1]
     ahead = float(match(model, start - 1e-2 * slope / slope.norm(), [group], [observed], DISTANCES["cosine"])[0])
@@ -182,23 +192,23 @@ def test_the_slope_is_that_of_the_adapted_distance(truth):
 @pytest.mark.parametrize(
     ("defense", "share", "bent"),
     [
-        ("prune", 0.2, 0.0),
-        ("prune", 0.05, 0.25),
-        ("prune", 1e-4, 0.5),
-        ("random_sparsify", 1e-4, 0.0),
-        ("sign", 1.0, 0.75),
+        (PRUNED, 0.2, 0.0),
+        (PRUNED, 0.05, 0.25),
+        (PRUNED, 1e-4, 0.5),
+        (Traits(zeroes="any"), 1e-4, 0.0),
+        (SIGNS, 1.0, 0.75),
     ],
 )
 def test_an_update_is_bent_by_what_treats_entries_by_their_size(defense, share, bent):
     update = {"weight": (torch.arange(100_000) % round(1 / share) == 0).float()}
-    assert adapt(update, [{"name": defense}]).bent == pytest.approx(bent, abs=1e-3)
-    assert target(update, 1.0, adapt(update, [{"name": defense}])).bent == pytest.approx(bent, abs=1e-3)
+    assert adapt(update, [defense]).bent == pytest.approx(bent, abs=1e-3)
+    assert target(update, 1.0, adapt(update, [defense])).bent == pytest.approx(bent, abs=1e-3)
 
 
 def test_a_tensor_weighs_by_the_entries_that_came_through():
     """At balance 1 squared norms go with the square root of the entries: 9 and 1 came through of 100 and 400."""
     update = {"few": (torch.arange(100) < 9).float(), "many": 5.0 * (torch.arange(400) < 1)}
-    seen = target(update, 1.0, adapt(update, [{"name": "prune"}])).vector
+    seen = target(update, 1.0, adapt(update, [PRUNED])).vector
     assert float(seen[:100].square().sum() / seen[100:].square().sum()) == pytest.approx(3)
 
 
@@ -213,7 +223,48 @@ def test_without_knowledge_of_defenses_nothing_is_adapted(truth):
 
 def test_an_attack_knows_as_much_as_its_table_grants():
     tables = [{"name": "clip", "max_norm": 1.0}, {"name": "sign"}]
-    known = {level: load("inverting_gradients", {"knowledge": level}).known(tables) for level in KNOWLEDGE}
+    loaded = {level: load("inverting_gradients", {"knowledge": level}) for level in KNOWLEDGE}
+    known = {level: attack.known(tables) for level, attack in loaded.items()}
     assert known == {"none": (), "mechanism": ({"name": "clip"}, {"name": "sign"}), "parameters": tuple(tables)}
-    with pytest.raises(ConfigError, match=r"attacks\.inverting_gradients\.knowledge is 'some'"):
-        load("inverting_gradients", {"knowledge": "some"})
+    clip, sign = told(*tables)
+    assert {level: attack.told([clip, sign]) for level, attack in loaded.items()} == {
+        "none": (), "mechanism": (Traits(keeps_norm=True, scales=True), sign), "parameters": (clip, sign),
+    }  # fmt: skip
+
+
+def test_of_several_levels_an_attack_has_the_one_that_knows_most():
+    assert load("dlg", {"knowledge": ["none", "parameters", "mechanism"]}).knowledge == "parameters"
+    assert load("dlg", {}).knowledge == "none"
+
+
+@pytest.mark.parametrize("given", ["some", [], ["none", "some"], 3, [["none"]]])
+def test_an_unknown_level_is_a_sentence(given):
+    with pytest.raises(ConfigError, match=r"attacks\.inverting_gradients\.knowledge is .*none, mechanism, parameters"):
+        load("inverting_gradients", {"knowledge": given})
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_a_clipped_truth_is_at_distance_zero_for_whoever_knows_whatever_the_distance(truth, distance):
+    """Who compares squared differences must not take the bound for the gradient's length."""
+    model, image, group, gradient = truth
+    clipped = {name: 0.1 * value for name, value in gradient.items()}
+
+    def loss(seen, defenses):
+        observed = target(seen, 0.5, adapt(seen, defenses))
+        return float(match(model, image, [group], [observed], DISTANCES[distance])[0])
+
+    assert loss(clipped, told({"name": "clip", "max_norm": 1.0})) < 1e-6
+    assert loss(clipped, []) > 1 or distance == "cosine"
+
+
+def test_what_is_measured_by_traits_is_the_same_whoever_wrote_the_defense():
+    """An attack goes by what a defense declares alone: no name is known to it."""
+    attack = load("user_diffusion", {"knowledge": "parameters"})
+    assert attack.adapts_to(Traits(noise="gaussian", noise_size=0.1))
+    assert not attack.adapts_to(Traits())
+    assert not attack.adapts_to(None)
+    assert not load("user_diffusion", {}).adapts_to(Traits(scales=True))
+    assert not load("imprint", {"knowledge": "parameters"}).adapts_to(Traits(scales=True))
+    steps = Traits(epochs=2)
+    assert not attack.adapts_to(steps)
+    assert load("user_diffusion", {"knowledge": "parameters", "unroll": 8}).adapts_to(steps)

@@ -28,6 +28,7 @@ from attacker.prior import Prior
 from fl_sim.config import ConfigError
 from fl_sim.models import build, normalise
 from fl_sim.seeds import generator
+from fl_sim.traits import Traits
 
 SIZE = 32
 
@@ -235,7 +236,7 @@ def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
     values = torch.cat([value.flatten() for value in plain.gradient.values()])
     std, source = float(30 * values.norm()) / len(values) ** 0.5, generator(0, "noise")
     noisy = {name: value + std * torch.randn(value.shape, generator=source) for name, value in plain.gradient.items()}
-    for known in ((), ({"name": "gaussian_noise"},)):
+    for known in ((), (Traits(noise="gaussian"),)):
         seen = dataclasses.replace(plain, gradient=noisy, defenses=known)
         settings = user_diffusion.Settings(steps=30)
         (found,) = user_diffusion.attack([seen], attacker, settings, [generator(0)], lambda done, total: None)
@@ -251,7 +252,8 @@ def test_who_knows_that_an_update_is_bent_draws_what_faces_show_and_nothing_else
     bound = torch.cat([value.abs().flatten() for value in plain.gradient.values()]).quantile(0.9999)
     through = {"prune": lambda value: value * (value.abs() >= bound), "sign": torch.sign}[defense]
     beside = {}
-    for known in ((), ({"name": defense},)):
+    traits = {"prune": Traits(zeroes="smallest"), "sign": Traits(scales=True, signs=True)}[defense]
+    for known in ((), (traits,)):
         gradient = {name: through(value) for name, value in plain.gradient.items()}
         seen = dataclasses.replace(plain, gradient=gradient, defenses=known)
         settings = user_diffusion.Settings(steps=3, prior_weight=0, sharpen=0)

@@ -13,6 +13,7 @@ from attacker.attacks.representatives import known_labels
 from attacker.observation import Observation
 from fl_sim.models import normalise, trainable
 from fl_sim.seeds import generator
+from fl_sim.traits import Traits
 
 SIZE, USERS, PHOTOS = 16, 20, 30
 DARK = 0.3  # mean brightness of photos here, where noise in [-1, 1] has 0.5
@@ -77,7 +78,7 @@ def test_told_shares_stay_the_weights_where_the_update_cannot_better_them(case: 
         torch.nn.init.zeros_(model[1].bias)
     space = None if case == "no public faces" else faces.fit(photos("public", 500))
     attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), space)
-    defenses = ({"name": "gaussian_noise"},) if case == "defended" else ()
+    defenses = (Traits(noise="gaussian"),) if case == "defended" else ()
     update = {name: torch.ones_like(value) for name, value in trainable(model).items()}
     update["1.bias"] = torch.tensor([-0.5, 0.5])
     told = Observation(1, 0, trainable(model), update, PHOTOS, shares, defenses=defenses)

@@ -69,6 +69,15 @@ def test_a_worker_that_needs_what_the_manifest_lacks_says_so(tmp_path):
         _ = Workbench(run.root).num_classes
 
 
+def test_a_worker_that_knows_defenses_which_the_manifest_does_not_tell_says_so(tmp_path):
+    run = RunFolder(tmp_path)
+    run.config.write_text(dump(tiny_config(defenses=[{"name": "sign"}])))
+    for stated in ({}, {"defenses": []}, {"defenses": "sign"}, {"defenses": [{"sings": True}]}, {"defenses": [3]}):
+        write_manifest(run, **stated)
+        with pytest.raises(ConfigError, match="does not say what the users' defenses are"):
+            _ = Workbench(run.root).defenses
+
+
 def test_captures_without_what_later_versions_write_are_read(tmp_path):
     run = RunFolder(tmp_path / "run")
     run_federation(tiny_config(federation={"rounds": 1}, dataset={"users": 1}), run)

@@ -65,6 +65,12 @@ def test_too_few_users_recommend_no_defense_and_likeness_is_no_all_clear() -> No
     assert "the pictures still resemble them" in answers(alike).headline
 
 
+def test_a_defense_that_no_attack_knows_is_not_recommended() -> None:
+    found = points(fake_sweep(users=16).assign(known_to_nobody="noise"))
+    assert found[-1].status == "unknown defense"
+    assert answers(found).headline.startswith("No verdict on noise std 1.0: no attack here knows noise")
+
+
 def test_the_proved_epsilon_is_corrected_for_the_attackers_and_breaks_a_promise_that_is_too_small() -> None:
     table = fake_sweep(users=16)
     weak = points(table)[3]  # noise std 0.1, which names everybody

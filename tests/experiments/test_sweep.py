@@ -7,6 +7,7 @@ import pytest
 from fake_run import fake_run
 
 from experiments import pipeline, sweep
+from experiments.attackers import planned
 from experiments.studies.defended import called, strengths
 from experiments.studies.study import Study, expand, open_study, variants
 from fl_sim.config import Config, ConfigError, parse
@@ -20,13 +21,12 @@ cells = [
 ]
 [grid]
 seed = [0, 1]
-[vary.user_diffusion]
-knowledge = ["none", "mechanism", "parameters"]
 [base.dataset]
 users = 2
 photos = 2
 image_size = 32
 [base.attacks.user_diffusion]
+knowledge = ["none", "mechanism", "parameters"]
 [base.attacks.prior_only]
 """
 
@@ -48,7 +48,8 @@ def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise RuntimeError("out\nof memory")
         made = fake_run(folder.root, users=2, rounds=2, photos=2)
         table = pd.read_parquet(made.leakage).query("attack == 'user_diffusion'")
-        more = [table.assign(attack=label) for label in config.attacks if label != "prior_only"]
+        labels = {label: settings.get("knowledge", "none") for label, settings in planned(config).attacks.items()}
+        more = [table.assign(attack=label, knowledge=labels[label]) for label in labels if label != "prior_only"]
         pd.concat(more, ignore_index=True).assign(seed=config.seed).to_parquet(made.leakage)
         made.report.write_text("done")
         return pipeline.Outcome(table, made.report)
@@ -77,12 +78,25 @@ def test_a_list_of_strengths_is_a_run_each_and_cells_are_called_by_what_differs(
     assert cells[4].config.name == "try/clip+prune-keep_0.1-0"
 
 
-def test_what_the_attacker_knows_is_an_attack_more_in_each_run_and_nothing_is_no_second_one(study: Study) -> None:
-    labels = [variant.label for variant in variants(study)]
-    assert labels == ["user_diffusion", "user_diffusion-knowledge-mechanism", "user_diffusion-knowledge-parameters",
-                      "prior_only"]  # fmt: skip
-    known = expand("try", study)[0].config.attacks["user_diffusion-knowledge-mechanism"]
+def test_a_level_of_knowledge_may_be_varied_like_any_setting_and_one_that_there_is_gets_no_second_label(
+    study: Study,
+) -> None:
+    levels = {"user_diffusion": {"knowledge": ["none", "mechanism", "parameters"]}}
+    attacks = {"user_diffusion": {}, "prior_only": {}}
+    varied = study.model_copy(update={"vary": levels, "base": {**study.base, "attacks": attacks}})
+    labels = [variant.label for variant in variants(varied)]
+    assert labels == [
+        "user_diffusion",
+        "user_diffusion-knowledge-mechanism",
+        "prior_only",
+    ]  # the others are the default
+    known = expand("try", varied)[0].config.attacks["user_diffusion-knowledge-mechanism"]
     assert known == {"name": "user_diffusion", "knowledge": "mechanism"}
+    defended = planned(expand("try", varied)[2].config)
+    assert {label: table.get("knowledge") for label, table in defended.attacks.items()} == {
+        "user_diffusion": "parameters", "user_diffusion-none": "none",
+        "user_diffusion-knowledge-mechanism": "mechanism", "prior_only": None,
+    }  # fmt: skip
 
 
 def test_several_lists_of_strengths_in_one_cell_are_refused() -> None:
@@ -124,10 +138,13 @@ def test_the_table_has_every_measurement_of_every_cell_once(study: Study, tmp_pa
     keys = ["cell", "seed", "round", "user", "label", "arm"]
     assert len(table) == len(table[keys].drop_duplicates())
     assert set(table["cell"]) == {cell.name for cell in expand("try", study)} - {"clip+prune-keep_0.1-1"}
-    assert dict(zip(table["label"], table["knowledge"], strict=True)) == {
-        "user_diffusion": "none", "user_diffusion-knowledge-mechanism": "mechanism",
-        "user_diffusion-knowledge-parameters": "parameters",
+    defended = table[table["defense"] != "none"]
+    assert dict(zip(defended["label"], defended["knowledge"], strict=True)) == {
+        "user_diffusion": "parameters", "user_diffusion-mechanism": "mechanism", "user_diffusion-none": "none",
     }  # fmt: skip
+    assert set(table["known_to_nobody"]) == {""}
+    bare = table[table["defense"] == "none"]
+    assert dict(zip(bare["label"], bare["knowledge"], strict=True)) == {"user_diffusion": "none"}
     assert set(table["attack"]) == {"user_diffusion"}
     accuracy = pd.read_parquet(tmp_path / "try" / "none-0" / "rounds.parquet")["accuracy"].iloc[-1]
     assert set(table["accuracy"]) == {accuracy}

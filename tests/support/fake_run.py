@@ -31,7 +31,7 @@ def fake_run(
         "[attacks.inverting_gradients]\n[attacks.prior_only]\n"
     )
     config = parse(Config, {"dataset": {"users": users, "photos": photos, "image_size": image_size}})
-    write_manifest(run, seed=0, threat_model={"local_steps": 1, "aggregated": False, "defense_known": True})
+    write_manifest(run, seed=0, threat_model={"local_steps": 1, "aggregated": False, "not_adapted_to": {}})
     accuracy = [0.5 + 0.32 * (1 - 0.6**r) for r in range(1, rounds + 1)]
     pd.DataFrame(
         {
