@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attacker.prior_files import read_config
@@ -74,7 +75,8 @@ def read_schedule(folder: Path) -> NoiseSchedule:
         raise _unreadable(path, f"is of a {kind} for {OTHER_PROCESSES['ScoreSdeVp']} (timestep_type)")
     scheduler = _build(path, kind, config)
     prediction = _prediction(path, config, scheduler.config.prediction_type)
-    alphas = _alphas(path, scheduler.alphas_cumprod, prediction)
+    # Not its alphas_cumprod: some samplers raise a zero at the end of it.
+    alphas = _checked(path, torch.cumprod(1 - scheduler.betas.detach().float().cpu(), 0), prediction)
     return NoiseSchedule(alphas, prediction, str(config.get("variance_type")).startswith("learned"))
 
 
@@ -105,9 +107,8 @@ def _prediction(path: Path, config: dict[str, Any], said: str) -> str:
     return said
 
 
-def _alphas(path: Path, alphas: Tensor, prediction: str) -> Tensor:
-    """abar (T,), checked; of a network that predicts noise, without the last steps if they hold no image at all."""
-    alphas = alphas.detach().float().cpu()
+def _checked(path: Path, alphas: Tensor, prediction: str) -> Tensor:
+    """abar (T,); of a network that predicts noise, without the last steps if they hold no image at all."""
     falling = len(alphas) > 1 and bool((alphas.diff() <= 0).all())
     if not falling or not bool(((alphas >= 0) & (alphas <= 1)).all()) or float(alphas[0]) < 0.5:  # NaN fails each
         raise ConfigError(

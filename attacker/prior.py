@@ -129,7 +129,7 @@ class Prior:
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
         """
         # More steps than the schedule has are those of the schedule.
-        times = torch.linspace(self.steps - 1, 0, steps).round().long().unique_consecutive().tolist()
+        times = sorted(set(torch.linspace(self.steps - 1, 0, steps).round().long().tolist()), reverse=True)
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
             now = torch.full((len(x),), t, device=x.device)

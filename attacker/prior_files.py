@@ -166,17 +166,19 @@ def _variant(folder: Path) -> str | None:
 
 
 def _misfits(info: dict[str, Any]) -> Iterator[str]:
-    """What diffusers' loading information tells of keys that are not in both, or of another shape."""
-    for kind, what in (("missing_keys", "are missing"), ("unexpected_keys", "are not of this network")):
-        if info[kind]:
-            yield f"{len(info[kind])} tensors {what} ({_few(sorted(info[kind]))})"
+    """What diffusers' loading information tells of tensors that only one of the two has, or of another shape."""
+    if info["missing_keys"]:
+        yield f"missing are {_few(info['missing_keys'])}"
+    if info["unexpected_keys"]:
+        yield f"of another network are {_few(info['unexpected_keys'])}"
     if info["mismatched_keys"]:
-        shapes = [f"{key} is {tuple(has)}, not {tuple(wants)}" for key, has, wants in info["mismatched_keys"]]
-        yield f"{len(shapes)} have another shape ({_few(sorted(shapes))})"
+        shapes = [f"{key} {tuple(has)} instead of {tuple(wants)}" for key, has, wants in info["mismatched_keys"]]
+        yield f"of another shape are {_few(shapes)}"
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + more
 
 
 def _download(name: str, patterns: Sequence[str]) -> Path:
