@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attacker.autoencoder import Autoencoder, read_autoencoder
-from attacker.noise_schedule import NoiseSchedule, read_schedule
+from attacker.noise_schedule import PREDICTIONS, NoiseSchedule, read_schedule
 from attacker.prior_files import find_parts, read_config, read_network
 from fl_sim.config import ConfigError
 
@@ -82,13 +82,12 @@ class Prior:
         Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
         attack. Gradients flow through the U-Net only if `differentiable`.
         """
-        with (
-            torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
-            torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
-        ):
-            prediction = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample[:, : x_t.shape[1]]
-        x0 = self._x0(x_t, prediction.float(), t)
-        return x0 if self.latent else x0.clamp(-1, 1)
+        return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable), t)
+
+    def readings(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """What `x0_hat` is if the U-Net predicts what its scheduler says, and what it is if it predicts another."""
+        prediction = self._predict(x_t, t, False)
+        return {kind: self._x0(kind, x_t, prediction, t) for kind in PREDICTIONS}
 
     def residual(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
         """x - x0_hat(x_t, t), in images (n, 3, H, W): where the prior wants less of x; the plug-and-play gradient.
@@ -145,13 +144,23 @@ class Prior:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)
         return abar.sqrt(), (1 - abar).sqrt()
 
-    def _x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def _predict(self, x_t: Tensor, t: Tensor, differentiable: bool) -> Tensor:
+        with (
+            torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
+            torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
+        ):
+            prediction: Tensor = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
+        return prediction[:, : x_t.shape[1]].float()
+
+    def _x0(self, kind: str, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         signal, sigma = self._scales(t)
-        if self.prediction_type == "sample":
-            return prediction
-        if self.prediction_type == "v_prediction":  # v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022)
-            return signal * x_t - sigma * prediction
-        return (x_t - sigma * prediction) / signal
+        if kind == "sample":
+            x0 = prediction
+        elif kind == "v_prediction":  # v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022)
+            x0 = signal * x_t - sigma * prediction
+        else:
+            x0 = (x_t - sigma * prediction) / signal
+        return x0 if self.latent else x0.clamp(-1, 1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -218,8 +227,8 @@ def _square(path: Path, given: Any, levels: int) -> int:
     size = sides.pop() if sides else None
     if sides or not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ConfigError(
-            f"{path} says sample_size = {json.dumps(given)}; give the side of the square images of training, in pixels "
-            "or codes"
+            f"{path} says sample_size = {json.dumps(given)}; only square images can be read, so give the side of those "
+            "of training, in pixels or codes"
         )
     if size % 2 ** max(levels - 1, 0):
         raise ConfigError(
