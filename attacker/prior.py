@@ -214,23 +214,24 @@ def _checked_size(path: Path, config: dict[str, Any], schedule: NoiseSchedule) -
     if config.get("time_embedding_type") == "fourier":
         raise ConfigError(f"{path} says time_embedding_type = fourier, of a score network; a prior counts steps")
     learned = config.get("num_train_timesteps") if config.get("time_embedding_type") == "learned" else None
-    if learned is not None and learned < len(schedule.alphas_cumprod):
+    if isinstance(learned, int) and learned < len(schedule.alphas_cumprod):
         raise ConfigError(
             f"{path} knows {learned} steps, its scheduler {len(schedule.alphas_cumprod)}; give those of one training"
         )
-    return _square(path, config.get("sample_size"), len(config.get("block_out_channels") or ()))
+    widths = config.get("block_out_channels")
+    return _square(path, config.get("sample_size"), len(widths) if isinstance(widths, list) else 1)
 
 
 def _square(path: Path, given: Any, levels: int) -> int:
     """The one side of `sample_size`, an int or a pair; each of `levels` resolutions but the last halves it."""
-    sides = set(given) if isinstance(given, list) else {given}
-    size = sides.pop() if sides else None
-    if sides or not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    sides = given if isinstance(given, list) else [given, given]
+    size = sides[0] if len(sides) == 2 and sides[0] == sides[1] else None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ConfigError(
             f"{path} says sample_size = {json.dumps(given)}; only square images can be read, so give the side of those "
             "of training, in pixels or codes"
         )
-    if size % 2 ** max(levels - 1, 0):
+    if size % 2 ** (levels - 1):
         raise ConfigError(
             f"{path} says sample_size = {size}, which {levels} levels cannot halve {levels - 1} times; mend it"
         )

@@ -8,6 +8,7 @@ that nothing large is downloaded for a prior that cannot be read. What does not 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ class Parts:
 
 def find_parts(name: str, shipped: Path) -> Parts:
     """The parts of the prior `name`: a folder below `shipped`, any other folder, or a hub name."""
-    folder = shipped / name if (shipped / name).is_dir() else Path(name).expanduser()
+    folder = shipped / name if (shipped / name).is_dir() else Path(name)
+    with suppress(RuntimeError):  # of ~somebody who has no home
+        folder = folder.expanduser()
     if folder.is_dir():
         return _parts(folder, lambda part: None)
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:

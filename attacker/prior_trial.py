@@ -41,9 +41,9 @@ def doubt(prior: Prior, name: str) -> str | None:
         )
     if errors[stated] > IDLE:
         return (
-            f"prior {name!r} does not take the noise off grey images (mean square error {errors[stated]:.2f}; a good one "
-            f"has less than {CLEAR}), so attacks with it show less than there is to see; was it trained, and on images in "
-            "[-1, 1]?"
+            f"prior {name!r} does not take the noise off grey images (mean square error {errors[stated]:.2f}; a good "
+            f"one has less than {CLEAR}), so attacks with it show less than there is to see; was it trained, and on "
+            "images in [-1, 1]?"
         )
     return None
 

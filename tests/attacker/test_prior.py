@@ -110,6 +110,8 @@ def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match="neither a folder nor a hub name"):
         load_prior("no-such-prior", 64)
     with pytest.raises(ValueError, match="neither a folder nor a hub name"):
+        load_prior("~nobody-at-all", 64)
+    with pytest.raises(ValueError, match="neither a folder nor a hub name"):
         load_prior(str(tmp_path / "absent"), 64)
     with pytest.raises(ValueError, match="cannot be loaded") as failure:
         load_prior(str(tmp_path), 64)

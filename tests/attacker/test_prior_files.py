@@ -98,6 +98,20 @@ def test_weights_in_several_files_are_read_and_each_is_checked(tmp_path: Path, v
     assert f"{tmp_path / 'unet'} cannot be loaded" in refusal(tmp_path)
 
 
+def test_weights_with_the_names_of_older_diffusers_are_read(tmp_path: Path) -> None:
+    write_prior(tmp_path)
+    path = tmp_path / "unet" / PLAIN
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def renamed(key: str) -> str:
+        return next((key.replace(f".{new}.", f".{old}.") for new, old in older.items() if f".{new}." in key), key)
+
+    tensors = load_file(path)
+    assert any(renamed(key) != key for key in tensors)
+    save_file({renamed(key): value for key, value in tensors.items()}, path)
+    assert the_same(load_prior(str(tmp_path), 16), unet())
+
+
 def test_pickles_are_refused(tmp_path: Path) -> None:
     write_prior(tmp_path)
     (tmp_path / "unet" / PLAIN).unlink()
@@ -136,8 +150,12 @@ def test_a_config_that_says_nothing_is_refused(tmp_path: Path, text: str) -> Non
         ({"sample_size": [16, 24]}, r"says sample_size = \[16, 24\]; only square images"),
         ({"sample_size": "16"}, "says sample_size = "),
         ({"sample_size": True}, "says sample_size = "),
+        ({"sample_size": [[16], [16]]}, "says sample_size = "),
+        ({"sample_size": []}, "says sample_size = "),
         ({"sample_size": 17}, "sample_size = 17, which 2 levels cannot halve 1 times"),
         ({"block_out_channels": [16, 16]}, "of another shape"),
+        ({"block_out_channels": 8}, "cannot be loaded as UNet2DModel"),
+        ({"time_embedding_type": "learned", "num_train_timesteps": "x"}, "cannot be loaded as UNet2DModel"),
         ({"block_out_channels": [8, 8, 8]}, "cannot be loaded as UNet2DModel"),
         ({"down_block_types": ["NoBlock", "NoBlock"]}, "cannot be loaded as UNet2DModel .*NoBlock"),
     ],
