@@ -9,6 +9,7 @@ in its own reading, at least 0.1 in the others.
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from attacker.attacks import Attack
 from attacker.prior import Prior, load_prior
@@ -31,29 +32,48 @@ def doubts(attacks: Iterable[Attack], image_size: int) -> Iterator[str]:
 
 def doubt(prior: Prior, name: str) -> str | None:
     """A sentence if the prior `name` does not denoise. Raises ConfigError if it does so only when read otherwise."""
-    errors = reading_errors(prior)
+    try:
+        errors, lost = reading_errors(prior), autoencoder_error(prior)
+    except Exception as error:  # of networks whose parts do not fit, of any kind
+        raise ConfigError(
+            f"prior {name!r} cannot be used on images of {prior.image_size} px ({' '.join(str(error).split())[:200]}); "
+            "give another one"
+        ) from error
     stated, best = prior.prediction_type, min(errors, key=lambda kind: errors[kind])
-    if errors[best] < CLEAR and errors[stated] > 2 * errors[best]:
+    if errors[best] < CLEAR and not errors[stated] <= 2 * errors[best]:
         raise ConfigError(
             f"prior {name!r} says that its network predicts {stated}, but it takes the noise off grey images only if "
             f"read as {best} (mean square error {errors[best]:.3f}, not {errors[stated]:.3f}); mend prediction_type in "
             "its scheduler_config.json"
         )
-    if errors[stated] > IDLE:
-        return (
-            f"prior {name!r} does not take the noise off grey images (mean square error {errors[stated]:.2f}; a good "
-            f"one has less than {CLEAR}), so attacks with it show less than there is to see; was it trained, and on "
-            "images in [-1, 1]?"
-        )
-    return None
+    flaws = []
+    if not lost <= IDLE:  # nor if it is NaN
+        flaws.append(f"its autoencoder does not give grey images back (mean square error {lost:.2f})")
+    if not errors[stated] <= IDLE:
+        flaws.append(f"its network does not take the noise off grey images (mean square error {errors[stated]:.2f})")
+    if not flaws:
+        return None
+    return (
+        f"prior {name!r}: {' and '.join(flaws)}; a good one has less than {CLEAR}, so attacks with this one show less "
+        "than there is to see; was it trained, and on images in [-1, 1]?"
+    )
 
 
 def reading_errors(prior: Prior) -> dict[str, float]:
     """Mean square error of x0_hat on noisy grey images, or their codes, for each reading of the network; >= 0."""
-    device, size = prior.alphas_cumprod.device, prior.image_size
-    with torch.no_grad():
-        x0 = prior.encode(torch.tensor(LEVELS, device=device)[:, None, None, None].expand(-1, 3, size, size))
-    noise = torch.randn(x0.shape, generator=generator(0, "prior-trial")).to(device)
-    t = torch.full((len(x0),), int((prior.alphas_cumprod - 0.5).abs().argmin()), device=device)
+    x0 = prior.encode(_grey(prior))
+    noise = torch.randn(x0.shape, generator=generator(0, "prior-trial")).to(x0.device)
+    t = torch.full((len(x0),), int((prior.alphas_cumprod - 0.5).abs().argmin()), device=x0.device)
     readings = prior.readings(prior.noised(x0, noise, t), t)
     return {kind: float((seen - x0).square().mean()) for kind, seen in readings.items()}
+
+
+def autoencoder_error(prior: Prior) -> float:
+    """Mean square error of grey images that went through the autoencoder, 0 without one; >= 0."""
+    grey = _grey(prior)
+    return float((prior.decode(prior.encode(grey)) - grey).square().mean()) if prior.latent else 0.0
+
+
+def _grey(prior: Prior) -> Tensor:
+    levels = torch.tensor(LEVELS, device=prior.alphas_cumprod.device)
+    return levels[:, None, None, None].expand(-1, 3, prior.image_size, prior.image_size)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from priors import edit, scheduler, unet, write_prior
+from priors import edit, scheduler, unet, write_prior, write_vae
 from torch import Tensor, nn
 
 from attacker import attacks
@@ -49,7 +49,32 @@ def test_a_network_that_was_never_trained_is_told_of(tmp_path: Path, prediction:
     write_prior(tmp_path, unet(), scheduler(prediction))
     sentence = doubt(load_prior(str(tmp_path), size), "p")
     assert sentence is not None
-    assert "prior 'p' does not take the noise off grey images" in sentence
+    assert "prior 'p': its network does not take the noise off grey images" in sentence
+
+
+def test_an_autoencoder_that_was_never_trained_is_told_of(tmp_path: Path) -> None:
+    write_prior(tmp_path, unet(4))
+    write_vae(tmp_path / "vae")
+    sentence = doubt(load_prior(str(tmp_path), 16), "p")
+    assert sentence is not None
+    assert "its autoencoder does not give grey images back" in sentence
+    assert "and its network does not" in sentence
+
+
+def test_a_network_that_gives_no_numbers_is_told_of() -> None:
+    shipped = load_prior("synthetic64", 64)
+    lost = dataclasses.replace(shipped, unet=lambda x_t, t: SimpleNamespace(sample=x_t * float("nan")))
+    sentence = doubt(lost, "p")
+    assert sentence is not None
+    assert "mean square error nan" in sentence
+
+
+def test_networks_that_fail_on_such_images_are_refused(tmp_path: Path) -> None:
+    write_prior(tmp_path)
+    prior = dataclasses.replace(load_prior(str(tmp_path), 16), size=17)  # which two levels cannot halve
+    with pytest.raises(ConfigError, match="cannot be used on images of 16 px") as failure:
+        doubt(prior, "p")
+    assert "\n" not in str(failure.value)
 
 
 def test_each_prior_of_the_attacks_is_tried_once(tmp_path: Path) -> None:
