@@ -3,11 +3,11 @@
 `load_prior(name, image_size, device)` takes the shipped prior (`synthetic64`), a folder written by
 `save_pretrained` (of a DDPM pipeline, or of `unet/` and `scheduler/`), or a hub name such as
 `google/ddpm-celebahq-256`. `Prior.x0_hat` turns whatever the U-Net predicts (noise, image or velocity)
-into the denoised image, so that attacks never branch on it. A folder with `vae/` (an AutoencoderKL) beside
-`unet/` is a latent prior (Rombach et al. 2022): the U-Net works on `encode(images)`, and `decode` leads back.
+into the denoised image, so that attacks never branch on it. A prior with an autoencoder is a latent one
+(Rombach et al. 2022): the U-Net works on `encode(images)`, and `decode` leads back.
 """
 
-import logging
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fl_sim.tensors import check
+from attacker.autoencoder import Autoencoder, read_autoencoder
+from attacker.noise_schedule import PREDICTIONS, NoiseSchedule, read_schedule
+from attacker.prior_files import find_parts, read_config, read_network
+from fl_sim.config import ConfigError
 
 SHIPPED = Path(__file__).parent / "weights"
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 @dataclass(frozen=True)
 class Prior:
     """q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I), and a network that undoes it (Ho et al. 2020)."""
 
-    unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S)
+    unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S), or (n, 2 c, S, S) with a variance
     alphas_cumprod: Tensor  # (T,) abar_t, falling from about 1 to about 0
     prediction_type: str  # "epsilon", "sample" or "v_prediction"
     size: int  # S, the size that the U-Net was trained at, in its own pixels
     image_size: int  # pixels: the size that the attack works at; resized and back inside
     autocast: bool  # bfloat16 arithmetic inside the networks
-    vae: Any = None  # AutoencoderKL, if the U-Net works on its latents instead of pixels
+    autoencoder: Autoencoder | None = None  # if the U-Net works on its codes instead of pixels
 
     @property
     def steps(self) -> int:
@@ -43,12 +45,12 @@ class Prior:
     @property
     def latent(self) -> bool:
         """Whether the U-Net works on latents."""
-        return self.vae is not None
+        return self.autoencoder is not None
 
     @property
     def channels(self) -> int:
         """c, of what the U-Net works on: 3, or those of the latents."""
-        return int(self.vae.config.latent_channels) if self.latent else 3
+        return self.autoencoder.channels if self.autoencoder is not None else 3
 
     def encode(self, images: Tensor) -> Tensor:
         """What the U-Net works on (n, c, S, S), for images (n, 3, image_size, image_size) in [-1, 1].
@@ -56,20 +58,18 @@ class Prior:
         Of a pixel prior the images themselves, at S pixels; of a latent one the mean latents, of about unit
         variance. Differentiable.
         """
-        if not self.latent:
+        if self.autoencoder is None:
             return resize(images, self.size)
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of the autoencoder to a latent
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            code: Tensor = self.vae.encode(resize(images, self.size * factor)).latent_dist.mean
-        return code.float() * float(self.vae.config.scaling_factor)
+            return self.autoencoder.encode(resize(images, self.size * self.autoencoder.factor))
 
     def decode(self, code: Tensor) -> Tensor:
         """Images (n, 3, image_size, image_size), in about [-1, 1], of a code (n, c, S, S). Differentiable."""
-        if not self.latent:
+        if self.autoencoder is None:
             return resize(code, self.image_size)
         with torch.autocast(code.device.type, torch.bfloat16, enabled=self.autocast):
-            images = self.vae.decode(code / float(self.vae.config.scaling_factor)).sample
-        return resize(images.float(), self.image_size)
+            images = self.autoencoder.decode(code)
+        return resize(images, self.image_size)
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t (n, c, H, W) = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for t (n,) int64."""
@@ -82,13 +82,12 @@ class Prior:
         Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
         attack. Gradients flow through the U-Net only if `differentiable`.
         """
-        with (
-            torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
-            torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
-        ):
-            prediction = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
-        x0 = self._x0(x_t, prediction.float(), t)
-        return x0 if self.latent else x0.clamp(-1, 1)
+        return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable), t)
+
+    def readings(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """What `x0_hat` is if the U-Net predicts what its scheduler says, and what it is if it predicts another."""
+        prediction = self._predict(x_t, t, False)
+        return {kind: self._x0(kind, x_t, prediction, t) for kind in PREDICTIONS}
 
     def residual(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
         """x - x0_hat(x_t, t), in images (n, 3, H, W): where the prior wants less of x; the plug-and-play gradient.
@@ -128,7 +127,8 @@ class Prior:
         `noise` (n, c, S, S) standard normal decides the image. Gradients flow back to it only if `differentiable`;
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
         """
-        times = torch.linspace(self.steps - 1, 0, steps).round().long().tolist()
+        # More steps than the schedule has are those of the schedule.
+        times = sorted(set(torch.linspace(self.steps - 1, 0, steps).round().long().tolist()), reverse=True)
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
             now = torch.full((len(x),), t, device=x.device)
@@ -144,13 +144,23 @@ class Prior:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)
         return abar.sqrt(), (1 - abar).sqrt()
 
-    def _x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def _predict(self, x_t: Tensor, t: Tensor, differentiable: bool) -> Tensor:
+        with (
+            torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
+            torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
+        ):
+            prediction: Tensor = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
+        return prediction[:, : x_t.shape[1]].float()
+
+    def _x0(self, kind: str, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         signal, sigma = self._scales(t)
-        if self.prediction_type == "sample":
-            return prediction
-        if self.prediction_type == "v_prediction":  # v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022)
-            return signal * x_t - sigma * prediction
-        return (x_t - sigma * prediction) / signal
+        if kind == "sample":
+            x0 = prediction
+        elif kind == "v_prediction":  # v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022)
+            x0 = signal * x_t - sigma * prediction
+        else:
+            x0 = (x_t - sigma * prediction) / signal
+        return x0 if self.latent else x0.clamp(-1, 1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -163,79 +173,79 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -> Prior:
     """The prior `name`, for attacks at `image_size` pixels, in float32 on `device`.
 
-    Raises ValueError, in one sentence, where weights are missing or are no such prior.
+    Raises ConfigError, in one sentence, where files are missing, do not fit together or are of no such prior.
     """
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name).expanduser()
-    local = folder.is_dir()
-    if not local and (name.startswith(("/", ".", "~")) or name.count("/") != 1):
-        shipped = sorted(path.name for path in SHIPPED.glob("*") if path.is_dir())
-        raise ValueError(
-            f"prior {name!r} is neither a folder nor a hub name; give a diffusers folder (fl-sim train-prior writes "
-            f"one), a hub name such as google/ddpm-celebahq-256, or a shipped prior ({', '.join(shipped) or 'none'})"
-        )
-    unet, scheduler = _read(str(folder) if local else name, local)
-    vae = _read_vae(folder / "vae")
-    prediction, channels = scheduler.config.prediction_type, (unet.config.in_channels, unet.config.out_channels)
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prior {name!r} predicts {prediction!r}; only {', '.join(PREDICTIONS)} can be read")
-    wanted = 3 if vae is None else vae.config.latent_channels
-    if channels != (wanted, wanted):
-        space = "pixels" if vae is None else "the latents of its vae/"
-        raise ValueError(
-            f"prior {name!r} maps {channels[0]} to {channels[1]} channels; for {space} it must map {wanted} to {wanted}"
-        )
-    size = unet.config.sample_size or image_size
-    if vae is not None:
-        vae = vae.float().eval().requires_grad_(False).to(device)
+    parts = find_parts(name, SHIPPED)
+    schedule = read_schedule(parts.scheduler)
+    path = parts.unet / "config.json"
+    size = _checked_size(path, read_config(path), schedule)
+    autoencoder = read_autoencoder(parts)
+    parts.fetch(parts.unet)
+    from diffusers import UNet2DModel
+
+    unet = read_network(UNet2DModel, parts.unet)
+    _check_channels(path, unet.config, schedule, autoencoder)
     return Prior(
-        unet=unet.float().eval().requires_grad_(False).to(device, memory_format=torch.channels_last),
-        alphas_cumprod=scheduler.alphas_cumprod.to(device),
-        prediction_type=prediction,
-        size=size if isinstance(size, int) else size[0],
+        unet=unet.to(device, memory_format=torch.channels_last),
+        alphas_cumprod=schedule.alphas_cumprod.to(device),
+        prediction_type=schedule.prediction_type,
+        size=size,
         image_size=image_size,
         autocast=fast_bfloat16(torch.device(device)),
-        vae=vae,
+        autoencoder=None if autoencoder is None else autoencoder.to(device),
     )
 
 
-def _read_vae(folder: Path) -> Any:
-    """The AutoencoderKL in `folder`, None if there is no such folder; ValueError in one sentence where that fails."""
-    if not folder.is_dir():
-        return None
-    from diffusers import AutoencoderKL
+def _checked_size(path: Path, config: dict[str, Any], schedule: NoiseSchedule) -> int:
+    """The size S of a U-Net, by its config at `path`. ConfigError for a network that is no function of (x_t, t)."""
+    kind = config["_class_name"]
+    if kind == "UNet2DConditionModel":
+        raise ConfigError(f"{path} is of {kind}, which needs a text or another condition; a prior is a UNet2DModel")
+    if kind != "UNet2DModel":
+        raise ConfigError(f"{path} is of {kind}; a prior is a UNet2DModel")
+    for key in ("num_class_embeds", "class_embed_type"):
+        if config.get(key) is not None:
+            raise ConfigError(
+                f"{path} is of a class-conditional network ({key} = {config[key]}), and diffusers does not say which "
+                "class stands for none; give an unconditional prior"
+            )
+    if config.get("center_input_sample"):
+        raise ConfigError(f"{path} says center_input_sample, so of images in [0, 1]; a prior is of images in [-1, 1]")
+    if config.get("time_embedding_type") == "fourier":
+        raise ConfigError(f"{path} says time_embedding_type = fourier, of a score network; a prior counts steps")
+    learned = config.get("num_train_timesteps") if config.get("time_embedding_type") == "learned" else None
+    if isinstance(learned, int) and learned < len(schedule.alphas_cumprod):
+        raise ConfigError(
+            f"{path} knows {learned} steps, its scheduler {len(schedule.alphas_cumprod)}; give those of one training"
+        )
+    widths = config.get("block_out_channels")
+    return _square(path, config.get("sample_size"), len(widths) if isinstance(widths, list) else 1)
 
-    try:
-        return AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{folder} is no AutoencoderKL ({reason}); save one there, or remove the folder") from error
+
+def _square(path: Path, given: Any, levels: int) -> int:
+    """The one side of `sample_size`, an int or a pair; each of `levels` resolutions but the last halves it."""
+    sides = given if isinstance(given, list) else [given, given]
+    size = sides[0] if len(sides) == 2 and sides[0] == sides[1] else None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(
+            f"{path} says sample_size = {json.dumps(given)}; only square images can be read, so give the side of those "
+            "of training, in pixels or codes"
+        )
+    if size % 2 ** (levels - 1):
+        raise ConfigError(
+            f"{path} says sample_size = {size}, which {levels} levels cannot halve {levels - 1} times; mend it"
+        )
+    return size
 
 
-def _read(source: str, local: bool) -> Any:
-    """The UNet2DModel and DDPMScheduler of `source`; ValueError in one sentence where that fails."""
-    from diffusers import DDPMScheduler, UNet2DModel
-
-    logging.getLogger("diffusers").setLevel(logging.ERROR)  # it advertises `accelerate` at each load
-    unet_below, scheduler_below = {"subfolder": "unet"}, {"subfolder": "scheduler"}
-    # A folder says by itself which of the two layouts it has; of a hub name, try the pipeline's first.
-    flat = local and not (Path(source) / "unet").is_dir()
-    layouts = [({}, {})] if flat else [(unet_below, scheduler_below)] + ([] if local else [({}, {})])
-    reason = ""
-    for unet_at, scheduler_at in layouts:
-        try:
-            weights = Path(source, unet_at.get("subfolder", ""), "diffusion_pytorch_model.safetensors")
-            if local and weights.is_file():
-                check(weights)  # diffusers would not say which file is cut off, nor notice other damage
-            unet = UNet2DModel.from_pretrained(source, low_cpu_mem_usage=False, local_files_only=local, **unet_at)
-            return unet, DDPMScheduler.from_pretrained(source, local_files_only=local, **scheduler_at)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-    remedy = (
-        "it must hold unet/ and scheduler/ as save_pretrained writes them"
-        if local
-        else "check the name and the network, or give a folder"
-    )
-    raise ValueError(f"prior {source!r} cannot be loaded ({reason}); {remedy}")
+def _check_channels(path: Path, config: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None) -> None:
+    given, wanted = (config.in_channels, config.out_channels), 3 if autoencoder is None else autoencoder.channels
+    outputs = 2 * wanted if schedule.learned_variance else wanted
+    if given != (wanted, outputs):
+        space = "pixels" if autoencoder is None else "the codes of its autoencoder"
+        raise ConfigError(
+            f"{path} maps {given[0]} to {given[1]} channels; for {space} it must map {wanted} to {outputs}"
+        )
 
 
 def fast_bfloat16(device: torch.device) -> bool:

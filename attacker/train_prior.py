@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -296,15 +296,10 @@ def _plot(curve: list[float], held_out_loss: float, path: Path) -> None:
     from matplotlib.figure import Figure
 
     width = max(len(curve) // 200, 1)
-    means = [sum(part) / len(part) for part in _chunks(curve, width)]
+    means = [float(part.mean()) for part in torch.split(torch.tensor(curve), width)]
     axes = (figure := Figure(figsize=(6, 4), layout="constrained")).add_subplot()
     axes.plot([(i + 0.5) * width for i in range(len(means))], means, label="training")
     axes.axhline(held_out_loss, linestyle="--", color="C1", label=f"held out {held_out_loss:.4f}")
     axes.set(xlabel="step", ylabel="mean squared error of v", yscale="log")
     axes.legend()
     figure.savefig(path, dpi=120)
-
-
-def _chunks(values: list[float], width: int) -> Iterator[list[float]]:
-    for start in range(0, len(values), width):
-        yield values[start : start + width]

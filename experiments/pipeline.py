@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker import attacks, faces, metrics, mirror
+from attacker import attacks, faces, metrics, mirror, prior_trial
 from attacker.mend import mend
-from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
@@ -155,9 +154,9 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
                 f"attack {label!r} fuses {settings.rounds} rounds of a user, but with protocol.shuffle nobody knows "
                 "which updates are the same user's; set rounds = 1 or unset protocol.shuffle"
             )
-        if hasattr(settings, "prior"):
-            load_prior(settings.prior, config.dataset.image_size)
-    for sentence in [*attackers.warnings(config), *leakage.preflight(config)]:
+    chosen = [attacks.load(label, table) for label, table in config.attacks.items()]
+    doubts = prior_trial.doubts(chosen, config.dataset.image_size)
+    for sentence in [*doubts, *attackers.warnings(config), *leakage.preflight(config)]:
         note(sentence)
 
 

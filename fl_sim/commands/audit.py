@@ -8,7 +8,7 @@ import typer
 
 from fl_sim.commands.invert import AttackName, Settings
 from fl_sim.config import Leakage, parse, read
-from fl_sim.console import AsJson, bars, messages
+from fl_sim.console import AsJson, bars, messages, note
 from fl_sim.runs import RunFolder
 
 
@@ -31,6 +31,7 @@ def audit(
     For example: fl-sim audit audit/ --attack inverting_gradients -o steps=200
     """
     from attacker import foreign
+    from attacker.prior_trial import doubts
     from experiments import audit as auditing
     from experiments.embedders import open_embedder
     from fl_sim.threads import one_thread
@@ -44,6 +45,8 @@ def audit(
     if photos is not None:  # before the attacks, which take their time
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
+    for sentence in doubts([chosen], model.image_size):
+        note(sentence)
     with one_thread(), bars() as progress:
         table = auditing.reconstruct(
             run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from fl_sim.config import ConfigError, read
-from fl_sim.console import AsJson, bars, messages
+from fl_sim.console import AsJson, bars, messages, note
 
 Model = Annotated[
     str, typer.Option(metavar="PACKAGE.MODULE:FACTORY", help="What makes the model, called without arguments.")
@@ -48,6 +48,7 @@ def invert(
     """
     from attacker import foreign
     from attacker.observation import LocalTraining
+    from attacker.prior_trial import doubts
     from experiments import inversion
 
     counted = None if labels is None else _labels(labels)
@@ -68,6 +69,8 @@ def invert(
 
     known = None if counted is None else torch.tensor(counted)
     observation = inversion.observe(watched, weights, update, kind, examples, known, local)
+    for sentence in doubts([chosen], image_size):
+        note(sentence)
     with bars() as progress:
         found = foreign.invert(watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total))
     facts = {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}

@@ -6,6 +6,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from attacker import train_prior
+from attacker.prior import load_prior
 from fl_sim.seeds import generator
 
 CPU = torch.device("cpu")
@@ -57,6 +58,8 @@ def test_the_folder_is_one_that_diffusers_reads_with_pictures_and_facts(tmp_path
     assert facts["settings"]["steps"] == 2
     assert UNet2DModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False).config.sample_size == 16
     assert DDPMScheduler.from_pretrained(tmp_path / "scheduler").config.prediction_type == "v_prediction"
+    prior = load_prior(str(tmp_path), 16)
+    assert all(torch.equal(value, weights(tmp_path)[name].float()) for name, value in prior.unet.state_dict().items())
     assert (tmp_path / "samples.png").stat().st_size > 1000
     assert (tmp_path / "loss.png").stat().st_size > 1000
 

@@ -1,9 +1,11 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from attacker.prior import SHIPPED
 from fl_sim import cli
 
 
@@ -102,3 +104,15 @@ def test_the_doctor_names_a_remedy_for_all_that_is_not_well(fl_sim):
     findings = json.loads(out)
     assert {"flwr", "ray", "torch", "GPU", "disk", "Ray", "prior synthetic64"} <= {line["subject"] for line in findings}
     assert all(line["remedy"] for line in findings if line["state"] != "ok")
+
+
+def test_a_prior_that_is_not_what_it_says_costs_one_sentence_before_anything_is_trained(fl_sim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prior = tmp_path / "prior"
+    shutil.copytree(SHIPPED / "synthetic64", prior)
+    scheduler = prior / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("v_prediction", "epsilon"))
+    code, out, err = fl_sim("run", "-o", f"attacks.user_diffusion.prior={prior}")
+    assert (code, out) == (2, "")
+    assert "predicts epsilon, but it takes the noise off grey images only if read as v_prediction" in err
+    assert list(tmp_path.iterdir()) == [prior]

@@ -75,7 +75,7 @@ def test_it_searches_the_latents_of_an_autoencoder_too(tmp_path: Path) -> None:
         vae = AutoencoderKL(down_block_types=down, up_block_types=up, latent_channels=4, **blocks)
     unet.save_pretrained(tmp_path / "unet")
     vae.save_pretrained(tmp_path / "vae")
-    DDPMScheduler(50).save_pretrained(tmp_path / "scheduler")
+    DDPMScheduler(50, beta_end=0.4).save_pretrained(tmp_path / "scheduler")
     found = attacked(load_prior(str(tmp_path), SIZE), steps=2)
     assert found.images.shape == (2, 3, SIZE, SIZE)
     assert float(found.images.std()) > 0

@@ -1,0 +1,86 @@
+"""A prior that does not do what its files say is found out on noisy grey images, whatever network it is."""
+
+import dataclasses
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from priors import edit, scheduler, unet, write_prior, write_vae
+from torch import Tensor, nn
+
+from attacker import attacks
+from attacker.noise_schedule import PREDICTIONS
+from attacker.prior import Prior, load_prior
+from attacker.prior_trial import doubt, doubts
+from fl_sim.config import ConfigError
+
+
+class Predicting(nn.Module):
+    """The network of `prior`, with its output turned into another prediction."""
+
+    def __init__(self, prior: Prior, prediction: str) -> None:
+        super().__init__()
+        self.prior, self.prediction = prior, prediction
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Any:
+        signal, sigma = self.prior._scales(t)
+        x0 = self.prior.x0_hat(x_t, t)
+        eps = (x_t - signal * x0) / sigma
+        outputs = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - sigma * x0}
+        return SimpleNamespace(sample=outputs[self.prediction])
+
+
+@pytest.mark.parametrize(("predicts", "says"), product(PREDICTIONS, PREDICTIONS))
+def test_a_network_is_read_as_what_it_predicts_or_refused(predicts: str, says: str) -> None:
+    shipped = load_prior("synthetic64", 64)
+    prior = dataclasses.replace(shipped, unet=Predicting(shipped, predicts), prediction_type=says)
+    if predicts == says:
+        assert doubt(prior, "p") is None
+    else:
+        with pytest.raises(ConfigError, match=f"predicts {says}, but .* only if read as {predicts} "):
+            doubt(prior, "p")
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("size", [16, 64])
+def test_a_network_that_was_never_trained_is_told_of(tmp_path: Path, prediction: str, size: int) -> None:
+    write_prior(tmp_path, unet(), scheduler(prediction))
+    sentence = doubt(load_prior(str(tmp_path), size), "p")
+    assert sentence is not None
+    assert "prior 'p': its network does not take the noise off grey images" in sentence
+
+
+def test_an_autoencoder_that_was_never_trained_is_told_of(tmp_path: Path) -> None:
+    write_prior(tmp_path, unet(4))
+    write_vae(tmp_path / "vae")
+    sentence = doubt(load_prior(str(tmp_path), 16), "p")
+    assert sentence is not None
+    assert "its autoencoder does not give grey images back" in sentence
+    assert "and its network does not" in sentence
+
+
+def test_a_network_that_gives_no_numbers_is_told_of() -> None:
+    shipped = load_prior("synthetic64", 64)
+    lost = dataclasses.replace(shipped, unet=lambda x_t, t: SimpleNamespace(sample=x_t * float("nan")))
+    sentence = doubt(lost, "p")
+    assert sentence is not None
+    assert "mean square error nan" in sentence
+
+
+def test_networks_that_fail_on_such_images_are_refused(tmp_path: Path) -> None:
+    write_prior(tmp_path)
+    prior = dataclasses.replace(load_prior(str(tmp_path), 16), size=17)  # which two levels cannot halve
+    with pytest.raises(ConfigError, match="cannot be used on images of 16 px") as failure:
+        doubt(prior, "p")
+    assert "\n" not in str(failure.value)
+
+
+def test_each_prior_of_the_attacks_is_tried_once(tmp_path: Path) -> None:
+    write_prior(tmp_path)
+    named = [attacks.load(label, {"name": "prior_only", "prior": str(tmp_path)}) for label in ("a", "b")]
+    assert len(list(doubts([*named, attacks.load("inverting_gradients", {})], 16))) == 1
+    edit(tmp_path / "unet" / "config.json", num_class_embeds=2)
+    with pytest.raises(ConfigError, match="class-conditional"):
+        list(doubts(named, 16))
