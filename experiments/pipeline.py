@@ -19,7 +19,7 @@ from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
-from experiments import leakage
+from experiments import data, leakage
 from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.report import write_report
 from fl_sim import accounting
@@ -120,6 +120,8 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
+    for sentence in data.preflight(config):
+        note(sentence)
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
     if rewrite is not None:
@@ -239,6 +241,7 @@ def _stamp(folder: RunFolder, config: Config) -> None:
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
         threat_model=threat_model(config),
+        data=data.facts(config),
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
+from experiments import acquaintance
 from experiments.aggregate import aggregate, attribute_names
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
@@ -43,7 +44,7 @@ class Material:
     rejected: list[Mapping[str, Any]]  # rows of the capture index
     labels: list[str]  # attacks that left reconstructions, those of the config first
     priors: frozenset[str]  # labels that are the prior alone: a control, not an attack
-    missing: list[str]  # sentences: what is not there, and why
+    missing: list[str]  # sentences: what is not there, and why; what is to be known of the data and their judges
 
     @property
     def attacks(self) -> list[str]:
@@ -95,7 +96,12 @@ class Material:
         return self.config.leakage.gallery_size
 
 
-STATED = {"created": str, "versions": dict, "machine": str}  # what the page shows of a manifest of any version
+STATED = {
+    "created": str,
+    "versions": dict,
+    "machine": str,
+    "data": dict,
+}  # what the page shows of a manifest of any version
 
 
 def read(run: RunFolder) -> Material:
@@ -118,6 +124,8 @@ def read(run: RunFolder) -> Material:
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
     aggregates = aggregate(leakage) if leakage is not None else {}
     config = load(run.config)
+    data = manifest.get("data", {})  # absent from runs of older versions
+    missing += [*data.get("notes", []), *acquaintance.notes(config, data.get("photographs", False))]
     labels, priors = _labels(run, config)
     return Material(run, config, manifest, rounds, leakage, aggregates, rejected, labels, priors, missing)
 

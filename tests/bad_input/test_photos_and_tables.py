@@ -125,7 +125,8 @@ def people(folder, broken=()):
     for person in range(4):
         for photo in range(5):
             name = f"{person}-{photo}.png"
-            (folder / name).write_bytes(UNREADABLE["text.png"] if name in broken else READABLE["palette.png"])
+            whole = encoded(gradient("P", (40 + person, 30 + photo)), "PNG")  # no two photos are the same
+            (folder / name).write_bytes(UNREADABLE["text.png"] if name in broken else whole)
             rows.append(f"{name},p{person},{'users' if person < 2 else 'public'},{photo % 2}")
     return "\n".join([*rows, ""]).encode()
 
@@ -194,8 +195,7 @@ def test_any_table_is_a_dataset_or_a_sentence(tmp_path_factory, header, rows, en
 def test_lists_that_are_not_celebas_are_a_sentence(partition, tmp_path):
     folder = tmp_path / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
-    for name in ("list_attr_celeba.txt", "list_landmarks_align_celeba.txt", "list_bbox_celeba.txt"):
-        (folder / name).write_bytes(b"1\nSmiling \n000001.jpg 1\n")
+    (folder / "list_attr_celeba.txt").write_bytes(b"1\nSmiling \n000001.jpg 1\n")
     (folder / "identity_CelebA.txt").write_bytes(b"000001.jpg 3\n")
     (folder / "list_eval_partition.txt").write_bytes(partition)
     with pytest.raises(ConfigError, match="not those of CelebA"):

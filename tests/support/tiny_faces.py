@@ -1,6 +1,7 @@
 """A dataset of noise instead of faces, for tests that are about the federation: `tiny_faces:open_tiny`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ class TinyFaces:
     image_size: int
     num_classes: int = 2
     num_public: int = 4
+    synthetic: ClassVar[bool] = True
 
     def user(self, partition: int) -> User:
         # Users differ in their number of photos, so a mean that forgets the weights is caught.
