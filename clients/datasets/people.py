@@ -138,14 +138,12 @@ class PeopleDataset:
                 "no more are left beside those held out"
             )
         if self._copies:
-            notes.append(
-                f"{len(self._copies)} photos are left out, copies of others of that person: {min(self._copies)}, ..."
-            )
+            notes.append(f"left out, copies of other photos of that person: {len(self._copies)} ({min(self._copies)})")
         if self._unlabelled:
-            told = ", ".join(f"{name} {count}" for name, count in self._unlabelled.items())
-            notes.append(f"photos without a label count for no class ({told}); users train on none of them")
+            told = ", ".join(f"{name}: {count}" for name, count in self._unlabelled.items())
+            notes.append(f"photos without a label, which count for no class ({told}); no user trains on one")
         if self.skipped:
-            notes.append(f"{len(self.skipped)} photos are left out that cannot be used: {self._left_out()}")
+            notes.append(f"left out as unusable: {len(self.skipped)} photos, such as {self._left_out()}")
         if people < self.num_public:
             notes.append(
                 f"whether a user's photo is also under a public person was checked for the first {people} of "

@@ -52,7 +52,7 @@ def test_a_photo_listed_twice_is_used_once_and_counted(people: Path, names_of: N
         shown = names_of(torch.cat([user.private.photos, user.held_out.photos]))
         assert len(set(shown)) == len(shown) == 8
     (note,) = examine(settings(people), 0).notes
-    assert note.startswith("8 photos are left out, copies of others of that person")
+    assert note.startswith("left out, copies of other photos of that person: 8 (")
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
@@ -67,7 +67,7 @@ def test_a_photo_stored_twice_is_used_once_whatever_the_format(people: Path, nam
         shown = names_of(torch.cat([user.private.photos, user.held_out.photos]))
         assert len(set(shown)) == len(shown) == 8
     (note,) = examine(settings(people), 0).notes
-    assert "copies of others of that person" in note
+    assert "copies of other photos of that person" in note
 
 
 @pytest.mark.parametrize(("other", "split"), [("bert", "users"), ("carl", "public")])
