@@ -9,6 +9,11 @@ from attacker import attacks
 from attacker.prior import SHIPPED
 from fl_sim.config import Config, ConfigError
 
+SHIPPED_PRIORS = {path.name for path in SHIPPED.glob("*")}
+UNSEEN = (
+    "what is shipped has never seen a photograph; that it recognises nobody in one does not mean that nothing leaks"
+)
+
 
 def check(config: Config, photographs: bool) -> list[str]:
     """The notes that this config deserves. Raises ConfigError where a default does not know what it is shown."""
@@ -36,11 +41,14 @@ def notes(config: Config, photographs: bool) -> list[str]:
         return []
     said = {"leakage.embedder": config.leakage.embedder, "leakage.attributes": config.leakage.attributes}
     said |= {f"attacks.{label}.prior": str(table.get("prior")) for label, table in config.attacks.items()}
-    shipped = {"synthetic", *(path.name for path in SHIPPED.glob("*"))}
+    shipped = {"synthetic", *SHIPPED_PRIORS}
     named = [f"{key} = {value}" for key, value in said.items() if shipped & {one.strip() for one in value.split(",")}]
     if not named:
         return []
-    return [
-        f"{', '.join(named)}: what is shipped has never seen a photograph, so that it recognises nobody here does not "
-        "mean that nothing leaks"
-    ]
+    return [f"{', '.join(named)}: {UNSEEN}"]
+
+
+def shipped_prior(settings: object) -> str | None:
+    """A sentence for an audit, which cannot know whether faces are photographs, if the attack's prior is shipped."""
+    name = getattr(settings, "prior", None)
+    return f"prior = {name}: {UNSEEN}; on photographs give -o prior=FOLDER" if name in SHIPPED_PRIORS else None

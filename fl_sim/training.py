@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacker import train_prior
 from clients.datasets import open_dataset
+from clients.datasets.examine import examine
 from clients.datasets.synthetic import training_photos
 from fl_sim import seeds, train_model
 from fl_sim.config import Config, ConfigError, Dataset
@@ -167,6 +168,7 @@ def _public_photos(dataset: Dataset, seed: int, purpose: str) -> tuple[Tensor, T
     Held out is every tenth person. A label that is unknown is -1.
     """
     faces = open_dataset(dataset, seed)
+    examine(dataset, seed)  # refuses a photo that a user has too
     if faces.num_public < 10:
         raise ConfigError(
             f"dataset {dataset.name} has {faces.num_public} public people; {purpose} needs at least 10 who are no users"
