@@ -19,6 +19,7 @@ from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
+from clients.datasets.examine import examine
 from experiments import data, leakage
 from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.report import write_report
@@ -162,9 +163,10 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 def threat_model(config: Config) -> dict[str, Any]:
     """What the attacker knows and may do in this run; stamped on the manifest and the report.
 
-    `local_steps` are those of a user who has as many photos as the config asks for.
+    `local_steps` are those of the user with the most photos, where they were counted.
     """
-    section, photos = config.federation, config.dataset.photos
+    section = config.federation
+    photos = max(examine(config.dataset, config.seed).photos or (config.dataset.photos,))
     return {
         "server": config.threat_model.server,
         "labels": config.threat_model.labels,

@@ -39,6 +39,16 @@ def open_tiny(dataset: Dataset, seed: int) -> TinyFaces:
     return TinyFaces(dataset.users, dataset.photos, seed, dataset.image_size)
 
 
+class PhotographedFaces(TinyFaces):
+    """The same, of which the dataset does not say that they are synthetic."""
+
+    synthetic = False
+
+
+def open_photographed(dataset: Dataset, seed: int) -> PhotographedFaces:
+    return PhotographedFaces(dataset.users, dataset.photos, seed, dataset.image_size)
+
+
 class BrokenFaces(TinyFaces):
     """User 1 cannot be loaded: a client that raises."""
 

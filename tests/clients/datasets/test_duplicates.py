@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_faces import TinyFaces
+from tiny_faces import PhotographedFaces
 from torch import Tensor
 
 from clients.datasets.examine import examine
@@ -114,10 +114,9 @@ def test_what_was_not_compared_is_told(people: Path, monkeypatch: pytest.MonkeyP
 
 
 @dataclass(frozen=True)
-class OwnFaces(TinyFaces):
+class OwnFaces(PhotographedFaces):
     """Photographs of a factory of one's own, with one fault or none."""
 
-    synthetic = False
     fault: str = ""
 
     def user(self, partition: int) -> User:
