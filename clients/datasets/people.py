@@ -140,8 +140,8 @@ class PeopleDataset:
         if self._copies:
             notes.append(f"left out, copies of other photos of that person: {len(self._copies)} ({min(self._copies)})")
         if self._unlabelled:
-            told = ", ".join(f"{name}: {count}" for name, count in self._unlabelled.items())
-            notes.append(f"photos without a label, which count for no class ({told}); no user trains on one")
+            told = ", ".join(f"{name} {count}" for name, count in self._unlabelled.items())
+            notes.append(f"blank labels, which count for no class: {told}; no user trains on a photo without its label")
         if self.skipped:
             notes.append(f"left out as unusable: {len(self.skipped)} photos, such as {self._left_out()}")
         if people < self.num_public:

@@ -251,7 +251,7 @@ def test_a_blank_label_is_no_class(folder: Write, names_of: Names, blank: str) -
     assert public.labels.tolist() == [1, -1, -1, 1, 0, 0]
     assert public.attributes == {"smiling": 0}  # half of the labelled ones; male is unknown
     (_, notes) = faces.examine()
-    assert any("photos without a label, which count for no class (smiling: 4, male: 6)" in note for note in notes)
+    assert any("blank labels, which count for no class: smiling 4, male 6;" in note for note in notes)
     assert not any("label" in note for note in open_at(folder_without_blanks(root), users=1).examine()[1])
 
 
