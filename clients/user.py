@@ -12,8 +12,8 @@ class Faces:
     """Photos of one person."""
 
     photos: Tensor  # (n, 3, H, W) in [0, 1]
-    labels: Tensor  # (n,) int64, of the task; (n, classes) probabilities where a defense has mixed photos
-    attributes: Mapping[str, int]  # of the person (majority over the photos where it varies)
+    labels: Tensor  # (n,) int64, of the task, -1: none; (n, classes) probabilities where a defense has mixed photos
+    attributes: Mapping[str, int]  # of the person (majority where photos vary); one that is unknown is left out
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class User:
 class FaceDataset(Protocol):
     """What every dataset offers; `clients.datasets.open_dataset` makes one from the config.
 
-    The people of `user` and those of `public` are disjoint.
+    The people of `user` and those of `public` are disjoint; no photo is both private and held out, nor of two people.
+    A dataset of rendered faces says so by an attribute `synthetic = True`; all others are taken for photographs, on
+    which the shipped face recogniser, classifiers and prior are refused unless they are asked for by name.
     """
 
     num_users: int

@@ -25,7 +25,7 @@ class Classifier(Protocol):
 
 
 def open_classifier(leakage: Leakage) -> Classifier:
-    """The classifier that the config names. Raises ConfigError where it or its weights are missing."""
+    """The classifier that the config names, `auto` the synthetic one. ConfigError where its weights are missing."""
     if leakage.attributes == "none":
         return lambda photos: {}
     opened = [_open(name.strip(), leakage) for name in leakage.attributes.split(",")]
@@ -33,7 +33,7 @@ def open_classifier(leakage: Leakage) -> Classifier:
 
 
 def _open(name: str, leakage: Leakage) -> Classifier:
-    if name == "synthetic":
+    if name in ("auto", "synthetic"):
         return network()
     if name == "onnx":
         if leakage.attributes_path is None:
@@ -54,8 +54,8 @@ def _open(name: str, leakage: Leakage) -> Classifier:
             )
         return network(leakage.attributes_weights)
     raise ConfigError(
-        f"leakage.attributes is {leakage.attributes!r}; allowed are 'none', or 'synthetic', 'onnx' and 'trained', "
-        "several with commas between"
+        f"leakage.attributes is {leakage.attributes!r}; allowed are 'auto', 'none', or 'synthetic', 'onnx' and "
+        "'trained', several with commas between"
     )
 
 

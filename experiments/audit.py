@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageDraw
@@ -20,15 +19,15 @@ from torch import Tensor
 from attacker import foreign
 from attacker.attacks import Attack
 from attacker.foreign import ForeignModel
-from attacker.prior import resize
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
+from clients.datasets.duplicates import Whose
+from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
 from experiments.embedders import Embedder
 from experiments.inversion import png
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
 SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
 def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
@@ -79,16 +78,17 @@ def reconstruct(
 
 
 def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:
-    """The private photos (n, 3, size, size) in [0, 1] of each user: the images in `folder/USER/`.
+    """The private photos (n, 3, size, size) in [0, 1] of each user: all files in `folder/USER/` but hidden ones.
 
-    Raises ConfigError unless there are photos of each of `users`, and two users or more.
+    They are read as datasets read theirs: upright, the central square. Raises ConfigError unless there are photos of
+    each of `users`, two users or more, no file that is no photo, and no photo that two of them have.
     """
-    found = {}
+    found, whose = {}, Whose()
     for user in users:
-        paths = sorted(path for path in (folder / str(user)).glob("*") if path.suffix.lower() in IMAGES)
+        paths = sorted(path for path in (folder / str(user)).glob("[!.]*") if path.is_file())
         if not paths:
             raise ConfigError(f"{folder / str(user)} holds no image; give a folder a user, named as the user's number")
-        found[user] = torch.cat([_photo(path, size) for path in paths])
+        found[user] = torch.stack([_photo(path, size, whose, f"user {user}") for path in paths]).float() / 255
     if len(found) < 2:
         raise ConfigError(f"{folder} holds photos of {len(found)} user; a similarity means something beside another's")
     return found
@@ -145,11 +145,11 @@ def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Ten
     return path
 
 
-def _photo(path: Path, size: int) -> Tensor:
-    """The image as (1, 3, size, size) in [0, 1]."""
+def _photo(path: Path, size: int, whose: Whose, user: str) -> Tensor:
+    """The image as uint8 (3, size, size)."""
     try:
-        with Image.open(path) as file:
-            pixels = torch.from_numpy(np.asarray(file.convert("RGB"), dtype=np.float32) / 255)
-    except Exception as error:  # Pillow's many readers raise anything on damaged files
+        image = decode(path)
+    except UnreadableImage as error:
         raise ConfigError(f"{path} cannot be read ({error}); repair the photo or take it away") from error
-    return resize(pixels.permute(2, 0, 1)[None], size).clamp(0, 1)
+    whose.again(fingerprint(image), user, str(path))
+    return fit(image, size, centre_square())

@@ -25,8 +25,8 @@ class Embedder(Protocol):
 
 
 def open_embedder(leakage: Leakage) -> Embedder:
-    """The embedder that the config names. Raises ConfigError where it or its weights are missing."""
-    if leakage.embedder == "synthetic":
+    """The embedder that the config names, `auto` the synthetic one. ConfigError where it or its weights are missing."""
+    if leakage.embedder in ("auto", "synthetic"):
         return synthetic()
     if leakage.embedder == "facenet":
         return facenet(leakage.facenet_weights, leakage.embedder_path)
@@ -34,7 +34,9 @@ def open_embedder(leakage: Leakage) -> Embedder:
         if leakage.embedder_path is None:
             raise ConfigError("leakage.embedder is 'onnx' without a model; set leakage.embedder_path to an .onnx file")
         return onnx(leakage.embedder_path)
-    raise ConfigError(f"leakage.embedder is {leakage.embedder!r}; allowed are 'synthetic', 'facenet' and 'onnx'")
+    raise ConfigError(
+        f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'facenet' and 'onnx'"
+    )
 
 
 def synthetic(path: Path = identity_net.SHIPPED) -> Embedder:

@@ -19,7 +19,8 @@ from attacker.mend import mend
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
-from experiments import attackers, leakage
+from clients.datasets.examine import examine
+from experiments import attackers, data, leakage
 from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.report import write_report
 from fl_sim import accounting
@@ -122,6 +123,8 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
+    for sentence in data.preflight(config):
+        note(sentence)
     config = attackers.planned(config)
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
@@ -163,9 +166,10 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 def threat_model(config: Config) -> dict[str, Any]:
     """What the attacker knows and may do in this run; stamped on the manifest and the report.
 
-    `local_steps` are those of a user who has as many photos as the config asks for.
+    `local_steps` are those of the user with the most photos, where they were counted.
     """
-    section, photos = config.federation, config.dataset.photos
+    section = config.federation
+    photos = max(examine(config.dataset, config.seed).photos or (config.dataset.photos,))
     return {
         "server": config.threat_model.server,
         "labels": config.threat_model.labels,
@@ -244,6 +248,7 @@ def _stamp(folder: RunFolder, config: Config) -> None:
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
         threat_model=threat_model(config),
+        data=data.facts(config),
     )
 
 

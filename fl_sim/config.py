@@ -60,7 +60,7 @@ class Dataset(Section):
     users: Annotated[int, Field(ge=1)] = 8
     """Number of users; each is one person."""
     photos: Annotated[int, Field(ge=1)] = 30
-    """Private photos a user trains on (fewer where a person has fewer)."""
+    """Private photos a user trains on (fewer where a person has fewer; terminal and report say how many)."""
     task: str = "smile"
     """What the model learns: `smile`, another binary attribute of the dataset, or `identity`."""
     users_split: str = "users"
@@ -68,7 +68,7 @@ class Dataset(Section):
     public_split: str = "public"
     """`folder`: value of the split column whose people anybody may know (prior, mean face, distractors)."""
     align: bool = False
-    """`celeba`, `lfw`: cut faces out with facenet-pytorch's MTCNN first."""
+    """`folder`, `celeba`, `lfw`: cut faces out with facenet-pytorch's MTCNN first."""
 
 
 class Model(Section):
@@ -161,14 +161,16 @@ class Workers(Section):
 
 
 class Leakage(Section):
-    embedder: str = "synthetic"
-    """`synthetic` (shipped), `facenet`, or `onnx`."""
+    embedder: str = "auto"
+    """`synthetic` (shipped), `facenet`, or `onnx`; `auto`: `synthetic` for synthetic faces, refused on photographs."""
     embedder_path: LocalPath | None = None
     """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
     """`facenet`: which of its weights to download where `embedder_path` is not given."""
-    attributes: str = "synthetic"
-    """Attribute classifier: `synthetic` (shipped), `onnx`, `trained`, or `none`; several with commas between."""
+    attributes: str = "auto"
+    """Attribute classifier: `synthetic` (shipped), `onnx`, `trained`, or `none`; several with commas between.
+
+    `auto`: `synthetic` for synthetic faces, refused on photographs."""
     attributes_path: LocalPath | None = None
     """`onnx`: the model file."""
     attributes_weights: LocalPath | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacker import train_prior
 from clients.datasets import open_dataset
+from clients.datasets.examine import examine
 from clients.datasets.synthetic import training_photos
 from fl_sim import seeds, train_model
 from fl_sim.config import Config, ConfigError, Dataset
@@ -80,6 +81,8 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
         source = f"synthetic people of the stream training/model, seed {config.seed}"
     else:
         photos, labels, held = _public_photos(dataset, config.seed, "a model")
+        known = _known([labels], held)
+        photos, labels, held = photos[known], labels[known], held[known]
         source = _source(dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, began = victim_model(config, 2).to(device), time.monotonic()
@@ -123,6 +126,8 @@ def attributes(
     for name in names:  # as if it were the task: so the labels are those of the photos, not of the people
         one = config.dataset.model_copy(update={"task": name})
         photos, labels[name.lower()], held = _public_photos(one, config.seed, "a classifier")
+    known = _known(list(labels.values()), held)
+    photos, held, labels = photos[known], held[known], {name: values[known] for name, values in labels.items()}
     settings, began = train_attributes.Settings(steps=steps, seed=config.seed), time.monotonic()
     network = train_attributes.train(
         photos[~held],
@@ -145,6 +150,14 @@ def attributes(
     return facts
 
 
+def _known(labels: list[Tensor], held: Tensor) -> Tensor:
+    """Which photos have a label, (n,), in all of `labels`. ConfigError if there is none to train or to test on."""
+    known = torch.stack(labels).amin(0) >= 0
+    if not (bool(known[held].any()) and bool(known[~held].any())):
+        raise ConfigError("too few public people have labels; give labels to people, every tenth of whom is held out")
+    return known
+
+
 def _source(dataset: Dataset) -> str:
     return f"public people of {dataset.name} (split {dataset.public_split!r})"
 
@@ -152,9 +165,10 @@ def _source(dataset: Dataset) -> str:
 def _public_photos(dataset: Dataset, seed: int, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
     """All photos (n, 3, H, W) uint8 of the dataset's public people, their labels (n,), and which are held out (n,).
 
-    Held out is every tenth person.
+    Held out is every tenth person. A label that is unknown is -1.
     """
     faces = open_dataset(dataset, seed)
+    examine(dataset, seed)  # refuses a photo that a user has too
     if faces.num_public < 10:
         raise ConfigError(
             f"dataset {dataset.name} has {faces.num_public} public people; {purpose} needs at least 10 who are no users"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clients.datasets import open_dataset
+from clients.datasets.examine import examine
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError
 from fl_sim.tensors import DamagedFile, read_tensors
@@ -37,8 +38,9 @@ def check_smallest_step(config: Config, model: nn.Module) -> None:
     Batch statistics want two values a channel at least, and somebody else's model its own image size: each user
     would fail alike, in the middle of the run.
     """
-    photos, batch, size = config.dataset.photos, config.federation.batch_size, config.dataset.image_size
-    count = photos if batch == 0 else min(photos % batch or batch, photos)
+    batch, size = config.federation.batch_size, config.dataset.image_size
+    low, high = examine(config.dataset, config.seed).photos or (config.dataset.photos, config.dataset.photos)
+    count = low if batch == 0 else min(min(photos % batch or batch, photos) for photos in range(low, high + 1))
     try:
         with torch.no_grad():
             outputs = model(torch.zeros(min(count, 2), 3, size, size))

@@ -3,10 +3,15 @@
 import torch
 from PIL import Image
 
-from clients.datasets.images import Crop, UnreadableImage
-from fl_sim.config import ConfigError
+from clients.datasets.images import Crop, UnreadableImage, centre_square
+from fl_sim.config import ConfigError, Dataset
 
 _MARGIN = 1.3  # side of the crop relative to the longer side of the detected box, which ends at brows and chin
+
+
+def crop_of(dataset: Dataset, side: int | None = None) -> Crop:
+    """The crop that `dataset.align` asks for: around the face, or the central square of `side` pixels."""
+    return face_crop() if dataset.align else centre_square(side)
 
 
 def face_crop() -> Crop:

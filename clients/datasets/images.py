@@ -1,5 +1,6 @@
-"""Reading one photo: upright, RGB, cropped to a square, resized with antialiasing."""
+"""Reading one photo: upright, RGB, cropped to a square, resized with antialiasing. Nothing else here reads photos."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +20,16 @@ class UnreadableImage(ValueError):
 
 
 def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
-    """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size).
+    """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size). UnreadableImage as `decode`."""
+    return fit(decode(path), image_size, crop)
 
-    Grey images get three equal channels; 16-bit grey keeps its upper 8 bits. Resizing is Pillow's bicubic,
-    which widens its kernel when it shrinks (antialiasing). Of an animation the first frame is taken. Raises
-    UnreadableImage, also for more than MOST_PIXELS: a small file may unpack to gigabytes.
+
+def decode(path: Path) -> Image.Image:
+    """The photo in `path` as RGB, turned upright as its EXIF says.
+
+    Grey images get three equal channels; 16-bit grey keeps its upper 8 bits; transparency is dropped. Of an
+    animation the first frame is taken. Raises UnreadableImage, also for more than MOST_PIXELS: a small file may
+    unpack to gigabytes.
     """
     try:
         with Image.open(path) as image:
@@ -33,7 +39,7 @@ def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
             picture = ImageOps.exif_transpose(image)
             if picture.mode.startswith("I"):
                 picture = picture.convert("I").point(lambda value: value / 256).convert("L")
-            picture = crop(picture.convert("RGB")).resize((image_size, image_size), Image.Resampling.BICUBIC)
+            return picture.convert("RGB")
     except FileNotFoundError as error:
         raise UnreadableImage("no such file") from error
     except UnidentifiedImageError as error:
@@ -42,7 +48,20 @@ def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
         raise
     except Exception as error:  # Pillow's many readers raise anything on damaged and hostile files
         raise UnreadableImage(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def fit(photo: Image.Image, image_size: int, crop: Crop) -> Tensor:
+    """A decoded photo, cropped and resized: uint8 (3, image_size, image_size). UnreadableImage of `crop`.
+
+    Resizing is Pillow's bicubic, which widens its kernel when it shrinks (antialiasing).
+    """
+    picture = crop(photo).resize((image_size, image_size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, s, s)
+
+
+def fingerprint(photo: Image.Image) -> bytes:
+    """What two decoded photos have in common if, and only if, all their pixels are equal: 32 bytes."""
+    return hashlib.sha256(f"{photo.size}".encode() + photo.tobytes()).digest()
 
 
 def centre_square(side: int | None = None) -> Crop:

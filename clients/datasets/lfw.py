@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 from torchvision.datasets import LFWPeople
 
-from clients.datasets.align import face_crop
-from clients.datasets.images import centre_square
+from clients.datasets.align import crop_of
 from clients.datasets.people import PeopleDataset
 from fl_sim.config import ConfigError, Dataset
 
@@ -50,7 +49,7 @@ def open_lfw(dataset: Dataset, seed: int) -> PeopleDataset:
         table = read_table(dataset.root, found[0])
     except (ValueError, IndexError, KeyError) as error:
         raise ConfigError(f"the lists in {folder} are not those of LFW ({error!r}); fetch them again") from error
-    return PeopleDataset(table, face_crop() if dataset.align else centre_square(_CROP), dataset, seed, "lfw")
+    return PeopleDataset(table, crop_of(dataset, _CROP), dataset, seed, "lfw")
 
 
 def read_table(root: Path, image_set: str) -> pd.DataFrame:

@@ -32,6 +32,8 @@ _SMILE = [parameter.name for parameter in NUISANCE_PARAMETERS].index("smile")
 class SyntheticFaces:
     """A `FaceDataset` of rendered people; labels are smiles, the partition, or a binary attribute."""
 
+    synthetic = True
+
     def __init__(self, users: int, photos: int, image_size: int, task: str, seed: int) -> None:
         self.num_users = users
         self.num_classes = users if task == "identity" else 2
@@ -86,6 +88,8 @@ def open_synthetic(dataset: Dataset, seed: int) -> SyntheticFaces:
     from fl_sim.config import ConfigError  # needs pydantic, which a machine that only trains may lack
 
     tasks = ("smile", "identity", *BINARY_ATTRIBUTES)
+    if dataset.align:
+        raise ConfigError("dataset.align cuts faces out of photographs; leave it out, synthetic faces fill the picture")
     if dataset.task not in tasks:
         raise ConfigError(f"dataset.task = {dataset.task!r} is no task of synthetic faces; choose {', '.join(tasks)}")
     return SyntheticFaces(dataset.users, dataset.photos, dataset.image_size, dataset.task, seed)

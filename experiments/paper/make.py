@@ -74,7 +74,7 @@ def words(config: Config, users: int) -> str:
     return (
         f"{dataset.name} faces, {dataset.image_size} px, {users} users with up to {dataset.photos} photos; {start}, "
         f"task {dataset.task}, labels {config.threat_model.labels}{server}; prior {', '.join(priors) or 'none'}; "
-        f"embedder {config.leakage.embedder}; gallery of {config.leakage.gallery_size}."
+        f"embedder {config.leakage.embedder.replace('auto', 'synthetic')}; gallery of {config.leakage.gallery_size}."
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
+from experiments import acquaintance
 from experiments.aggregate import aggregate, attribute_names
 from experiments.attackers import known_to_nobody
 from experiments.significance import CONTROLS, Finding, findings
@@ -45,7 +46,7 @@ class Material:
     rejected: list[Mapping[str, Any]]  # rows of the capture index
     labels: list[str]  # attacks that left reconstructions, those of the config first
     priors: frozenset[str]  # labels that are the prior alone: a control, not an attack
-    missing: list[str]  # sentences: what is not there, and why
+    missing: list[str]  # sentences: what is not there, and why; what is to be known of the data and their judges
 
     @property
     def attacks(self) -> list[str]:
@@ -104,7 +105,8 @@ def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
     return known_to_nobody(not_adapted) if isinstance(not_adapted, Mapping) else []
 
 
-STATED = {"created": str, "versions": dict, "machine": str}  # what the page shows of a manifest of any version
+# What the page shows of a manifest of any version.
+STATED = {"created": str, "versions": dict, "machine": str, "data": dict}
 
 
 def read(run: RunFolder) -> Material:
@@ -127,6 +129,8 @@ def read(run: RunFolder) -> Material:
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
     aggregates = aggregate(leakage) if leakage is not None else {}
     config = load(run.config)
+    data = manifest.get("data", {})  # absent from runs of older versions
+    missing += [*data.get("notes", []), *acquaintance.notes(config, data.get("photographs", False))]
     labels, priors = _labels(run, config)
     found_by = findings(leakage) if leakage is not None else []
     return Material(run, config, manifest, rounds, leakage, aggregates, found_by, rejected, labels, priors, missing)

@@ -124,7 +124,8 @@ def verdicts(material: Material) -> list[list[str]]:
 def setup(material: Material) -> list[tuple[str, str]]:
     """What was run, as (term, description)."""
     config = material.config
-    people = f"{config.dataset.users} users with up to {config.dataset.photos} private photos each, all of one person"
+    people = f"{config.dataset.users} users with {_photos(material)} private photos each, all of one person"
+    embedder = config.leakage.embedder.replace("auto", "synthetic")
     update = "the gradient of the mean loss" if config.federation.update == "gradient" else "the weights after one step"
     rows = [
         ("Faces", f"{config.dataset.name}, {config.dataset.image_size} by {config.dataset.image_size} px; {people}"),
@@ -144,7 +145,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
             )
             or "none",
         ),
-        ("Measured with", f"embedder {config.leakage.embedder}; gallery of {material.gallery_size} people"),
+        ("Measured with", f"embedder {embedder}; gallery of {material.gallery_size} people"),
         ("Seed", str(config.seed)),
     ]
     return rows
@@ -250,6 +251,15 @@ def _cell(metric: str, interval: Interval | None) -> Cell:
     if interval is None:
         return Cell(DASH, "")
     return Cell(number(interval.mean, digits(metric)), bracket(interval, digits(metric)))
+
+
+def _photos(material: Material) -> str:
+    """How many private photos users have: what was counted before the run, else what was asked for."""
+    counted = material.manifest.get("data", {}).get("photos")
+    if not counted:
+        return f"up to {material.config.dataset.photos}"
+    low, high = counted
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _model(material: Material) -> str:

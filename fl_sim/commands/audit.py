@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fl_sim.commands.invert import AttackName, Settings
-from fl_sim.config import Leakage, parse, read
+from fl_sim.config import ConfigError, Leakage, parse, read
 from fl_sim.console import AsJson, bars, messages, note
 from fl_sim.runs import RunFolder
 
@@ -21,7 +21,9 @@ def audit(
     photos: Annotated[
         Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
     ] = None,
-    embedder: Annotated[str, typer.Option(help="Face recogniser: synthetic, facenet or onnx.")] = "synthetic",
+    embedder: Annotated[
+        str | None, typer.Option(help="Face recogniser of --photos: facenet, onnx, or synthetic for rendered faces.")
+    ] = None,
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
@@ -32,6 +34,7 @@ def audit(
     """
     from attacker import foreign
     from attacker.prior_trial import doubts
+    from experiments import acquaintance
     from experiments import audit as auditing
     from experiments.embedders import open_embedder
     from fl_sim.threads import one_thread
@@ -42,6 +45,14 @@ def audit(
     chosen = foreign.open_attack(label or attack, {"name": attack, **settings})
     updates = auditing.captured(run, rounds or [])
     known, judge = None, None
+    if photos is not None and embedder in (None, "auto"):
+        raise ConfigError(
+            "--photos without --embedder; give facenet, onnx (with --embedder-path), or synthetic for rendered faces"
+        )
+    if photos is not None and embedder == "synthetic":
+        note(f"--embedder synthetic: {acquaintance.UNSEEN}")
+    if (told := acquaintance.shipped_prior(chosen.settings)) is not None:
+        note(told)
     if photos is not None:  # before the attacks, which take their time
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))

@@ -49,7 +49,7 @@ def invert(
     from attacker import foreign
     from attacker.observation import LocalTraining
     from attacker.prior_trial import doubts
-    from experiments import inversion
+    from experiments import acquaintance, inversion
 
     counted = None if labels is None else _labels(labels)
     examples = num_examples or (None if counted is None else len(counted))
@@ -65,6 +65,8 @@ def invert(
             raise ConfigError(f"--learning-rate {learning_rate} given; give that of the user's steps, above 0")
         local = LocalTraining(local_epochs, batch_size, learning_rate)
     chosen = foreign.open_attack(attack, read(None, override or []))
+    if (told := acquaintance.shipped_prior(chosen.settings)) is not None:
+        note(told)
     import torch
 
     known = None if counted is None else torch.tensor(counted)

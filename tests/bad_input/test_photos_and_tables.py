@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import re
 import struct
 import warnings
 import zipfile
@@ -18,6 +19,7 @@ from PIL import Image
 
 from clients.datasets import open_dataset
 from clients.datasets.images import MOST_PIXELS, UnreadableImage, centre_square, read_photo
+from experiments import audit
 from fl_sim.config import ConfigError, Dataset
 
 
@@ -55,6 +57,16 @@ READABLE = {
     "lab.tif": encoded(Image.new("LAB", (8, 8)), "TIFF"),
     "photo.webp": encoded(gradient(), "WEBP"),
 }
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # orientation: turned by a quarter
+DEEP = Image.fromarray((np.arange(1200).reshape(30, 40) * 54).astype(np.uint16))
+READABLE |= {
+    "turned.jpg": encoded(gradient(), "JPEG", exif=EXIF.tobytes()),
+    "deep.png": encoded(DEEP, "PNG"),
+    "deep.tif": encoded(DEEP, "TIFF"),
+    "alpha.png": encoded(gradient("RGBA"), "PNG"),
+    "grey.bmp": encoded(gradient("L"), "BMP"),
+}
 UNREADABLE = {
     "empty.png": b"",
     "text.png": b"this is no image",
@@ -76,6 +88,42 @@ def test_photos_of_any_kind_are_read(name, tmp_path):
     photo = read_photo(tmp_path / name, 32, centre_square())
     assert photo.shape == (3, 32, 32)
     assert photo.dtype == torch.uint8
+
+
+def test_the_audit_reads_photos_as_datasets_do(tmp_path):
+    for user in range(2):
+        (tmp_path / str(user)).mkdir()
+    for name, whole in READABLE.items():
+        (tmp_path / "0" / name).write_bytes(whole)
+    (tmp_path / "1/a.png").write_bytes(encoded(gradient(size=(9, 9)), "PNG"))
+    (tmp_path / "0" / ".hidden").write_text("of the file manager")
+    found = audit.read_photos(tmp_path, [0, 1], 32)
+    for user, photos in found.items():
+        paths = sorted(path for path in (tmp_path / str(user)).iterdir() if path.name != ".hidden")
+        assert torch.equal(photos, torch.stack([read_photo(path, 32, centre_square()) for path in paths]) / 255)
+
+
+def test_a_photo_on_its_side_is_read_upright(tmp_path):
+    (tmp_path / "turned.jpg").write_bytes(READABLE["turned.jpg"])
+    (tmp_path / "plain.jpg").write_bytes(encoded(gradient(), "JPEG"))
+    turned, plain = (read_photo(tmp_path / f"{name}.jpg", 32, centre_square()) for name in ("turned", "plain"))
+    assert (turned.float() - plain.rot90(-1, (1, 2)).float()).abs().max() < 8  # JPEG
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("notes.txt", b"of no use", "notes.txt cannot be read (not an image)"),
+        ("b.jpg", READABLE["palette.png"], "one and the same photo"),
+    ],
+)
+def test_the_audit_refuses_what_is_no_photo_or_anothers(tmp_path, name, data, told):
+    for user in range(2):
+        (tmp_path / str(user)).mkdir()
+    (tmp_path / "0/a.png").write_bytes(READABLE["palette.png"])
+    (tmp_path / "1" / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        audit.read_photos(tmp_path, [0, 1], 32)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -125,7 +173,8 @@ def people(folder, broken=()):
     for person in range(4):
         for photo in range(5):
             name = f"{person}-{photo}.png"
-            (folder / name).write_bytes(UNREADABLE["text.png"] if name in broken else READABLE["palette.png"])
+            whole = encoded(gradient("P", (40 + person, 30 + photo)), "PNG")  # no two photos are the same
+            (folder / name).write_bytes(UNREADABLE["text.png"] if name in broken else whole)
             rows.append(f"{name},p{person},{'users' if person < 2 else 'public'},{photo % 2}")
     return "\n".join([*rows, ""]).encode()
 
@@ -194,8 +243,7 @@ def test_any_table_is_a_dataset_or_a_sentence(tmp_path_factory, header, rows, en
 def test_lists_that_are_not_celebas_are_a_sentence(partition, tmp_path):
     folder = tmp_path / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
-    for name in ("list_attr_celeba.txt", "list_landmarks_align_celeba.txt", "list_bbox_celeba.txt"):
-        (folder / name).write_bytes(b"1\nSmiling \n000001.jpg 1\n")
+    (folder / "list_attr_celeba.txt").write_bytes(b"1\nSmiling \n000001.jpg 1\n")
     (folder / "identity_CelebA.txt").write_bytes(b"000001.jpg 3\n")
     (folder / "list_eval_partition.txt").write_bytes(partition)
     with pytest.raises(ConfigError, match="not those of CelebA"):

@@ -173,7 +173,11 @@ def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_pat
     sheet = run / "reconstructions" / "inverting_gradients.png"
     assert sheet.read_bytes().startswith(b"\x89PNG")
     made = {path: path.stat().st_mtime_ns for path in run.glob("reconstructions/*/*/*")}
-    code, out, _ = fl_sim(*command, "--photos", photos)
+    code, _, err = fl_sim(*command, "--photos", photos)
+    assert code == 2
+    assert "--photos without --embedder" in err
+    code, out, err = fl_sim(*command, "--photos", photos, "--embedder", "synthetic")
+    assert "never seen a photograph" in " ".join(err.split())
     assert {path: path.stat().st_mtime_ns for path in made} == made  # not attacked again
     judged = pd.DataFrame(json.loads(out))
     assert judged["facial_similarity"].between(-1, 1).all()

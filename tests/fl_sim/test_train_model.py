@@ -47,6 +47,26 @@ def bright(monkeypatch):
     return tiny_config(dataset={"name": "tiny_faces:open_bright"})
 
 
+@pytest.mark.parametrize(("unknown", "left"), [(1, 3), (4, 0)])
+def test_photos_without_a_label_teach_nothing(bright, tmp_path, monkeypatch, unknown, left):
+    def public(self, index):
+        faces = open_bright_public(self, index)
+        labels = faces.labels.clone()
+        labels[:unknown] = -1
+        return Faces(faces.photos, labels, {})
+
+    open_bright_public, seen = BrightFaces.public, []
+    monkeypatch.setattr(BrightFaces, "public", public)
+    monkeypatch.setattr(train_model, "train", lambda model, photos, labels, *rest: seen.append(labels))
+    if left == 0:
+        with pytest.raises(ConfigError, match="too few public people have labels"):
+            training.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
+        return
+    facts = training.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
+    assert (facts["train_photos"], facts["held_out_photos"]) == (27 * left, 3 * left)
+    assert seen[0].unique().tolist() == [0, 1]
+
+
 def quiet(*told):
     pass
 

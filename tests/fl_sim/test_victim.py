@@ -85,3 +85,11 @@ def test_a_model_that_fails_on_the_smallest_step_is_refused_before_the_run(photo
         return check_smallest_step(config, model)
     with pytest.raises(ConfigError, match=r"fails on a step of 1 x 3 x 32 x 32 pixels .*raise dataset\.photos"):
         check_smallest_step(config, model)
+
+
+def test_the_smallest_step_is_that_of_the_users_whose_photos_were_counted():
+    dataset = {"name": "tiny_faces:open_photographed", "photos": 2}  # who have 2, 3 and 4 of them
+    model = {"name": "resnet18", "batch_norm": "train", "small_stem": False}
+    config = tiny_config(dataset=dataset, federation={"batch_size": 2}, model=model)
+    with pytest.raises(ConfigError, match=r"fails on a step of 1 x 3 x 32 x 32 pixels"):
+        check_smallest_step(config, initial_model(config))

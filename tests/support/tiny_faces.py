@@ -1,6 +1,7 @@
 """A dataset of noise instead of faces, for tests that are about the federation: `tiny_faces:open_tiny`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ class TinyFaces:
     image_size: int
     num_classes: int = 2
     num_public: int = 4
+    synthetic: ClassVar[bool] = True
 
     def user(self, partition: int) -> User:
         # Users differ in their number of photos, so a mean that forgets the weights is caught.
@@ -36,6 +38,16 @@ class TinyFaces:
 
 def open_tiny(dataset: Dataset, seed: int) -> TinyFaces:
     return TinyFaces(dataset.users, dataset.photos, seed, dataset.image_size)
+
+
+class PhotographedFaces(TinyFaces):
+    """The same, of which the dataset does not say that they are synthetic."""
+
+    synthetic = False
+
+
+def open_photographed(dataset: Dataset, seed: int) -> PhotographedFaces:
+    return PhotographedFaces(dataset.users, dataset.photos, seed, dataset.image_size)
 
 
 class BrokenFaces(TinyFaces):

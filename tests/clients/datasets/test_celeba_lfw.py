@@ -10,7 +10,7 @@ from PIL import Image
 
 from clients.datasets import open_dataset
 from clients.datasets.align import face_crop
-from clients.datasets.celeba import open_celeba
+from clients.datasets.celeba import open_celeba, read_table
 from clients.datasets.images import UnreadableImage
 from clients.datasets.lfw import open_lfw
 from fl_sim.config import ConfigError, Dataset
@@ -28,23 +28,19 @@ def celeba(tmp_path: Path) -> Path:
     folder = tmp_path / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
     names = [f"{index + 1:06d}.jpg" for index in range(5 * PHOTOS)]
-    lines: dict[str, list[str]] = {"attr": [], "identity": [], "bbox": [], "marks": [], "partition": []}
+    lines: dict[str, list[str]] = {"attr": [], "identity": [], "partition": []}
     for index, name in enumerate(names):
         person = index % 5  # the people of CelebA are not in order either
         picture = np.zeros((218, 178, 3), dtype=np.uint8)
         picture[35:183, 15:163] = 40 * person + 40  # the central 148 pixels
+        picture[:8, :8] = 5 * (index // 5)  # no two photos are the same
         Image.fromarray(picture).save(folder / "img_align_celeba" / name, quality=95)
         lines["attr"].append(f"{name} {'1' if index % 4 == 0 else '-1':>2} {'1' if person % 2 else '-1':>2}")
         lines["identity"].append(f"{name} {2880 + person}")
-        lines["bbox"].append(f"{name}    95  71 226 313")
-        lines["marks"].append(f"{name} 69  109  106  113   77  142   73  152  108  154")
         lines["partition"].append(f"{name} {PARTITIONS[person]}")
-    marks = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
     count = str(len(names))
     write(folder / "list_attr_celeba.txt", [count, "Smiling Male ", *lines["attr"]])
     write(folder / "identity_CelebA.txt", lines["identity"])
-    write(folder / "list_bbox_celeba.txt", [count, "image_id x_1 y_1 width height", *lines["bbox"]])
-    write(folder / "list_landmarks_align_celeba.txt", [count, marks, *lines["marks"]])
     write(folder / "list_eval_partition.txt", lines["partition"])
     return tmp_path
 
@@ -57,7 +53,9 @@ def lfw(tmp_path: Path) -> Path:
         images = folder / "lfw-deepfunneled" / name
         images.mkdir(parents=True)
         for index in range(1, count + 1):
-            Image.new("RGB", (250, 250), (40 * number, 0, 0)).save(images / f"{name}_{index:04d}.jpg", quality=95)
+            Image.new("RGB", (250, 250), (40 * number, 30 * index, 0)).save(
+                images / f"{name}_{index:04d}.jpg", quality=95
+            )
     test, train = list(people)[:3], list(people)[3:]
     write(folder / "peopleDevTest.txt", ["3", *(f"{name}\t{people[name]}" for name in test)])
     write(folder / "peopleDevTrain.txt", ["2", *(f"{name}\t{people[name]}" for name in train)])
@@ -88,11 +86,31 @@ def test_celeba_people_partitions_attributes_and_crop(celeba: Path) -> None:
 def test_celeba_says_what_is_missing_or_malformed(celeba: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'male'"):
         open_celeba(config("celeba", celeba, task="males"), 0)
-    write(celeba / "celeba/list_bbox_celeba.txt", ["1", "image_id x_1", "000001.jpg many"])
+    write(celeba / "celeba/list_attr_celeba.txt", ["1", "Smiling", "000001.jpg many"])
     with pytest.raises(ConfigError, match="not those of CelebA"):
         open_celeba(config("celeba", celeba), 0)
     (celeba / "celeba/identity_CelebA.txt").unlink()
     with pytest.raises(ConfigError, match=r"lacks identity_CelebA.txt; put CelebA's"):
+        open_celeba(config("celeba", celeba), 0)
+
+
+@pytest.mark.parametrize("name", ["identity_CelebA.txt", "list_attr_celeba.txt", "list_eval_partition.txt"])
+def test_celebas_lists_are_joined_by_file_name_in_whatever_order_they_are(celeba: Path, name: str) -> None:
+    before = read_table(celeba / "celeba").set_index("path")
+    lines = (celeba / "celeba" / name).read_text().splitlines()
+    head = 2 if name == "list_attr_celeba.txt" else 0
+    write(celeba / "celeba" / name, [*lines[:head], *lines[head:][::-1]])
+    assert read_table(celeba / "celeba").set_index("path").loc[before.index].equals(before)
+
+
+@pytest.mark.parametrize("name", ["identity_CelebA.txt", "list_attr_celeba.txt"])
+def test_a_line_that_one_of_celebas_lists_lacks_or_has_twice_is_named(celeba: Path, name: str) -> None:
+    lines = (celeba / "celeba" / name).read_text().splitlines()
+    write(celeba / "celeba" / name, lines[:-1])
+    with pytest.raises(ConfigError, match=rf"{name} has no line for 000045.jpg"):
+        open_celeba(config("celeba", celeba), 0)
+    write(celeba / "celeba" / name, [*lines, lines[-1]])
+    with pytest.raises(ConfigError, match=rf"{name} has two lines for 000045.jpg"):
         open_celeba(config("celeba", celeba), 0)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from clients.datasets import open_dataset
 from clients.datasets.folder import open_folder
 from clients.datasets.images import UnreadableImage, centre_square, read_photo
-from clients.datasets.people import PeopleDataset, stable_split
+from clients.datasets.people import PeopleDataset
+from clients.datasets.table import stable_split
 from fl_sim.config import ConfigError, Dataset
 
 Write = Callable[..., Path]
@@ -217,3 +218,53 @@ def test_real_faces() -> None:
         smiles = int(user.private.labels.sum() + user.held_out.labels.sum())
         assert smiles == int((table.loc[user.identity, "Smiling"] == 1).sum())
         assert user.private.attributes["male"] == int(table.loc[user.identity, "Male"].mean() > 0)
+
+
+@pytest.mark.parametrize("words", [("NA", "None"), ("null", "nan"), ("001", "1"), ("N/A", "true"), ("1.0", "1e0")])
+def test_people_are_called_what_the_table_calls_them(folder: Write, words: tuple[str, str]) -> None:
+    names = {"first": words[0], "second": words[1]}
+    root = folder({"first": 5, "second": 6, "b": 2}, {"first": "users", "second": "users", "b": "public"})
+    table = pd.read_csv(root / "faces.csv")
+    table["identity"] = table["identity"].replace(names)
+    table.to_csv(root / "faces.csv", index=False)
+    faces = open_at(root, users=2)
+    assert {faces.user(index).identity for index in range(2)} == set(words)
+
+
+def test_a_split_called_NA_is_a_split(folder: Write) -> None:
+    root = folder({"a": 5, "b": 2}, {"a": "NA", "b": "null"})
+    faces = open_at(root, users=1, users_split="NA", public_split="null")
+    assert (faces.user(0).identity, faces.num_public) == ("a", 1)
+
+
+@pytest.mark.parametrize("blank", ["", "NA", "nan", " "])
+def test_a_blank_label_is_no_class(folder: Write, names_of: Names, blank: str) -> None:
+    root = folder({"a": 9, "b": 6}, {"a": "users", "b": "public"})
+    table = pd.read_csv(root / "faces.csv", dtype=str)
+    table = table.drop(columns="age")
+    table.loc[table["path"].str.contains("[12].png"), "Smiling"] = blank
+    table.loc[table["identity"] == "b", "Male"] = blank
+    table.to_csv(root / "faces.csv", index=False)
+    faces = open_at(root, users=1)
+    user, public = faces.user(0), faces.public(0)
+    assert {which for _, which in names_of(torch.cat([user.private.photos, user.held_out.photos]))} == {0, *range(3, 9)}
+    assert public.labels.tolist() == [1, -1, -1, 1, 0, 0]
+    assert public.attributes == {"smiling": 0}  # half of the labelled ones; male is unknown
+    (_, notes) = faces.examine()
+    assert any("blank labels, which count for no class: smiling 4, male 6;" in note for note in notes)
+    assert not any("label" in note for note in open_at(folder_without_blanks(root), users=1).examine()[1])
+
+
+def folder_without_blanks(root: Path) -> Path:
+    pd.read_csv(root / "faces.csv")[["path", "identity", "split"]].assign(smiling=1).to_csv(
+        root / "faces.csv", index=False
+    )
+    return root
+
+
+def test_alignment_acts_on_folders_too(folder: Write) -> None:
+    faces = open_at(folder({"a": 5, "b": 2}, {"a": "users", "b": "public"}), users=1, align=True)
+    with pytest.warns(UserWarning, match="MTCNN finds no face"), pytest.raises(ConfigError, match="only 0 photos"):
+        faces.user(0)
+    with pytest.raises(ConfigError, match="align cuts faces out of photographs"):
+        open_dataset(Dataset(align=True), 0)
