@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from fl_sim.config import ConfigError, read
-from fl_sim.console import AsJson, bars, messages
+from fl_sim.console import AsJson, bars, messages, note
 
 Model = Annotated[
     str, typer.Option(metavar="PACKAGE.MODULE:FACTORY", help="What makes the model, called without arguments.")
@@ -20,8 +20,8 @@ Settings = Annotated[
 
 
 def invert(
-    update: Annotated[Path, typer.Option(help="Safetensors: the gradient, or the new weights.")],
-    weights: Annotated[Path, typer.Option(help="Safetensors: the state dict that the user started from.")],
+    update: Annotated[Path, typer.Option(help="Safetensors or .pth: the gradient, or the new weights.")],
+    weights: Annotated[Path, typer.Option(help="Safetensors or .pth: the state dict that the user started from.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and reconstruction.json.")],
     kind: Annotated[Literal["gradient", "weights"], typer.Option(help="What the update is.")] = "gradient",
@@ -67,7 +67,9 @@ def invert(
     import torch
 
     known = None if counted is None else torch.tensor(counted)
-    observation = inversion.observe(watched, weights, update, kind, examples, known, local)
+    observation, notes = inversion.observe(watched, weights, update, kind, examples, known, local)
+    for assumed in notes:
+        note(assumed)
     with bars() as progress:
         found = foreign.invert(watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total))
     facts = {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
