@@ -49,6 +49,28 @@ def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
+def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
+    """What the captures of `rounds` (none given: all) lack, and what was assumed to read them: a sentence each."""
+    store, said = CaptureStore(run), []
+    finished = store.finished_rounds()
+    lost = sorted(set(range(1, finished[-1])) - set(finished)) if finished else []
+    if lost:
+        said.append(f"of the rounds {lost} nothing was captured; the app's log says why")
+    unread: dict[str, list[str]] = {}
+    noted: dict[str, int] = {}
+    for one in rounds or finished:
+        for row in store.replies(one):
+            if row["status"] != "accepted":
+                who = f"node {row['node']}" if row["user"] is None else f"user {row['user']}"
+                unread.setdefault(row["reason"], []).append(f"{who} in round {one}")
+            for note in row.get("notes", ()):
+                noted[note] = noted.get(note, 0) + 1
+    for reason, whose in unread.items():
+        more = f" and {len(whose) - 1} more" if len(whose) > 1 else ""
+        said.append(f"not attacked is {whose[0]}{more}: {reason}")
+    return said + [f"{note} (in {count} replies)" for note, count in noted.items()]
+
+
 def reconstruct(
     run: RunFolder,
     model: ForeignModel,
@@ -56,16 +78,25 @@ def reconstruct(
     updates: Sequence[tuple[int, int]],
     seed: int,
     progress: Callable[[int, int], None],
+    num_examples: int | None = None,
 ) -> pd.DataFrame:
-    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds."""
+    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds.
+
+    `num_examples`: photos of each user who did not tell; ConfigError, before any attack, where it is needed and None.
+    """
     store = CaptureStore(run)
-    settings = dataclasses.asdict(attack.settings)
-    table = json.loads(json.dumps({"name": attack.name, **settings, "seed": seed}, default=str))
+    rows = [row for one in {one for one, _ in updates} for row in store.replies(one) if row["status"] == "accepted"]
+    if num_examples is None and any(row["num_examples"] is None for row in rows):
+        raise ConfigError(f"replies of {run.root} do not say of how many photos they are; give --num-examples")
+    settings = dataclasses.asdict(attack.settings) | {"seed": seed}
+    if num_examples is not None:
+        settings["num_examples"] = num_examples
+    table = json.loads(json.dumps({"name": attack.name, **settings}, default=str))
     rows = []
     for done, (server_round, user) in enumerate(updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
         if before is None:
-            seen = store.observation(server_round, user)
+            seen = store.observation(server_round, user, num_examples)
             found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None)[0]
             write_reconstruction(run, attack.label, server_round, user, found, table)
         elif before != table:

@@ -8,7 +8,7 @@ import typer
 
 from fl_sim.commands.invert import AttackName, Settings
 from fl_sim.config import Leakage, parse, read
-from fl_sim.console import AsJson, bars, messages
+from fl_sim.console import AsJson, bars, messages, note
 from fl_sim.runs import RunFolder
 
 
@@ -23,6 +23,9 @@ def audit(
     ] = None,
     embedder: Annotated[str, typer.Option(help="Face recogniser: synthetic, facenet or onnx.")] = "synthetic",
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, help="Photos of each user; where the replies do not say it.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -40,13 +43,15 @@ def audit(
     settings = read(None, override or [])
     chosen = foreign.open_attack(label or attack, {"name": attack, **settings})
     updates = auditing.captured(run, rounds or [])
+    for remark in auditing.remarks(run, rounds or []):
+        note(remark)
     known, judge = None, None
     if photos is not None:  # before the attacks, which take their time
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
     with one_thread(), bars() as progress:
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total)
+            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples
         )
         if known is not None and judge is not None:
             table = auditing.measure(run, chosen.label, table, known, judge)

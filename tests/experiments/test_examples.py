@@ -121,8 +121,11 @@ def test_a_model_with_buffers_is_captured_in_every_round(tmp_path):
             reply.content["arrays"] = ArrayRecord({name: arrays.get(name, sent[name]) for name in sent})
         return [reply]
 
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sent = normed().state_dict()
     strategy = around(fed_avg(), tmp_path / "run", normed)
-    strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(normed().state_dict()), num_rounds=2)
+    strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(sent), num_rounds=2)
     store = CaptureStore(RunFolder(tmp_path / "run"))
     assert store.users(1) == store.users(2) == [0, 1, 2, 3]
     assert norm(store.observation(2, 0).gradient) > 0
