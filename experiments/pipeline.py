@@ -28,6 +28,7 @@ from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
+from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
 from fl_sim.victim import check_smallest_step, initial_model, origin
 
@@ -120,6 +121,8 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
+    if config.federation.engine == "simulation" or config.workers.backend == "ray":
+        socket_folder()  # refuses one in which Ray could not start
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
     if rewrite is not None:
