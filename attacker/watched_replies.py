@@ -4,7 +4,6 @@ Arrays may have other names (`fl_sim.state_dicts`), half or double precision, li
 and be a part of the model: the rest is what the user was sent, so its gradient is zero.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -15,7 +14,7 @@ from flwr.app import ArrayRecord, Message
 from attacker.replies import MOST, tensors
 from attacker.reply_checks import Refused
 from fl_sim.state_dicts import Fitted, Misfit, ModelTensors, in_short
-from fl_sim.updates import Update, flatten, norm, to_gradient
+from fl_sim.updates import Update, norm, to_gradient
 
 EXAMPLES = "num-examples"  # what Flower's strategies weigh replies by, unless they are told otherwise
 NEAR = 0.5  # cosine of the weights sent and received, below which these are hardly weights
@@ -121,6 +120,6 @@ def _absent(got: Update, model: ModelTensors) -> list[str]:
 
 def _cosine(sent: Update, received: Update) -> float:
     """Of the two, in [-1, 1]; 1 where one of them is zero, which says nothing."""
-    left, right = flatten(sent).double(), flatten(received).double()
-    size = float(left.norm() * right.norm())
-    return float(left @ right) / size if size > 0 and math.isfinite(size) else 1.0
+    product = sum(float((sent[name].double() * value).sum()) for name, value in received.items())
+    size = norm(sent) * norm(received)
+    return product / size if size > 0 else 1.0

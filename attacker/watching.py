@@ -207,7 +207,7 @@ class Watcher(Strategy):
             bytes=size_of(reply),
             seconds=seconds,
             update=content.weights,
-            notes=(*self._notes, *counted, *content.notes),
+            notes=tuple(dict.fromkeys((*self._notes, *counted, *content.notes))),
         )
 
 

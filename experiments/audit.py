@@ -27,6 +27,7 @@ from experiments.inversion import png
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
+EXPLAINED = 0.1  # matching loss up to which a picture explains its update; 0 is a match, 0.5 or more says nothing
 SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
@@ -107,6 +108,20 @@ def reconstruct(
         rows.append({"round": server_round, "user": user, "matching_loss": made.matching_loss, "seconds": made.seconds})
         progress(done, len(updates))
     return pd.DataFrame(rows)
+
+
+def unexplained(table: pd.DataFrame) -> str | None:
+    """A sentence where pictures explain their updates too badly to be evidence that nothing leaks."""
+    poor = table[table["matching_loss"] > EXPLAINED]
+    if poor.empty:
+        return None
+    first = poor.iloc[0]
+    return (
+        f"{len(poor)} of {len(table)} pictures do not explain their update (matching loss above {EXPLAINED}, such as "
+        f"user {first['user']:.0f} in round {first['round']:.0f}: {first['matching_loss']:.2g}); where they look like "
+        "nobody, that does not say that nothing leaks: give more -o steps=, and check what `around` was told of the "
+        "training"
+    )
 
 
 def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:

@@ -1,6 +1,5 @@
 """A state dict from a file: safetensors, or what torch.save wrote, of which only tensors are ever unpickled."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,30 +33,31 @@ def read_state(path: Path) -> tuple[Update, tuple[str, ...]]:
 def _unpickled(path: Path) -> tuple[Update, tuple[str, ...]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # torch raises anything on damaged archives
+        if type(error).__name__ != "UnpicklingError":
+            raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())[:150]})") from error
         raise ConfigError(
             f"{path} holds Python objects, such as a whole model, and unpickling them would run what the file says; "
             "save the state dict: torch.save(model.state_dict(), FILE)"
         ) from error
-    except Exception as error:  # torch raises anything on damaged archives
-        raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())[:150]})") from error
-    where = [key for key in WITHIN if isinstance(content, Mapping) and isinstance(content.get(key), Mapping | list)]
-    tensors = _tensors(content)
+    entries = content if isinstance(content, Mapping) else {}
+    where = [key for key in WITHIN if isinstance(entries.get(key), Mapping | list | tuple)]
+    tensors, notes = _tensors(content), tuple[str, ...]()
     if tensors is None and where:
-        tensors = _tensors(content[where[0]])
-        notes: tuple[str, ...] = (f"of {path.name} the entry {where[0]!r} was read",)
-    else:
-        notes = ()
+        tensors, notes = _tensors(entries[where[0]]), (f"of {path.name} the entry {where[0]!r} was read",)
     if not tensors:
-        held = f"the entries {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else "other data"
+        held = f"the entries {', '.join(map(str, list(entries)[:5]))}" if entries else "other data"
         raise ConfigError(f"{path} holds no state dict, but {held}; save it by torch.save(model.state_dict(), FILE)")
     return tensors, notes
 
 
 def _tensors(content: object) -> Update | None:
-    """The tensors of a state dict, or of a list of gradients in which an unused parameter has none; else None."""
+    """The tensors of a state dict, or of gradients by name or in a list, where frozen ones are None; else None."""
     if isinstance(content, list | tuple):
-        content = {str(number): value for number, value in enumerate(content) if value is not None}
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        content = {str(number): value for number, value in enumerate(content)}
+    if not isinstance(content, Mapping):
         return None
-    return {str(name): value.detach().to_dense() for name, value in content.items()}
+    found = {str(name): value for name, value in content.items() if value is not None}
+    if not all(isinstance(value, Tensor) for value in found.values()):
+        return None
+    return {name: value.detach().to_dense() for name, value in found.items()}

@@ -45,7 +45,7 @@ class ModelTensors:
         self._bare = {_bare(name): name for name in self.state}
 
     def fit(self, found: Mapping[str, Tensor]) -> Fitted:
-        """`found` by the model's names. Misfit for a tensor of another shape, or two of one name."""
+        """`found` by the model's names. Misfit for a tensor of another shape or kind, or two of one name."""
         named, notes = self._by_order(found) if self._nameless(found) else self._by_name(found)
         unknown = tuple(given for given, name in named.items() if name is None)
         values: Update = {}
@@ -57,6 +57,8 @@ class ModelTensors:
             value, own = found[given].detach(), self.state[name]
             if value.shape != own.shape:
                 raise Misfit(f"{given!r} has shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+            if not value.is_floating_point():  # quantised: what scale it has, nobody says
+                raise Misfit(f"{given!r} has dtype {value.dtype}, expected floating point")
             values[name] = value.to(own.dtype)
         for names in self._ties:  # one tensor of several names, of which files and lists may hold one
             there = next((values[name] for name in names if name in values), None)

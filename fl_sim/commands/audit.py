@@ -60,6 +60,8 @@ def audit(
         print(json.dumps(json.loads(table.to_json(orient="records"))))
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
+    if (doubt := auditing.unexplained(table)) is not None:
+        note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
     if known is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")

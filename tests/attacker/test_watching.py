@@ -248,6 +248,37 @@ def test_gradients_in_the_place_of_weights_are_noticed(tmp_path):
     assert "differences" in " ".join(CaptureStore(RunFolder(tmp_path)).replies(1)[0]["notes"])
 
 
+class Halving(strategy.FedAvg):
+    """Sends all users the model in half precision; a `favourite` node gets another one."""
+
+    favourite = None
+
+    def configure_train(self, server_round, arrays, config, grid):
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        for place, message in enumerate(messages):
+            sent = {name: value.half() for name, value in arrays.to_torch_state_dict().items()}
+            if place == self.favourite:
+                sent["head.bias"] += 1
+            message.content = RecordDict({"arrays": ArrayRecord(sent)})
+        return messages
+
+
+def test_the_gradient_is_from_what_was_sent_and_not_from_what_the_server_has(tmp_path):
+    plain, _ = federation(Halving(**ALL))
+    watched, truth = federation(around(Halving(**ALL), tmp_path))
+    assert same(plain, watched)
+    assert captured(tmp_path, truth, examples=3) == ""
+
+
+def test_who_is_sent_another_model_than_the_first_is_not_captured(tmp_path):
+    inner = Halving(**ALL)
+    inner.favourite = 3
+    federation(around(inner, tmp_path))
+    store = CaptureStore(RunFolder(tmp_path))
+    assert len(store.users(1)) == USERS - 1
+    assert [row["reason"] for row in store.rejected()] == ["the node was sent another model than the first one"] * 2
+
+
 class Own(strategy.FedAvg):
     """With a loop and a state of its own, as in many an example of Flower's."""
 

@@ -45,6 +45,9 @@ def files(people, tmp_path_factory):
     save_file({"other.weight": torch.ones(2)}, folder / "none.safetensors")
     torch.save(net, folder / "module.pth")
     torch.save({"epoch": 3}, folder / "epoch.pth")
+    torch.save([1, 2], folder / "numbers.pth")
+    torch.save(gradient, folder / "cut.pth")
+    (folder / "cut.pth").write_bytes((folder / "cut.pth").read_bytes()[:1000])
     (folder / "text.safetensors").write_text("no tensors")
     return folder
 
@@ -100,6 +103,8 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2], "other.safetensors", "the model has no 'other.weight'"),
         (["--num-examples", 2], "none.safetensors", "the model has no 'other.weight'"),
         (["--num-examples", 2], "module.pth", "holds Python objects"),
+        (["--num-examples", 2], "numbers.pth", "holds no state dict, but other data"),
+        (["--num-examples", 2], "cut.pth", "is damaged"),
         (["--num-examples", 2], "epoch.pth", "holds no state dict, but the entries epoch"),
         (["--num-examples", 2], "text.safetensors", "cannot be read as safetensors"),
         (["--num-examples", 2], "nowhere.safetensors", "cannot be read as safetensors"),
@@ -153,6 +158,18 @@ def test_a_file_of_torch_with_prefixes_says_the_same(invert, files):
     assert "the entry 'state_dict' was read" in told
     assert "without their prefixes: 'module.conv1" in told
     assert "6 arrays without names were taken for the state dict in that order" in " ".join(results[2][2].split())
+
+
+def test_gradients_of_a_frozen_model_are_none(files):
+    gradient = load_file(files / "g.safetensors")
+    some = {name: gradient[name] if "head" in name else None for name, _ in Net().named_parameters()}
+    torch.save(some, files / "some.pth")
+    torch.save(list(some.values()), files / "listed.pth")
+    seen, listed = observed(files, "some.pth"), observed(files, "listed.pth")
+    for name, value in some.items():
+        expected = torch.zeros_like(gradient[name]) if value is None else value
+        assert torch.equal(seen.gradient[name], expected)
+        assert torch.equal(listed.gradient[name], expected)
 
 
 def test_what_the_update_lacks_is_frozen_and_told(invert, files):

@@ -89,6 +89,8 @@ def test_what_does_not_fit_is_said():
     assert tensors.fit({"other": torch.ones(1)}).values == {}
     for wrong, told in (
         ({"head.bias": torch.ones(3)}, r"'head.bias' has shape \(3,\), expected \(2,\)"),
+        ({"head.bias": torch.ones(2, dtype=torch.int8)}, "has dtype torch.int8, expected floating point"),
+        ({"head.bias": torch.ones(2, dtype=torch.complex64)}, "has dtype torch.complex64, expected floating point"),
         ({**state, **behind("module.")(state)}, "it holds 'conv1.weight' twice"),
         (as_list(state) | {"0": torch.ones(3)}, "6 arrays have no names"),
         ({"0": torch.ones(3)}, "1 arrays have no names"),
