@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.server import Server, SimpleClientManager
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import ServerApp, strategy
 from foreign_nets import Net, normed, tied
@@ -331,5 +332,6 @@ def test_what_cannot_be_watched_is_refused_before_it_starts(tmp_path):
         with pytest.raises(ConfigError, match=told):
             around(inner, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="legacy API"):
-        around(strategy.FedAvg(), tmp_path / "run").initialize_parameters(None)
+    legacy = Server(client_manager=SimpleClientManager(), strategy=around(strategy.FedAvg(), tmp_path / "run"))
+    with pytest.raises(ConfigError, match="this ServerApp is of Flower's legacy API"):
+        legacy.fit(1, None)
