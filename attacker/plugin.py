@@ -110,6 +110,7 @@ class MaliciousServer(Strategy):
         if loss is not None:
             named_loss = foreign.name_of(loss, "loss")[0]
         watched = foreign.ForeignModel(name, image_size, named_loss, mean, std, folder)
+        watched.check()
         parameters = [name for name, _ in watched.open().named_parameters()]
         store = CaptureStore(RunFolder(Path(run)))
         if store.run.captures.exists():

@@ -35,12 +35,12 @@ class cheap_second_order(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         self._attention = sdpa_kernel(SDPBackend.MATH)
-        self._attention.__enter__()  # type: ignore[no-untyped-call]
-        return super().__enter__()
+        self._attention.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._attention.__exit__(*error)  # type: ignore[no-untyped-call]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._attention.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

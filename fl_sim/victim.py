@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from clients.datasets import open_dataset
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError
-from fl_sim.modules import load_state, logits_layer, norms
+from fl_sim.modules import dropouts, load_state, logits_layer, norms
 from fl_sim.tensors import DamagedFile, read_tensors
 
 Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
@@ -58,6 +58,29 @@ def check_smallest_step(config: Config, model: nn.Module) -> None:
             f"model {config.model.name!r} fails on a step of {min(count, 2)} x 3 x {size} x {size} pixels "
             f"({' '.join(str(error).split())}); raise dataset.photos or dataset.image_size, or take another model"
         ) from error
+
+
+def remarks(config: Config, model: nn.Module) -> list[str]:
+    """A sentence each: where users here train `model` otherwise than users of an app of its own would."""
+    name, found = config.model.name, []
+    if dropped := dropouts(model):
+        found.append(
+            f"model {name!r} has dropout ({', '.join(dropped)}), which is off for users and attacker alike: "
+            "what it would hide is not measured"
+        )
+    if name not in models.MODELS and config.model.batch_norm == "eval" and norms(model):
+        found.append(
+            f"model {name!r} has batch norm, with fixed statistics here; where users train it in training mode, set "
+            "model.batch_norm = 'train'"
+        )
+    size = config.dataset.image_size
+    images = torch.rand(2, 3, size, size, generator=seeds.generator(config.seed, "head")) * 2 - 1
+    if config.threat_model.labels == "recovered" and logits_layer(model, images) is None:
+        found.append(
+            f"no linear layer makes the logits of model {name!r}: labels are estimated from its last layer, which is "
+            "less exact; threat_model.labels = 'known' grants them"
+        )
+    return found
 
 
 def origin(config: Config) -> Origin:

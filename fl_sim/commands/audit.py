@@ -45,8 +45,9 @@ def audit(
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
     with one_thread(), bars() as progress:
+        mode = auditing.mode_of(run, model, updates, seed)
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total)
+            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), mode
         )
         if known is not None and judge is not None:
             table = auditing.measure(run, chosen.label, table, known, judge)
@@ -56,5 +57,7 @@ def audit(
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
     messages.print(f"pictures: {page}", soft_wrap=True)
+    for sentence in filter(None, [None if mode is None else mode.sentence(), foreign.dropout_remark(model)]):
+        messages.print(sentence, soft_wrap=True)
     if known is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")
