@@ -27,6 +27,7 @@ from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
+from fl_sim.models import MODELS
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
 from fl_sim.threads import one_thread
@@ -123,7 +124,9 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     """
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
-    check_model(model, config.model.name, config.dataset.image_size, _classes(config), _matched(config))
+    if config.model.name not in MODELS:
+        classes = open_dataset(config.dataset, config.seed).num_classes
+        check_model(model, config.model.name, config.dataset.image_size, classes, _matched(config))
     for sentence in remarks(config, model):
         note(sentence)
     if rewrite is not None:
@@ -159,10 +162,6 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
             load_prior(settings.prior, config.dataset.image_size)
     for sentence in leakage.preflight(config):
         note(sentence)
-
-
-def _classes(config: Config) -> int:
-    return open_dataset(config.dataset, config.seed).num_classes
 
 
 def _matched(config: Config) -> bool:
