@@ -107,6 +107,7 @@ class MaliciousServer(Strategy):
         if loss is not None:
             named_loss = foreign.name_of(loss, "loss")[0]
         watched = foreign.ForeignModel(name, image_size, named_loss, mean, std, folder)
+        watched.check()
         store = CaptureStore(RunFolder(Path(run)))
         watcher = Watcher(strategy, store, watched, LocalTraining(local_epochs, batch_size, learning_rate))
         if store.run.captures.exists():

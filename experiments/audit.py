@@ -20,6 +20,7 @@ from torch import Tensor
 from attacker import foreign
 from attacker.attacks import Attack
 from attacker.foreign import ForeignModel
+from attacker.modes import Mode
 from attacker.prior import resize
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from experiments.embedders import Embedder
@@ -29,6 +30,7 @@ from fl_sim.runs import RunFolder, write_atomically
 
 EXPLAINED = 0.1  # matching loss up to which a picture explains its update; 0 is a match, 0.5 or more says nothing
 SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
+WITNESSES = 4  # users by whose updates it is decided how batch norm is trained
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -80,10 +82,12 @@ def reconstruct(
     seed: int,
     progress: Callable[[int, int], None],
     num_examples: int | None = None,
+    mode: Mode | None = None,
 ) -> pd.DataFrame:
     """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds.
 
     `num_examples`: photos of each user who did not tell; ConfigError, before any attack, where it is needed and None.
+    Where batch norm has a `mode`, the updates are matched in it, and the column `batch_norm` says which.
     """
     store = CaptureStore(run)
     rows = [row for one in {one for one, _ in updates} for row in store.replies(one) if row["status"] == "accepted"]
@@ -92,20 +96,24 @@ def reconstruct(
     settings = dataclasses.asdict(attack.settings) | {"seed": seed}
     if num_examples is not None:
         settings["num_examples"] = num_examples
-    table = json.loads(json.dumps({"name": attack.name, **settings}, default=str))
+    norm = {} if mode is None else {"batch_norm": mode.batch_norm}
+    table = json.loads(json.dumps({"name": attack.name, **settings, **norm}, default=str))
     rows = []
     for done, (server_round, user) in enumerate(updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
         if before is None:
             seen = store.observation(server_round, user, num_examples)
-            found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None)[0]
+            normalised = "eval" if mode is None else mode.batch_norm
+            found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None, normalised)[0]
             write_reconstruction(run, attack.label, server_round, user, found, table)
         elif before != table:
             raise ConfigError(
                 f"{attack.label!r} was run on round {server_round} with other settings; give this one a --label"
             )
         made = read_reconstruction(run, attack.label, server_round, user)
-        rows.append({"round": server_round, "user": user, "matching_loss": made.matching_loss, "seconds": made.seconds})
+        rows.append(
+            {"round": server_round, "user": user, **norm, "matching_loss": made.matching_loss, "seconds": made.seconds}
+        )
         progress(done, len(updates))
     return pd.DataFrame(rows)
 
@@ -122,6 +130,15 @@ def unexplained(table: pd.DataFrame) -> str | None:
         "nobody, that does not say that nothing leaks: give more -o steps=, and check what `around` was told of the "
         "training"
     )
+
+
+def mode_of(
+    run: RunFolder, model: ForeignModel, updates: Sequence[tuple[int, int]], seed: int, num_examples: int | None = None
+) -> Mode | None:
+    """How the app's users train batch norm, by a few `updates` of the first round; None where that has no effect."""
+    store, first = CaptureStore(run), updates[0][0]
+    chosen = [user for server_round, user in updates if server_round == first][:WITNESSES]
+    return foreign.find_mode(model, [store.observation(first, user, num_examples) for user in chosen], seed)
 
 
 def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:

@@ -15,6 +15,7 @@ import torch
 
 from attacker import attacks, faces, metrics, mirror
 from attacker.mend import mend
+from attacker.model_check import check_model
 from attacker.prior import load_prior
 from attacker.store import CaptureStore
 from clients import defenses
@@ -26,11 +27,12 @@ from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
+from fl_sim.models import MODELS
 from fl_sim.runs import RunFolder, locked, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
 from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
-from fl_sim.victim import check_smallest_step, initial_model, origin
+from fl_sim.victim import check_smallest_step, initial_model, origin, remarks
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -125,6 +127,11 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
         socket_folder()  # refuses one in which Ray could not start
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
+    if config.model.name not in MODELS:
+        classes = open_dataset(config.dataset, config.seed).num_classes
+        check_model(model, config.model.name, config.dataset.image_size, classes, _matched(config))
+    for sentence in remarks(config, model):
+        note(sentence)
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     defenses.load_all(config.defenses)
@@ -158,6 +165,13 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
             load_prior(settings.prior, config.dataset.image_size)
     for sentence in leakage.preflight(config):
         note(sentence)
+
+
+def _matched(config: Config) -> bool:
+    """Whether an attack of this run matches gradients, which takes a second derivative."""
+    if config.workers.backend == "none":
+        return False
+    return any(hasattr(attacks.load(*one).settings, "balance") for one in config.attacks.items())
 
 
 def threat_model(config: Config) -> dict[str, Any]:

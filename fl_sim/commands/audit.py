@@ -50,8 +50,9 @@ def audit(
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
     with one_thread(), bars() as progress:
+        mode = auditing.mode_of(run, model, updates, seed, num_examples)
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples
+            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples, mode
         )
         if known is not None and judge is not None:
             table = auditing.measure(run, chosen.label, table, known, judge)
@@ -63,5 +64,7 @@ def audit(
     if (doubt := auditing.unexplained(table)) is not None:
         note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
+    for sentence in filter(None, [None if mode is None else mode.sentence(), foreign.dropout_remark(model)]):
+        messages.print(sentence, soft_wrap=True)
     if known is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -70,9 +70,18 @@ def invert(
     observation, notes = inversion.observe(watched, weights, update, kind, examples, known, local)
     for assumed in notes:
         note(assumed)
+    watched.check()
+    mode = foreign.find_mode(watched, [observation], seed)
+    norm = "eval" if mode is None else mode.batch_norm
     with bars() as progress:
-        found = foreign.invert(watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total))
-    facts = {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
+        found = foreign.invert(
+            watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total), norm
+        )
+    remarks = [None if mode is None else mode.sentence(), foreign.dropout_remark(watched)]
+    for sentence in filter(None, remarks):
+        messages.print(sentence, soft_wrap=True)
+    facts: dict[str, Any] = {"batch_norm": None if mode is None else dataclasses.asdict(mode)}
+    facts |= {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
     settings = json.loads(json.dumps({"name": chosen.name, **dataclasses.asdict(chosen.settings)}, default=str))
     said = inversion.write(out, found[0], {**facts, "labels": labels or "recovered", "seed": seed, "attack": settings})
     if as_json:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from foreign_nets import Net, attended, halved, normed, tied
+from foreign_nets import Net, attended, batch_normed, halved, normed, tied
 from PIL import Image
 from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
@@ -124,7 +124,7 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
         (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
-        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "does not return logits"),
+        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (1, classes)"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, update, told, tmp_path):
@@ -233,3 +233,20 @@ def test_images_are_scaled_as_the_app_scales_them_and_parameters_keep_their_name
 def test_what_has_no_name_cannot_be_audited(thing):
     with pytest.raises(ConfigError, match="cannot be found by its name"):
         name_of(thing, "model")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_with_batch_norm_is_inverted_in_the_mode_of_its_user(invert, people, files, training, tmp_path):
+    net, photos = batch_normed().train(training), people.user(1).private.photos
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    loss = F.cross_entropy(net((photos - 0.5) / 0.5), torch.ones(len(photos), dtype=torch.int64))
+    gradient = dict(zip(dict(net.named_parameters()), torch.autograd.grad(loss, list(net.parameters())), strict=True))
+    save_file(before, tmp_path / "w.safetensors")
+    save_file(gradient, tmp_path / "g.safetensors")
+    given = ["--weights", tmp_path / "w.safetensors", "--model", "foreign_nets:batch_normed", "--num-examples", 20]
+    options = ["--attack", "inverting_gradients", "-o", "steps=40", "--json"]
+    code, out, err = invert(*given, *options, update=tmp_path / "g.safetensors")
+    assert code == 0, err
+    assert json.loads(out)["batch_norm"]["batch_norm"] == ("train" if training else "eval")
+    assert ("batch norm is taken with the statistics of the batch" in err) is training
+    assert "has dropout (6)" in err
