@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.overrides import TorchFunctionMode
 
+from fl_sim.modules import gradients
+
 STEP = 1e-4  # |e v| as a part of |theta|: ten times more truncates too much, ten times less drowns in rounding
 AGREEMENT = 0.1  # part of its norm by which a slope may be off; flipped units put it off by 1 and more
 TINY = 1e-30
@@ -82,8 +84,8 @@ class Difference:
         with Choose(choices):
             value = loss(x)
         wanted = [x, *self._parameters.values()]
-        here, *gradients = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
-        distance, along = differentiate([gradient.reshape(-1) for gradient in gradients], self._room)
+        here, *first = gradients(value, wanted)
+        distance, along = differentiate([gradient.reshape(-1) for gradient in first], self._room)
         e = self._reach / (float(get_total_norm(along)) + TINY)
         parts = zip(self._parameters.items(), along, self._room, strict=True)
         moved = {

@@ -17,15 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attacker import attacks, losses
 from attacker.attacks import Attack, Attacker, Progress
+from attacker.model_check import check_model
+from attacker.modes import Mode, nearest
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import load_prior
 from fl_sim import seeds
 from fl_sim.config import ConfigError
+from fl_sim.modules import BatchNorm, as_logits, dropouts, has_running_statistics, set_mode
 from fl_sim.runs import RunFolder, write_atomically
 
+BINARY_LOSSES = (functional.binary_cross_entropy_with_logits, functional.binary_cross_entropy)
 Scale = tuple[float, float, float]  # of the channels red, green, blue
 
 
@@ -40,9 +45,10 @@ class ForeignModel:
     std: Scale = (0.5, 0.5, 0.5)
     folder: str = ""  # from which the names are importable, beside what Python finds; "": nothing more
 
-    def open(self) -> nn.Module:
-        """The model in eval mode, taking images in [-1, 1] as all models here; its parameters keep their names.
+    def open(self, batch_norm: BatchNorm = "eval") -> nn.Module:
+        """The model in a mode of `fl_sim.modules.set_mode`, taking images in [-1, 1] as all models here.
 
+        Its parameters keep their names; one logit, trained on its binary cross-entropy, comes out as two.
         Raises ConfigError for what cannot be imported, cannot be called, or does not classify such images.
         """
         factory = _named(self.model, "model", self.folder)
@@ -59,12 +65,29 @@ class ForeignModel:
             )
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):
             network.register_forward_pre_hook(_Rescale(self.mean, self.std))
-        if self.loss is not None:
-            found = _named(self.loss, "loss", self.folder)
-            losses.bring(network, found() if isinstance(found, type) else found)
-        network.eval()
+        found = None if self.loss is None else _named(self.loss, "loss", self.folder)
+        set_mode(network, batch_norm)
+        self._settle(network, found() if isinstance(found, type) else found)
         self.classes(network)
         return network
+
+    def _settle(self, network: nn.Module, loss: Any) -> None:
+        """Bring `loss` along, or turn one logit into two, for which cross-entropy is the binary loss."""
+        binary = loss in BINARY_LOSSES or isinstance(loss, nn.BCEWithLogitsLoss | nn.BCELoss)
+        if loss is not None and not binary:
+            losses.bring(network, loss)
+            return
+        network.register_forward_hook(_Logits(isinstance(loss, nn.BCELoss) or loss is functional.binary_cross_entropy))
+        if binary and self.classes(network) != 2:
+            raise ConfigError(
+                f"loss {self.loss!r} is binary, but model {self.model!r} tells {self.classes(network)} labels apart at "
+                "once; give a model with one logit, or another loss"
+            )
+
+    def check(self) -> None:
+        """Raises ConfigError, in a sentence, for a model that cannot be trained or attacked."""
+        network = self.open()
+        check_model(network, self.model, self.image_size, self.classes(network))
 
     def classes(self, network: nn.Module) -> int:
         """How many classes the opened model tells apart."""
@@ -77,8 +100,12 @@ class ForeignModel:
                 f"model {self.model!r} does not take images (1, 3, {self.image_size}, {self.image_size}): {what}; "
                 "give the image size that it was made for"
             ) from error
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            raise ConfigError(f"model {self.model!r} does not return logits (n, classes); name one that does")
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
+            what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+            raise ConfigError(
+                f"model {self.model!r} returns {what} for one image, not logits (1, classes); name one that returns "
+                "those of one head (one logit alone goes with cross-entropy or BCEWithLogitsLoss)"
+            )
         return outputs.shape[1]
 
 
@@ -92,6 +119,16 @@ class _Rescale:
     def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         mean, std = (torch.tensor(scale).to(inputs[0])[:, None, None] for scale in (self.mean, self.std))
         return ((inputs[0] + 1) / 2 - mean) / std
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """One output an image as two logits; `probability`: the output went through a sigmoid."""
+
+    probability: bool
+
+    def __call__(self, model: nn.Module, inputs: object, outputs: Any) -> Any:
+        return as_logits(torch.logit(outputs, 1e-7) if self.probability else outputs)
 
 
 def save(run: RunFolder, foreign: ForeignModel) -> None:
@@ -141,16 +178,40 @@ def invert(
     observations: Sequence[Observation],
     seed: int,
     progress: Progress,
+    batch_norm: BatchNorm = "eval",
 ) -> list[Reconstruction]:
     """The reconstructions of users of one round, by the same rules as in a run: each draws from its own generator."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = foreign.open()
+    attacker = _attacker(foreign, batch_norm)
     name = getattr(attack.settings, "prior", None)
-    prior = None if name is None else load_prior(name, foreign.image_size, device)
-    classes = foreign.classes(network)
-    attacker = Attacker(network.to(device), foreign.image_size, classes, prior, device)
+    if name is not None:
+        prior = load_prior(name, foreign.image_size, attacker.device)
+        attacker = dataclasses.replace(attacker, prior=prior)
     draws = [seeds.generator(seed, "attack", attack.label, seen.server_round, seen.user) for seen in observations]
     return attack.run(observations, attacker, attack.settings, draws, progress)
+
+
+def find_mode(foreign: ForeignModel, observations: Sequence[Observation], seed: int) -> Mode | None:
+    """How the users of `observations`, of one round, train batch norm; None for a model on which that has no effect."""
+    if not has_running_statistics(foreign.open()):
+        return None
+    return nearest(lambda mode: _attacker(foreign, mode), observations, seed)
+
+
+def dropout_remark(foreign: ForeignModel) -> str | None:
+    """A sentence where users may have trained with dropout."""
+    dropped = dropouts(foreign.open())
+    if not dropped:
+        return None
+    return (
+        f"model {foreign.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
+        "updates are matched without it, and an attack that also looks for them may see more"
+    )
+
+
+def _attacker(foreign: ForeignModel, batch_norm: BatchNorm) -> Attacker:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = foreign.open(batch_norm)
+    return Attacker(network.to(device), foreign.image_size, foreign.classes(network), None, device)
 
 
 def _named(name: str, what: str, folder: str) -> Any:

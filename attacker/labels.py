@@ -13,7 +13,10 @@ a = 0 where it is always right. So p = q - g_b / a, rounded to whole photos.
 Of an absent class g_b / (a q) is 1. So the factor of an update that was scaled down (clipped, or reduced to signs times
 a magnitude) is the median of that over the classes, if more than half of three or more are absent; and a class whose
 entry was zeroed, by a defense that keeps large ones, is taken for absent. If no entry left says that a class is there,
-W's rows are asked, as they are where there is no b.
+W's rows are asked, as they are where there is no b. One logit z is two, 0 and z.
+
+Where no linear layer makes the logits, p is what explains the gradient of the last layer that there is: the mixture of
+the gradients that probes would have caused with each label, nearest to the update (`_mixture`).
 
 Of a user whom a trained model knows well, p is not the share of photos but of what they contribute to the update, the
 sum of 1 - softmax[label] over them: photos that the model gets right hardly count. With faces as probes it is 0.09 off
@@ -29,29 +32,13 @@ the user's photos are fitted better than any probe, and who needs shares had bet
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def last_layer(model: nn.Module) -> str:
-    """Name of the model's last nn.Linear: the layer that makes the logits.
-
-    Raises ValueError if the last layer with parameters, in the order of definition, is something else.
-    """
-    name, last = _last_with_parameters(model)
-    if not isinstance(last, nn.Linear):
-        raise ValueError(
-            f"labels can be read only off a final nn.Linear, but this model ends in {type(last).__name__}; "
-            'set threat_model.labels = "known" or give a model whose last layer is linear'
-        )
-    return name
-
-
-def ends_in_linear(model: nn.Module) -> bool:
-    """Whether labels can be read off this model's updates: `last_layer` finds one."""
-    return isinstance(_last_with_parameters(model)[1], nn.Linear)
+from fl_sim.modules import logits_layer
 
 
 @torch.no_grad()
@@ -77,15 +64,19 @@ def recover_proportions(
     `model` is the model that the server sent; `probes` (m, 3, H, W) in [-1, 1] are images like the user's
     as far as the attacker has any (samples of the prior; smooth noise otherwise). `num_examples` photos.
     `scaled`, `masked`: it is known that the update may have been scaled down, or that entries were set to zero.
-    Raises ValueError if the model has no final nn.Linear.
     """
-    name = last_layer(model)
     softmax = _softmax(model, probes)  # (m, classes)
     q, left = softmax.mean(0), _unexplained(softmax)
+    layer = logits_layer(model, probes)
+    name = "" if layer is None else layer[0]
     shift = gradient.get(f"{name}.bias")
+    if shift is None and (layer is None or f"{name}.weight" not in gradient):
+        return _whole_photos(_mixture(gradient, model, probes, len(q)), num_examples)
+    shift = None if shift is None else by_class(shift)
     silent = masked and shift is not None and not bool((shift < 0).any())  # the entry of what is there was zeroed
     if shift is None or silent:  # rows of W's gradient are the same sum, each photo times its features
-        features, rows = _features(model, name, probes).mean(0), gradient[f"{name}.weight"]  # (d,), (classes, d)
+        features = _features(model, name, probes).mean(0)  # (d,)
+        rows = by_class(gradient[f"{name}.weight"])  # (classes, d)
         seen = (rows != 0).to(rows) if masked else torch.ones_like(rows)
         shift = rows @ features / (seen @ features.square()).clamp_min(1e-12)
     missing = shift / (left * q).clamp_min(1e-12)  # (classes,) 1: absent
@@ -100,9 +91,57 @@ def recover_proportions(
     return _whole_photos(shares / total, num_examples)
 
 
-def _last_with_parameters(model: nn.Module) -> tuple[str, nn.Module]:
-    owners = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
-    return owners[-1] if owners else ("", model)
+def by_class(rows: Tensor) -> Tensor:
+    """The gradient (classes, ...) of the last layer's bias or weights; of a single logit z it is that of -z and z."""
+    return torch.cat([-rows, rows]) if len(rows) == 1 else rows
+
+
+@torch.enable_grad()
+def _mixture(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor, classes: int) -> Tensor:
+    """Shares (classes,) with which the probes' gradients mix to what is nearest to `gradient`, in the last layer."""
+    names = _last_called(model, probes)
+    parameters = [model.get_parameter(name) for name in names]
+    logits = model(probes)
+    losses = [
+        F.cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64)) for label in range(classes)
+    ]
+    caused = torch.stack([_vector(torch.autograd.grad(loss, parameters, retain_graph=True)) for loss in losses])
+    observed = _vector([gradient[name] for name in names])
+    scale = caused.norm().clamp_min(1e-30)
+    products, seen = caused @ caused.T / scale**2, caused @ observed / scale**2  # (classes, classes), (classes,)
+    shares, step = torch.full_like(seen, 1 / classes), 1 / products.diagonal().sum().clamp_min(1e-30)
+    for _ in range(2000):
+        shares = _simplex(shares - step * (products @ shares - seen))
+    return shares.to(probes)
+
+
+def _vector(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().double().reshape(-1) for tensor in tensors])
+
+
+def _last_called(model: nn.Module, probes: Tensor) -> list[str]:
+    """Names of the trained parameters of the module that finishes last, of those that have any of their own."""
+    seen: list[list[str]] = []
+    handles = []
+    for prefix, module in model.named_modules():
+        own = [
+            f"{prefix}.{name}".strip(".") for name, one in module.named_parameters(recurse=False) if one.requires_grad
+        ]
+        if own:
+            handles.append(module.register_forward_hook(lambda *_, own=own: seen.append(own)))
+    try:
+        model(probes)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[-1]
+
+
+def _simplex(vector: Tensor) -> Tensor:
+    """The nearest of the vectors (classes,) that are 0 or more and sum to 1 (Duchi et al. 2008)."""
+    ordered = vector.sort(descending=True).values
+    excess = (ordered.cumsum(0) - 1) / torch.arange(1, len(vector) + 1, device=vector.device)
+    return (vector - excess[int((ordered > excess).sum()) - 1]).clamp_min(0)
 
 
 def _whole_photos(shares: Tensor, n: int) -> Tensor:

@@ -27,6 +27,7 @@ from attacker.difference import Difference
 from attacker.losses import image_losses
 from attacker.second_order import cheap_second_order
 from attacker.unrolled import LocalSteps, pseudo_gradient
+from fl_sim.modules import free_of_graphs, gradients, load_state
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
@@ -67,13 +68,10 @@ DISTANCES: dict[str, Distance] = {"cosine": cosine, "mse": mse}
 
 
 def load_model(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `model` with the parameters and buffers that the server sent, in eval mode.
-
-    Batch norm in "train" mode keeps no running statistics and so uses those of the batch in eval mode too.
-    """
-    loaded = copy.deepcopy(model)
-    loaded.load_state_dict(dict(parameters))
-    return loaded.eval().requires_grad_(True)
+    """A copy of `model` with the parameters and buffers that the server sent, in the mode that the model is in."""
+    loaded = copy.deepcopy(free_of_graphs(model))
+    load_state(loaded, parameters)
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,8 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     0 compares gradients as they are, where the biases and the last layer drown the rest. At 1 the square of a tensor's
     norm goes with the square root of its entries: halfway between tensors that count the same, where a bias of 32
     entries outvotes the kernel beside it, and entries that do; a power in between. An `adaptation` to known defenses
-    weights tensors by their signal, leaves out entries that were zeroed and transforms dummies. Computed in double
+    weights tensors by their signal, leaves out entries that were zeroed and transforms dummies. Tensors that are zero
+    throughout are left out too: the user has frozen them, and the attacker's model may not know. Computed in double
     precision: the square of a tiny gradient underflows in float32.
     """
     parts = [value.double().reshape(-1) for value in gradient.values()]
@@ -111,6 +110,7 @@ def target(gradient: Mapping[str, Tensor], balance: float = 0.0, adaptation: Ada
     sizes = (signal * (entries.sum() / entries).sqrt() + entries.sum() * variances).sqrt()
     sizes = torch.where(norms > 0, sizes, sizes.max())  # what a defense zeroed says least: not to be raised
     weights = (sizes / total.clamp_min(TINY)).clamp_min(1e-6) ** -balance
+    weights = weights * (norms > 0)
     scale = torch.cat([weight.expand(len(part)) for weight, part in zip(weights, parts, strict=True)])
     if adaptation.kept is not None:
         scale = scale * adaptation.kept
@@ -147,13 +147,7 @@ def _gradients(model: nn.Module, images: Tensor, group: Group) -> tuple[Tensor, 
     with cheap_second_order():
         if group.local is not None:
             return pseudo_gradient(model, images, group.labels, group.weights, group.local)
-        return torch.autograd.grad(
-            _loss(model, group, images),
-            list(model.parameters()),
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        return gradients(_loss(model, group, images), list(model.parameters()), create_graph=True)
 
 
 def _loss(model: nn.Module, group: Group, images: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from attacker.observation import LocalTraining
 from attacker.replies import claimed_partition, in_one_line, last_line, seconds_since, size_of
 from attacker.reply_checks import Refused, Terms, check_origin, read_update
 from attacker.store import Capture, CaptureStore
+from attacker.watching import Watcher, message_strategy
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 from fl_sim.updates import Update
@@ -39,8 +40,7 @@ class MaliciousServer(Strategy):
     With `rewrite` all users get a model made for spying, and their updates say nothing about the honest one:
     they are captured and kept from `inner`, so the global model stays what it was, and is what users evaluate.
 
-    `around` puts it around the strategy of somebody else's app, where it only watches: every reply reaches `inner`,
-    and nobody is asked anything. A user is then known by the `partition-id` in its replies' metrics, else numbered.
+    Around the strategy of somebody else's app, where it only watches, it is another one: `around`.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class MaliciousServer(Strategy):
         local: LocalTraining | None = None,
         statistics: Mapping[str, Tensor] | None = None,
         rewrite: Rewrite | None = None,
-        only_watch: bool = False,
         aggregated: bool = False,
         num_classes: int | None = None,
     ) -> None:
@@ -67,14 +66,12 @@ class MaliciousServer(Strategy):
             learning_rate,
             max_norm,
             dict(statistics or {}),
-            only_watch,
             aggregated,
             num_classes,
         )
         self.timeout = timeout  # seconds to wait for the answers to QUERY
         self.local = local  # what the attacker is told of several local steps
         self.rewrite = rewrite
-        self.only_watch = only_watch
         self.accepted = self.rejected = 0  # replies of the latest round; errors count as rejected
         self.refused: list[Capture] = []  # those that were rejected, and why
         self._partitions: dict[int, int] = {}  # node id -> partition id
@@ -85,9 +82,8 @@ class MaliciousServer(Strategy):
         self._parameters: Update = {}  # the global model
         self._sent: Update = {}  # what users got in this round: the global model, or its rewritten form
 
-    @classmethod
+    @staticmethod
     def around(
-        cls,
         inner: Strategy,
         run: str | Path,
         model: Callable[[], nn.Module],
@@ -99,26 +95,27 @@ class MaliciousServer(Strategy):
         loss: Callable[[], Loss] | Loss | None = None,
         mean: foreign.Scale = (0.5, 0.5, 0.5),
         std: foreign.Scale = (0.5, 0.5, 0.5),
-    ) -> "MaliciousServer":
+    ) -> Watcher:
         """`inner` of an app whose clients reply with the weights of `model()`; captures into the new folder `run`.
 
         For `fl-sim audit RUN`: the app's images are RGB of `image_size` pixels, scaled to (x - mean) / std; its users
         take SGD steps of `learning_rate` on `loss` (None: cross-entropy), `batch_size` images each (0: all), for
         `local_epochs`. Raises ConfigError, before anything starts, for what the audit could not use.
         """
+        strategy = message_strategy(inner)
         (name, folder), named_loss = foreign.name_of(model, "model"), None
         if loss is not None:
             named_loss = foreign.name_of(loss, "loss")[0]
         watched = foreign.ForeignModel(name, image_size, named_loss, mean, std, folder)
-        parameters = [name for name, _ in watched.open().named_parameters()]
+        watched.check()
         store = CaptureStore(RunFolder(Path(run)))
+        watcher = Watcher(strategy, store, watched, LocalTraining(local_epochs, batch_size, learning_rate))
         if store.run.captures.exists():
             raise ConfigError(f"{run} holds an earlier capture; give a folder that does not exist yet, or remove it")
         if learning_rate <= 0:
             raise ConfigError(f"learning_rate {learning_rate} given; give that of the users' optimiser, above 0")
         foreign.save(store.run, watched)
-        local = LocalTraining(local_epochs, batch_size, learning_rate)
-        return cls(inner, store, parameters, "weights", learning_rate, math.inf, 0, local, only_watch=True)
+        return watcher
 
     def start(self, *arguments: Any, **named: Any) -> Result:
         """Flower's loop; returns when all captures are on disk."""
@@ -133,11 +130,6 @@ class MaliciousServer(Strategy):
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         if arrays is not self._arrays or not self._parameters:  # else saved at the end of the round before
             self._remember(arrays)
-            absent = [name for name in self.terms.parameter_names if name not in self._parameters]
-            if absent:
-                raise ConfigError(
-                    f"the server sends no {absent[0]!r}, which the audited model has; name the model that it trains"
-                )
             self.store.save_model(server_round, self._parameters)
         self._sent = self._parameters
         if self.rewrite is not None:
@@ -149,8 +141,7 @@ class MaliciousServer(Strategy):
         self._round = server_round
         self._record = next((key for message in messages for key in message.content.array_records), "")
         self._requests = {message.metadata.dst_node_id: message.metadata.created_at for message in messages}
-        if not self.only_watch:
-            self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
+        self._ask_partitions(grid, [node for node in self._requests if node not in self._partitions])
         return messages
 
     def aggregate_train(
@@ -167,7 +158,7 @@ class MaliciousServer(Strategy):
             if capture.status == "accepted" and capture.user is not None:
                 users.add(capture.user)
             kept_back = self.rewrite is not None and reply.has_content()
-            if (self.only_watch or capture.status != "rejected") and not kept_back:
+            if capture.status != "rejected" and not kept_back:
                 if self.terms.statistics and reply.has_content():  # `inner` gets what it would get without the plugin
                     reply.content.pop("statistics", None)
                 passed.append(reply)
@@ -215,8 +206,6 @@ class MaliciousServer(Strategy):
         if reply.has_error():
             return self._no_update(node, "error", last_line(reply.error.reason) or f"code {reply.error.code}", reply)
         user = self._partitions.get(node, claimed_partition(reply))
-        if self.only_watch:
-            user = self._partitions.setdefault(node, len(self._partitions) if user is None else user)
         if node in nodes:
             return self._no_update(node, "rejected", "the node has already replied in this round", reply)
         if user is None:
@@ -224,8 +213,7 @@ class MaliciousServer(Strategy):
         if user in users:
             return self._no_update(node, "rejected", f"user {user} has already replied in this round", reply)
         try:
-            if not self.only_watch:
-                check_origin(reply, user, self._round, asked=node in self._requests)
+            check_origin(reply, user, self._round, asked=node in self._requests)
             content = read_update(reply, self.terms, self._sent, self._record)
         except Refused as refused:
             return self._no_update(node, "rejected", refused.reason, reply, refused.examples, refused.norm)

@@ -25,6 +25,7 @@ from attacker.jobs import Job, Workbench, attempt, one_line
 from attacker.mirror import Lender, borrowed, give_back
 from attacker.workers import Completion, cores, on_gpus, settle_process
 from fl_sim.config import ConfigError, Workers
+from fl_sim.socket_folder import socket_folder
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -33,7 +34,6 @@ CONNECT = 10  # seconds to wait for a cluster that RAY_ADDRESS names
 DESERTED = 60  # seconds that the cluster may be without a machine for any worker
 STILLBORN = 3  # actors in a row that may die before they work; then no more are started
 INSTEAD = "give `-o workers.backend=local` to use processes of this machine instead"
-LONGEST_TEMPORARY = 30  # characters; Ray puts sockets below it, whose paths may have 107
 
 
 class AttackWorker:
@@ -228,13 +228,13 @@ def connect(cpus: int, instead: str) -> tuple[Any, str | None]:
     private: dict[str, Any] = {}
     temporary = None
     if address == "local":
+        temporary = tempfile.mkdtemp(prefix="fl-", dir=socket_folder())
         private = {
             "num_cpus": cpus,
             "object_store_memory": OBJECT_STORE,
             "include_dashboard": False,
+            "_temp_dir": temporary,
         }
-        if len(tempfile.gettempdir()) <= LONGEST_TEMPORARY:
-            temporary = private["_temp_dir"] = tempfile.mkdtemp(prefix="fl-")
     try:
         if address not in {"local", "auto"}:
             _knock(address)

@@ -21,7 +21,6 @@ class Terms:
     learning_rate: float  # of the users' local steps; used where the replies are weights
     max_norm: float  # L2 norm of a gradient
     statistics: Mapping[str, Tensor]  # tensors like the batch-norm statistics beside the replies, if any
-    only_watch: bool  # somebody else's app: array records have any name, buffers any dtype
     aggregated: bool  # a reply is the mean of the updates of its `members`, the first of whom sends it
     num_classes: int | None  # shares in the label proportions of a reply; None: any number
 
@@ -68,8 +67,6 @@ def read_update(reply: Message, terms: Terms, sent: Update, record: str) -> Cont
     received, statistics = _tensors(reply, terms, record)
     # A user who sends weights may send the buffers too; they carry no gradient.
     buffers = received.keys() - set(terms.parameter_names) if terms.update == "weights" else set()
-    if terms.only_watch:  # whose dtype an average changes, and which the attack does not need
-        received, buffers = {name: received[name] for name in received if name not in buffers}, set()
     expected = {name: sent[name] for name in sent if name in {*terms.parameter_names, *buffers}}
     reason = problem(received, expected, math.inf) or problem(statistics, terms.statistics, math.inf)
     if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
@@ -90,7 +87,7 @@ def _tensors(reply: Message, terms: Terms, record: str) -> tuple[Update, Update]
     beside = records.pop("statistics", ArrayRecord()) if terms.statistics else ArrayRecord()
     if len(records) != 1:
         raise Refused(f"the reply holds {len(records)} array records, expected 1")
-    if not terms.only_watch and record not in records:
+    if record not in records:
         raise Refused(f"the array record is called {next(iter(records))!r}, expected {record!r}")
     try:
         return tensors(next(iter(records.values()))), tensors(beside)

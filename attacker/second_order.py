@@ -9,9 +9,10 @@ and no more: output, two slopes; two for the outer derivative of the slopes, two
         gradients = torch.autograd.grad(loss(model(images)), parameters, create_graph=True)
     torch.autograd.grad(gradients, images, directions)
 
-Any module is served, as the calls are intercepted, not the classes; others keep torch's formulas. The results
-are torch's to float rounding. A leaf parameter counts as a constant of the last derivative, which is
-therefore one in images (or in what they depend on).
+Layers for which torch has no second derivative get a form that has one: attention its plain kernel, hardsigmoid its
+definition. Any module is served, as the calls are intercepted, not the classes; others keep torch's formulas. The
+results are torch's to float rounding. A leaf parameter counts as a constant of the last derivative, which is therefore
+one in images (or in what they depend on).
 """
 
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 convolution_backward = torch.ops.aten.convolution_backward
@@ -26,7 +28,19 @@ norm_backward = torch.ops.aten.native_batch_norm_backward
 
 
 class cheap_second_order(TorchFunctionMode):
-    """Within it, 2d convolutions and batch norms with fixed statistics are those of this file."""
+    """Within it, 2d convolutions, batch norms with fixed statistics and hardsigmoids are those of this file.
+
+    Attention is computed step by step (the math kernel): the fused kernels have no second derivative.
+    """
+
+    def __enter__(self) -> Any:
+        self._attention = sdpa_kernel(SDPBackend.MATH)
+        self._attention.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._attention.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -36,6 +50,8 @@ class cheap_second_order(TorchFunctionMode):
         if func is F.batch_norm and not kwargs.get("training", True) and kwargs.get("weight") is not None:
             x, mean, variance = args
             return Norm.apply(x, kwargs["weight"], kwargs["bias"], mean, variance, kwargs["eps"])
+        if func is F.hardsigmoid or func is torch._C._nn.hardsigmoid:
+            return (args[0] / 6 + 0.5).clamp(0, 1)
         return func(*args, **kwargs)
 
 

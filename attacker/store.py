@@ -22,6 +22,7 @@ from torch import Tensor
 
 from attacker.index import Index, Row
 from attacker.observation import LocalTraining, Observation, Reconstruction
+from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.tensors import DamagedFile, check, read_tensors
 from fl_sim.updates import Update, to_gradient
@@ -38,7 +39,7 @@ class Capture:
     node: int  # Flower's node id, an unsigned 64-bit number, different in every run
     status: Status
     reason: str  # why it was not accepted; empty if it was
-    num_examples: int | None  # as reported
+    num_examples: int | None  # as reported; None if it is not told
     norm: float | None  # L2 norm of the gradient; None if there is none or it is not finite
     bytes: int  # of the arrays as received
     seconds: float | None  # from the request to the reply
@@ -46,20 +47,26 @@ class Capture:
     label_proportions: list[float] | None = None
     statistics: Update | None = None  # batch-norm means and variances of the user's photos
     members: tuple[int, ...] = ()  # users of whose updates this is the mean, `user` first; empty: of `user` alone
+    notes: tuple[str, ...] = ()  # what had to be assumed to read it
 
     def row(self, server_round: int) -> Row:
-        members = {"members": list(self.members)} if self.members else {}
-        return members | {
-            "round": server_round,
-            "user": self.user,
-            "node": str(self.node),  # beyond what JSON readers take for an integer
-            "status": self.status,
-            "reason": self.reason,
-            "num_examples": self.num_examples,
-            "norm": self.norm,
-            "bytes": self.bytes,
-            "seconds": self.seconds,
-        }
+        members: Row = {"members": list(self.members)} if self.members else {}
+        notes: Row = {"notes": list(self.notes)} if self.notes else {}
+        return (
+            members
+            | notes
+            | {
+                "round": server_round,
+                "user": self.user,
+                "node": str(self.node),  # beyond what JSON readers take for an integer
+                "status": self.status,
+                "reason": self.reason,
+                "num_examples": self.num_examples,
+                "norm": self.norm,
+                "bytes": self.bytes,
+                "seconds": self.seconds,
+            }
+        )
 
 
 class CaptureStore:
@@ -202,21 +209,27 @@ class CaptureStore:
         rewritten = self.run.rewritten_model(server_round)
         return rewritten if rewritten.exists() else self.run.global_model(server_round)
 
-    def observation(self, server_round: int, user: int) -> Observation:
-        """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured."""
+    def observation(self, server_round: int, user: int, num_examples: int | None = None) -> Observation:
+        """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured.
+
+        `num_examples`: photos behind the update, of a user who did not tell; ConfigError where neither is given.
+        """
         parameters = _decode(self.sent_model(server_round))[0]
         tensors, facts = _decode(self.run.capture(server_round, user))
         update = {name: value for name, value in tensors.items() if not name.startswith(STATISTICS)}
         beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
+        examples = facts["num_examples"] or num_examples
+        if examples is None:
+            raise ConfigError(f"user {user} did not tell of how many photos its update is; give --num-examples")
         proportions, local = facts["label_proportions"], facts.get("local")  # absent from runs of older versions
         return Observation(
             server_round=server_round,
             user=user,
             parameters=parameters,
             gradient=update,
-            num_examples=facts["num_examples"],
+            num_examples=examples,
             label_proportions=None if proportions is None else torch.tensor(proportions),
             local=None if local is None else LocalTraining(**local),
             statistics=beside or None,

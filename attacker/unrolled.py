@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attacker.losses import image_losses
 from attacker.observation import LocalTraining
+from fl_sim.modules import gradients
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ def pseudo_gradient(
     for _ in range(local.count):
         outputs = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (images,))
         each = image_losses(model, outputs, labels)
-        step = torch.autograd.grad(
-            (each * weights).sum(), values, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        step = gradients((each * weights).sum(), values, create_graph=True)
         total = [before + now for before, now in zip(total, step, strict=True)] if total else list(step)
         values = [value - local.learning_rate * slope for value, slope in zip(values, step, strict=True)]
     return tuple(value / local.share for value in total)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from clients.user import Faces
 from fl_sim.config import Federation
 from fl_sim.models import normalise, trainable
+from fl_sim.modules import free_of_graphs, gradients
 from fl_sim.updates import Update, apply_gradient
 
 
@@ -26,15 +27,16 @@ class Evaluation:
 def local_gradient(model: nn.Module, faces: Faces) -> Update:
     """Gradient of the mean cross-entropy over all of `faces`, by parameter name; the FedSGD update.
 
-    One batch, nothing random: on the CPU with a fixed number of threads the same bits every time.
+    Zeros for frozen and unused parameters. The mode is that of the model: with batch norm in training mode, the
+    statistics are those of `faces`. One batch, nothing random: on the CPU with a fixed number of threads the same bits
+    every time.
     Raises ValueError if there are no photos, for then there is no mean.
     """
     if len(faces.photos) == 0:
         raise ValueError("a user without photos has no gradient; give every user at least one photo")
     names, parameters = zip(*model.named_parameters(), strict=True)
     loss = functional.cross_entropy(model(normalise(faces.photos)), faces.labels)
-    gradients = torch.autograd.grad(loss, parameters)
-    return dict(zip(names, gradients, strict=True))
+    return dict(zip(names, gradients(loss, parameters), strict=True))
 
 
 def local_update(model: nn.Module, faces: Faces, section: Federation, generator: torch.Generator) -> Update:
@@ -42,7 +44,7 @@ def local_update(model: nn.Module, faces: Faces, section: Federation, generator:
 
     One epoch over one batch is `local_gradient`, bit for bit. `model` stays as it is; `generator` shuffles.
     """
-    moving = copy.deepcopy(model)
+    moving = copy.deepcopy(free_of_graphs(model))
     total: Update = {}
     for batch in _batches(faces, section, generator):
         gradient = local_gradient(moving, batch)

@@ -19,6 +19,7 @@ from torch import Tensor
 from attacker import foreign
 from attacker.attacks import Attack
 from attacker.foreign import ForeignModel
+from attacker.modes import Mode
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
@@ -27,7 +28,9 @@ from experiments.inversion import png
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
+EXPLAINED = 0.1  # matching loss up to which a picture explains its update; 0 is a match, 0.5 or more says nothing
 SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
+WITNESSES = 4  # users by whose updates it is decided how batch norm is trained
 
 
 def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
@@ -48,6 +51,28 @@ def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
+def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
+    """What the captures of `rounds` (none given: all) lack, and what was assumed to read them: a sentence each."""
+    store, said = CaptureStore(run), []
+    finished = store.finished_rounds()
+    lost = sorted(set(range(1, finished[-1])) - set(finished)) if finished else []
+    if lost:
+        said.append(f"of the rounds {lost} nothing was captured; the app's log says why")
+    unread: dict[str, list[str]] = {}
+    noted: dict[str, int] = {}
+    for one in rounds or finished:
+        for row in store.replies(one):
+            if row["status"] != "accepted":
+                who = f"node {row['node']}" if row["user"] is None else f"user {row['user']}"
+                unread.setdefault(row["reason"], []).append(f"{who} in round {one}")
+            for note in row.get("notes", ()):
+                noted[note] = noted.get(note, 0) + 1
+    for reason, whose in unread.items():
+        more = f" and {len(whose) - 1} more" if len(whose) > 1 else ""
+        said.append(f"not attacked is {whose[0]}{more}: {reason}")
+    return said + [f"{note} (in {count} replies)" for note, count in noted.items()]
+
+
 def reconstruct(
     run: RunFolder,
     model: ForeignModel,
@@ -55,26 +80,64 @@ def reconstruct(
     updates: Sequence[tuple[int, int]],
     seed: int,
     progress: Callable[[int, int], None],
+    num_examples: int | None = None,
+    mode: Mode | None = None,
 ) -> pd.DataFrame:
-    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds."""
+    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds.
+
+    `num_examples`: photos of each user who did not tell; ConfigError, before any attack, where it is needed and None.
+    Where batch norm has a `mode`, the updates are matched in it, and the column `batch_norm` says which.
+    """
     store = CaptureStore(run)
-    settings = dataclasses.asdict(attack.settings)
-    table = json.loads(json.dumps({"name": attack.name, **settings, "seed": seed}, default=str))
+    rows = [row for one in {one for one, _ in updates} for row in store.replies(one) if row["status"] == "accepted"]
+    if num_examples is None and any(row["num_examples"] is None for row in rows):
+        raise ConfigError(f"replies of {run.root} do not say of how many photos they are; give --num-examples")
+    settings = dataclasses.asdict(attack.settings) | {"seed": seed}
+    if num_examples is not None:
+        settings["num_examples"] = num_examples
+    norm = {} if mode is None else {"batch_norm": mode.batch_norm}
+    table = json.loads(json.dumps({"name": attack.name, **settings, **norm}, default=str))
     rows = []
     for done, (server_round, user) in enumerate(updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
         if before is None:
-            seen = store.observation(server_round, user)
-            found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None)[0]
+            seen = store.observation(server_round, user, num_examples)
+            normalised = "eval" if mode is None else mode.batch_norm
+            found = foreign.invert(model, attack, [seen], seed, lambda step, steps: None, normalised)[0]
             write_reconstruction(run, attack.label, server_round, user, found, table)
         elif before != table:
             raise ConfigError(
                 f"{attack.label!r} was run on round {server_round} with other settings; give this one a --label"
             )
         made = read_reconstruction(run, attack.label, server_round, user)
-        rows.append({"round": server_round, "user": user, "matching_loss": made.matching_loss, "seconds": made.seconds})
+        rows.append(
+            {"round": server_round, "user": user, **norm, "matching_loss": made.matching_loss, "seconds": made.seconds}
+        )
         progress(done, len(updates))
     return pd.DataFrame(rows)
+
+
+def unexplained(table: pd.DataFrame) -> str | None:
+    """A sentence where pictures explain their updates too badly to be evidence that nothing leaks."""
+    poor = table[table["matching_loss"] > EXPLAINED]
+    if poor.empty:
+        return None
+    first = poor.iloc[0]
+    return (
+        f"{len(poor)} of {len(table)} pictures do not explain their update (matching loss above {EXPLAINED}, such as "
+        f"user {first['user']:.0f} in round {first['round']:.0f}: {first['matching_loss']:.2g}); where they look like "
+        "nobody, that does not say that nothing leaks: give more -o steps=, and check what `around` was told of the "
+        "training"
+    )
+
+
+def mode_of(
+    run: RunFolder, model: ForeignModel, updates: Sequence[tuple[int, int]], seed: int, num_examples: int | None = None
+) -> Mode | None:
+    """How the app's users train batch norm, by a few `updates` of the first round; None where that has no effect."""
+    store, first = CaptureStore(run), updates[0][0]
+    chosen = [user for server_round, user in updates if server_round == first][:WITNESSES]
+    return foreign.find_mode(model, [store.observation(first, user, num_examples) for user in chosen], seed)
 
 
 def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:

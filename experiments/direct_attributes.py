@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacker.labels import last_layer, recover_proportions
+from attacker.labels import recover_proportions
 from attacker.store import CaptureStore
 from clients.local import local_gradient
 from clients.user import FaceDataset, Faces
@@ -31,6 +31,7 @@ from experiments.embedders import Embedder
 from experiments.gallery import Gallery
 from fl_sim.config import Config, ConfigError
 from fl_sim.models import normalise
+from fl_sim.modules import load_state
 from fl_sim.seeds import generator
 from fl_sim.updates import Update
 from fl_sim.victim import victim_model
@@ -49,11 +50,6 @@ def check(config: Config, dataset: FaceDataset) -> None:
             f"leakage.direct is {config.leakage.direct}, but there are only {dataset.num_public} public people; "
             "set it to that or less"
         )
-    if config.threat_model.labels == "recovered":
-        try:
-            last_layer(victim_model(config, dataset.num_classes))
-        except ValueError as error:
-            raise ConfigError(f"leakage.direct: {error}") from error
 
 
 def guesses(
@@ -107,7 +103,7 @@ class _Round:
         for user in store.users(number):
             seen = store.observation(number, user)
             self.parameters = seen.parameters
-            model.load_state_dict(seen.parameters)
+            load_state(model, seen.parameters)
             proportions = seen.label_proportions
             if proportions is None:
                 proportions = recover_proportions(seen.gradient, model, probes, seen.num_examples)

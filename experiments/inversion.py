@@ -1,6 +1,6 @@
 """One update that came from anywhere, inverted without a federation: tensors from files in, pictures out.
 
-observation = observe(foreign, weights, update, "weights", learning_rate=0.1, num_examples=30)
+observation, notes = observe(foreign, weights, update, "weights", learning_rate=0.1, num_examples=30)
 found = attacker.foreign.invert(foreign, attack, [observation], seed=0, progress=lambda done, total: None)[0]
 write(out, found, {"attack": ...})
 """
@@ -20,9 +20,10 @@ from torch import Tensor
 from attacker.foreign import ForeignModel
 from attacker.observation import LocalTraining, Observation, Reconstruction
 from fl_sim import updates
+from fl_sim.checkpoints import read_state
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
-from fl_sim.tensors import DamagedFile, read_tensors
+from fl_sim.state_dicts import Misfit, ModelTensors, in_short
 from fl_sim.updates import Update
 
 
@@ -34,32 +35,42 @@ def observe(
     num_examples: int,
     labels: Tensor | None = None,
     local: LocalTraining | None = None,
-) -> Observation:
-    """What the files say: `weights` the model that was sent, `update` what one user made of it, as safetensors.
+) -> tuple[Observation, tuple[str, ...]]:
+    """What the files say, and what had to be assumed to read them, a clause each.
 
-    `labels` (n,) are those of the user's photos, if known. `local` is needed for weights: its learning rate turns
-    them into a gradient. Raises ConfigError for files that do not fit the model or each other.
+    `weights` is the model that was sent, `update` what one user made of it: safetensors or .pth files. A parameter
+    that the update lacks is frozen: its gradient is zero. `labels` (n,) are those of the user's photos, if known.
+    `local` is needed for weights: its learning rate turns them into a gradient. Raises ConfigError for files that do
+    not fit the model or each other.
     """
     network = foreign.open()
-    state = {name: value.detach() for name, value in network.state_dict().items()}
-    sent = _fitting(weights, state, f"the state dict of {foreign.model!r}")
-    parameters = {name: sent[name] for name, _ in network.named_parameters()}
-    found = _read(update)
-    if kind == "weights":  # buffers may come along, they carry no gradient
-        found = {name: value for name, value in found.items() if name in parameters or name not in state}
-    received = _checked(update, found, parameters, f"the parameters of {foreign.model!r}")
+    tensors = ModelTensors(network)
+    sent, notes = _fitting(weights, tensors, f"the state dict of {foreign.model!r}")
+    absent = [name for name in tensors.state if name not in sent and tensors.state[name].is_floating_point()]
+    if absent:
+        raise ConfigError(f"{weights} lacks {in_short(absent)} of {foreign.model!r}; give the whole state dict")
+    received, more = _fitting(update, tensors, f"an update of {foreign.model!r}")
+    frozen = [name for name in tensors.parameters if name not in received]
+    if len(frozen) == len(tensors.parameters):
+        raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
+    if frozen:
+        more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
     if kind == "weights":
         if local is None:
             raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")
-        received = updates.to_gradient(parameters, received, local.learning_rate)
-    if updates.norm(received) == 0:
+        after = {name: received.get(name, sent[name]) for name in tensors.parameters}
+        gradient = updates.to_gradient(sent, after, local.learning_rate)
+    else:
+        gradient = {name: received.get(name, torch.zeros_like(sent[name])) for name in tensors.parameters}
+    if updates.norm(gradient) == 0:
         raise ConfigError(f"{update} changes nothing about {weights}; give the update of a user who has trained")
     shares, classes = None, foreign.classes(network)
     if labels is not None:
         if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ConfigError(f"label {int(labels.max())} given; the model tells labels 0 to {classes - 1} apart")
         shares = torch.bincount(labels, minlength=classes) / len(labels)
-    return Observation(1, 0, sent, received, num_examples, shares, local)
+    parameters = {name: sent.get(name, value) for name, value in tensors.state.items()}
+    return Observation(1, 0, parameters, gradient, num_examples, shares, local), (*notes, *more)
 
 
 def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,22 +93,16 @@ def png(image: Tensor) -> bytes:
     return file.getvalue()
 
 
-def _fitting(path: Path, expected: Update, what: str) -> Update:
-    return _checked(path, _read(path), expected, what)
-
-
-def _checked(path: Path, found: Update, expected: Update, what: str) -> Update:
-    """The tensors in the order and dtypes of `expected`. ConfigError for other names or shapes, NaN, Inf."""
-    cast = {name: value.to(expected[name].dtype) if name in expected else value for name, value in found.items()}
-    reason = updates.problem(cast, expected, math.inf)
-    if reason is not None:
-        raise ConfigError(f"{path} is not {what}: {reason}; save it from the very model that --model names")
-    return {name: cast[name] for name in expected}
-
-
-def _read(path: Path) -> Update:
+def _fitting(path: Path, tensors: ModelTensors, what: str) -> tuple[Update, tuple[str, ...]]:
+    """The tensors of a file by the model's names. ConfigError for other names or shapes, NaN, Inf."""
+    found, notes = read_state(path)
     try:
-        return read_tensors(path)[0]
-    except (OSError, DamagedFile) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as safetensors ({what}); write it with safetensors.torch") from error
+        fitted = tensors.fit(found)
+        if fitted.unknown:
+            raise Misfit(f"the model has no {in_short(fitted.unknown)}")
+        for name, value in fitted.values.items():
+            if not bool(torch.isfinite(value).all()):
+                raise Misfit(f"{name!r} holds NaN or Inf")
+    except Misfit as error:
+        raise ConfigError(f"{path} is not {what}: {error}; save it from the very model that --model names") from error
+    return fitted.values, (*notes, *fitted.notes)

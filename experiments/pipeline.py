@@ -16,6 +16,7 @@ import torch
 
 from attacker import attacks, faces, metrics, mirror, prior_trial
 from attacker.mend import mend
+from attacker.model_check import check_model
 from attacker.store import CaptureStore
 from clients import defenses
 from clients.datasets import open_dataset
@@ -27,10 +28,12 @@ from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
+from fl_sim.models import MODELS
 from fl_sim.runs import RunFolder, locked, read_manifest, write_atomically, write_manifest
 from fl_sim.sampling import users_per_round
+from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
-from fl_sim.victim import check_smallest_step, initial_model, origin
+from fl_sim.victim import check_smallest_step, initial_model, origin, remarks
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -123,11 +126,18 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
+    if config.federation.engine == "simulation" or config.workers.backend == "ray":
+        socket_folder()  # refuses one in which Ray could not start
     for sentence in data.preflight(config):
         note(sentence)
     config = attackers.planned(config)
     model, rewrite = initial_model(config), attacks.rewriter(config)
     check_smallest_step(config, model)
+    if config.model.name not in MODELS:
+        classes = open_dataset(config.dataset, config.seed).num_classes
+        check_model(model, config.model.name, config.dataset.image_size, classes, _matched(config))
+    for sentence in remarks(config, model):
+        note(sentence)
     if rewrite is not None:
         rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
     defenses.load_all(config.defenses)
@@ -161,6 +171,13 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     doubts = prior_trial.doubts(chosen, config.dataset.image_size)
     for sentence in [*doubts, *attackers.warnings(config), *leakage.preflight(config)]:
         note(sentence)
+
+
+def _matched(config: Config) -> bool:
+    """Whether an attack of this run matches gradients, which takes a second derivative."""
+    if config.workers.backend == "none":
+        return False
+    return any(hasattr(attacks.load(*one).settings, "balance") for one in config.attacks.items())
 
 
 def threat_model(config: Config) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from clients.training import Private, Training, training_of
 from clients.user import FaceDataset, Faces, User
 from fl_sim import models, seeds
 from fl_sim.config import Config, load, parse
+from fl_sim.modules import load_state
 from fl_sim.secure_aggregation import masked
 from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
@@ -123,7 +124,7 @@ def _label_proportions(training: Training) -> list[float]:
 
 def _received(config: Config, message: Message) -> nn.Module:
     model = _workplace(_key(config))[1]
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    load_state(model, message.content.array_records["arrays"].to_torch_state_dict())
     return model
 
 

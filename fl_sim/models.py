@@ -1,17 +1,17 @@
 """The models under attack: one registry, any image size, any number of classes.
 
 `build("convnet", num_classes=2, image_size=64, generator=g)`; a user's own model is named as
-`package.module:factory`, a callable `(num_classes, image_size) -> nn.Module` that returns logits.
+`package.module:factory`, a callable `(num_classes, image_size) -> nn.Module` that returns logits; one logit stands for
+two classes, as `fl_sim.modules.as_logits` has it.
 """
 
 import importlib
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-BatchNorm = Literal["eval", "train"]
+from fl_sim.modules import BatchNorm, as_logits, set_mode
 
 
 def convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
@@ -109,7 +109,9 @@ def build(
     batch_norm: BatchNorm = "eval",
     small_stem: bool = True,
 ) -> nn.Module:
-    """The model `name` on the CPU, in eval mode, initialised from `generator` alone.
+    """The model `name` on the CPU, in the mode that users train it in, initialised from `generator` alone.
+
+    That is eval mode, with `batch_norm` as `fl_sim.modules.set_mode` has it.
 
     Raises ValueError for a name that is neither in the registry nor an importable `package.module:factory`.
     """
@@ -122,7 +124,12 @@ def build(
             model = MODELS[name](num_classes, image_size, batch_norm)
         else:
             model = _third_party(name)(num_classes, image_size)
-    return model.eval()
+            model.register_forward_hook(_logits)
+    return set_mode(model, batch_norm)
+
+
+def _logits(model: nn.Module, inputs: object, outputs: object) -> object:
+    return as_logits(outputs)
 
 
 def _third_party(name: str) -> Factory:
@@ -169,12 +176,6 @@ def statistics_like(model: nn.Module) -> dict[str, Tensor]:
     """Zeros of the names and shapes of `batch_statistics`."""
     layers = [(name, layer.num_features) for name, layer in _batch_norms(model)]
     return {f"{name}.{kind}": torch.zeros(size) for name, size in layers for kind in ("mean", "var")}
-
-
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """The name and module of the last linear layer, which in all models here gives the logits; None without any."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return layers[-1] if layers else None
 
 
 def _batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:

@@ -18,6 +18,7 @@ from attacker.mend import mend
 from attacker.observation import LocalTraining
 from attacker.plugin import MaliciousServer
 from attacker.store import CaptureStore
+from clients.datasets import open_dataset
 from clients.defenses import load_all
 from fl_sim import accounting, engines, models, protocol, seeds
 from fl_sim.client import client_app, config_file
@@ -26,6 +27,7 @@ from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
 from fl_sim.log import Log
+from fl_sim.modules import state
 from fl_sim.private_sgd import PrivateSGD
 from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
@@ -73,8 +75,8 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
         table = _finished(store, run)
         first = len(table) + 1
         store.forget_from(first)
-        parameters = store.parameters(first) if first > 1 else model.state_dict()
-        arrays, logits = ArrayRecord(parameters), models.last_linear(model)
+        parameters = store.parameters(first) if first > 1 else state(model)
+        arrays = ArrayRecord(parameters)
         honest = protocol.strategy(config, model, _bound(table, run, config))
         strategy = MaliciousServer(
             honest,
@@ -88,7 +90,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
             rewrite=rewriter(config),
             aggregated=bool(config.protocol.secure_aggregation),
-            num_classes=None if logits is None else logits[1].out_features,
+            num_classes=open_dataset(config.dataset, config.seed).num_classes,
         )
         channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:

@@ -34,7 +34,7 @@ def train(
     generator: torch.Generator,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Fit `model` to photos (n, 3, H, W) uint8 and labels (n,) int64, in place; it ends in eval mode.
+    """Fit `model` to photos (n, 3, H, W) uint8 and labels (n,) int64, in place; it ends in the mode it came in.
 
     Batch norm learns its running statistics on the way, where the model keeps any. `progress(step, steps)`
     follows every step.
@@ -44,6 +44,7 @@ def train(
     rate = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
+    modes = {layer: layer.training for layer in model.modules()}
     model.train()
     for step in range(settings.steps):
         chosen = torch.randint(len(photos), (settings.batch_size,), generator=generator)
@@ -54,7 +55,8 @@ def train(
         optimiser.step()
         rate.step()
         progress(step + 1, settings.steps)
-    model.eval()
+    for layer, training in modes.items():
+        layer.training = training
 
 
 def vary(photos: Tensor, generator: torch.Generator) -> Tensor:

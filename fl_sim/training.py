@@ -18,6 +18,7 @@ from clients.datasets.examine import examine
 from clients.datasets.synthetic import training_photos
 from fl_sim import seeds, train_model
 from fl_sim.config import Config, ConfigError, Dataset
+from fl_sim.modules import state
 from fl_sim.runs import write_atomically
 from fl_sim.victim import victim_model
 
@@ -100,7 +101,7 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
         "seconds": time.monotonic() - began,
         **asdict(settings),
     }
-    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: value.cpu().contiguous() for name, value in state(network).items()}
     write_atomically(out, save(weights, {"facts": json.dumps(facts)}))
     return facts
 

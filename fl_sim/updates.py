@@ -28,8 +28,9 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Update:
 
 
 def norm(update: Mapping[str, Tensor]) -> float:
-    """L2 norm of the whole update, computed in double precision so that it cannot overflow."""
-    return math.hypot(*(float(torch.linalg.vector_norm(value, dtype=torch.float64)) for value in update.values()))
+    """L2 norm of the whole update, computed in double precision so that it cannot overflow; whole numbers count too."""
+    floats = (value if value.is_floating_point() else value.double() for value in update.values())
+    return math.hypot(*(float(torch.linalg.vector_norm(value, dtype=torch.float64)) for value in floats))
 
 
 def apply_gradient(parameters: Mapping[str, Tensor], gradient: Mapping[str, Tensor], lr: float) -> Update:

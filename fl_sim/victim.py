@@ -10,18 +10,28 @@ from clients.datasets import open_dataset
 from clients.datasets.examine import examine
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError
+from fl_sim.modules import dropouts, load_state, logits_layer, norms
 from fl_sim.tensors import DamagedFile, read_tensors
 
 Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
 
 
 def victim_model(config: Config, num_classes: int) -> nn.Module:
-    """The model of the config, initialised from its seed; `initial_model` has the weights that round 1 sends."""
+    """The model of the config, initialised from its seed; `initial_model` has the weights that round 1 sends.
+
+    Raises ConfigError where `model.batch_norm` would act on nothing.
+    """
     section = config.model
     generator = seeds.generator(config.seed, "model")
-    return models.build(
+    model = models.build(
         section.name, num_classes, config.dataset.image_size, generator, section.batch_norm, section.small_stem
     )
+    if section.batch_norm == "train" and not norms(model):
+        raise ConfigError(
+            f"model.batch_norm is 'train', but model {section.name!r} has no batch norm of torch.nn; unset it, or name "
+            "a model that has"
+        )
+    return model
 
 
 def initial_model(config: Config) -> nn.Module:
@@ -52,6 +62,29 @@ def check_smallest_step(config: Config, model: nn.Module) -> None:
         ) from error
 
 
+def remarks(config: Config, model: nn.Module) -> list[str]:
+    """A sentence each: where users here train `model` otherwise than users of an app of its own would."""
+    name, found = config.model.name, []
+    if dropped := dropouts(model):
+        found.append(
+            f"model {name!r} has dropout ({', '.join(dropped)}), which is off for users and attacker alike: "
+            "what it would hide is not measured"
+        )
+    if name not in models.MODELS and config.model.batch_norm == "eval" and norms(model):
+        found.append(
+            f"model {name!r} has batch norm, with fixed statistics here; where users train it in training mode, set "
+            "model.batch_norm = 'train'"
+        )
+    size = config.dataset.image_size
+    images = torch.rand(2, 3, size, size, generator=seeds.generator(config.seed, "head")) * 2 - 1
+    if config.threat_model.labels == "recovered" and logits_layer(model, images) is None:
+        found.append(
+            f"no linear layer makes the logits of model {name!r}: labels are estimated from its last layer, which is "
+            "less exact; threat_model.labels = 'known' grants them"
+        )
+    return found
+
+
 def origin(config: Config) -> Origin:
     """Where the weights of `initial_model` are from; decides more than anything else how much leaks."""
     return _start(config)[1]
@@ -69,20 +102,22 @@ def _start(config: Config) -> tuple[nn.Module, Origin]:
         return model, "untrained"
     try:
         weights, _ = read_tensors(path)
-        fresh = _fresh_head(model, weights)
-        model.load_state_dict({**weights, **fresh})
+        fresh = _fresh_head(config, model, weights)
+        load_state(model, {**weights, **fresh})
     except (OSError, RuntimeError, DamagedFile) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
     return model, "trained backbone, fresh head" if fresh else "trained"
 
 
-def _fresh_head(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the model's last linear layer, if that of `weights` is for another number of classes; else none.
+def _fresh_head(config: Config, model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the layer that makes the logits, if that of `weights` is for another number of classes; else none.
 
     A backbone trained for one task then serves another (transfer learning).
     """
-    found = models.last_linear(model)
+    size = config.dataset.image_size
+    images = torch.rand(2, 3, size, size, generator=seeds.generator(config.seed, "head")) * 2 - 1
+    found = logits_layer(model, images)
     if found is None:
         return {}
     name, layer = found

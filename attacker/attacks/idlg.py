@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.dlg import lbfgs, photographs, start, steps_of
-from attacker.attacks.representatives import Labels, victims, whole_batch
-from attacker.labels import last_layer
+from attacker.attacks.representatives import Labels, label_probes, victims, whole_batch
+from attacker.labels import by_class, recover_proportions
 from attacker.matching import Group, Target, compare, dummy_gradient, mse
 from attacker.observation import Observation, Reconstruction
+from fl_sim.modules import logits_layer
 
 ADAPTS = True  # by attacker.attacks.representatives.victims
 
@@ -44,7 +45,8 @@ def attack(
 
     def arrange(labels: Labels, observation: Observation) -> Group:
         if observation.num_examples == 1 and observation.label_proportions is None:
-            label = only_label(observation.gradient, attacker.model).to(attacker.device)
+            gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
+            label = only_label(gradient, attacker.model, label_probes(attacker))
             return Group(label[None], torch.ones(1, device=attacker.device))
         return whole_batch(labels.photos, min(observation.num_examples, settings.max_images))
 
@@ -64,8 +66,15 @@ def _loss(model: nn.Module, group: Group, observed: Target, x: Tensor) -> Tensor
     return compare(dummy_gradient(model, x, group), observed, mse)
 
 
-def only_label(gradient: Mapping[str, Tensor], model: nn.Module) -> Tensor:
-    """The label () int64 of the one photo behind `gradient`, by the sign of the last layer's gradient."""
-    name = last_layer(model)
-    shift = gradient.get(f"{name}.bias")
-    return (gradient[f"{name}.weight"].sum(1) if shift is None else shift).argmin()
+def only_label(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor) -> Tensor:
+    """The label () int64 of the one photo behind `gradient`, by the sign of the last layer's gradient.
+
+    Of a model whose logits no linear layer makes, by `recover_proportions` with `probes` (m, 3, H, W) in [-1, 1].
+    """
+    layer = logits_layer(model, probes)
+    rows = {} if layer is None else {key: gradient.get(f"{layer[0]}.{key}") for key in ("bias", "weight")}
+    bias, weight = rows.get("bias"), rows.get("weight")
+    shift = weight.sum(1) if bias is None and weight is not None else bias
+    if shift is None:
+        return recover_proportions(gradient, model, probes, 1).argmax()
+    return by_class(shift).argmin()

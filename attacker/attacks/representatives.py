@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from attacker.adaptive import adapt
 from attacker.attacks import Attacker
 from attacker.difference import Agreed, Difference, Slope
-from attacker.labels import ends_in_linear, recover_proportions, unexplained
+from attacker.labels import recover_proportions, unexplained
 from attacker.matching import DISTANCES, Group, Target, load_model, match, split, target
 from attacker.observation import Observation, Reconstruction
 from attacker.recorded import Recorded
 from attacker.unrolled import plan
 from fl_sim.config import ConfigError
+from fl_sim.modules import logits_layer
 from fl_sim.seeds import generator
 
 LITTLE = 0.9  # a model that leaves more than this of the labels unexplained has learnt little
@@ -107,7 +108,7 @@ def known_labels(observation: Observation, model: nn.Module, attacker: Attacker)
     granted, probes = observation.label_proportions, label_probes(attacker)
     if granted is not None:
         granted = granted.float().to(attacker.device)
-        readable = attacker.faces is not None and ends_in_linear(model) and not observation.defenses
+        readable = attacker.faces is not None and logits_layer(model, probes) is not None and not observation.defenses
         if not readable or unexplained(model, probes) > LITTLE:
             return Labels(granted, granted)
     steps = 1 if observation.local is None else observation.local.steps(observation.num_examples)

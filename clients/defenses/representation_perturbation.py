@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from clients.training import Private
-from fl_sim.models import last_linear, normalise
+from fl_sim.models import normalise
+from fl_sim.modules import logits_layer
 from fl_sim.traits import OFF, Traits
 from fl_sim.updates import Update
 
@@ -47,11 +48,14 @@ def defend(update: Update, settings: Settings, generator: torch.Generator, priva
         return update
     if private is None:
         raise ValueError("representation_perturbation needs the user's model and photos; pass private=Private(...)")
-    found = last_linear(private.model)
-    if found is None:
-        raise ValueError("representation_perturbation needs a model with a linear layer; take one of fl_sim.models")
+    photos = private.training.photos
+    found = logits_layer(private.model, normalise(photos))
+    if found is None or f"{found[0]}.weight" not in update:
+        raise ValueError(
+            "representation_perturbation needs a model whose logits a linear layer makes; take one of fl_sim.models"
+        )
     weight = f"{found[0]}.weight"
-    sensitivity = feature_sensitivity(private.model, found[1], private.training.photos, settings.probes, generator)
+    sensitivity = feature_sensitivity(private.model, found[1], photos, settings.probes, generator)
     dropped = sensitivity.argsort(stable=True)[: round(settings.prune * len(sensitivity))]
     pruned = update[weight].clone()  # (classes, features)
     pruned[:, dropped] = 0

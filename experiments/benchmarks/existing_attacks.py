@@ -97,7 +97,7 @@ def improved_deep_leakage() -> list[Row]:
     for index in range(many):
         draw = generator(index, "label")
         shown = Faces(torch.rand(1, 3, 32, 32, generator=draw), torch.randint(10, (1,), generator=draw), {})
-        right += int(idlg.only_label(local_gradient(model, shown), model)) == int(shown.labels)
+        right += int(idlg.only_label(local_gradient(model, shown), model, normalise(shown.photos))) == int(shown.labels)
     shown, model = faces(1, 32, [3]), as_in_dlg(fresh("lenet", 10))
     reached = float(errors(shown.photos, run(idlg, model, shown, 10, steps=100, balance=0.0).images))
     case = "1 face, 32 px, sigmoid lenet, weights uniform as in the paper"

@@ -25,6 +25,9 @@ def audit(
         str | None, typer.Option(help="Face recogniser of --photos: facenet, onnx, or synthetic for rendered faces.")
     ] = None,
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, help="Photos of each user; where the replies do not say it.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -44,6 +47,8 @@ def audit(
     settings = read(None, override or [])
     chosen = foreign.open_attack(label or attack, {"name": attack, **settings})
     updates = auditing.captured(run, rounds or [])
+    for remark in auditing.remarks(run, rounds or []):
+        note(remark)
     known, judge = None, None
     if photos is not None and embedder in (None, "auto"):
         raise ConfigError(
@@ -59,8 +64,9 @@ def audit(
     for sentence in doubts([chosen], model.image_size):
         note(sentence)
     with one_thread(), bars() as progress:
+        mode = auditing.mode_of(run, model, updates, seed, num_examples)
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total)
+            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples, mode
         )
         if known is not None and judge is not None:
             table = auditing.measure(run, chosen.label, table, known, judge)
@@ -69,6 +75,10 @@ def audit(
         print(json.dumps(json.loads(table.to_json(orient="records"))))
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
+    if (doubt := auditing.unexplained(table)) is not None:
+        note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
+    for sentence in filter(None, [None if mode is None else mode.sentence(), foreign.dropout_remark(model)]):
+        messages.print(sentence, soft_wrap=True)
     if known is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,8 +20,8 @@ Settings = Annotated[
 
 
 def invert(
-    update: Annotated[Path, typer.Option(help="Safetensors: the gradient, or the new weights.")],
-    weights: Annotated[Path, typer.Option(help="Safetensors: the state dict that the user started from.")],
+    update: Annotated[Path, typer.Option(help="Safetensors or .pth: the gradient, or the new weights.")],
+    weights: Annotated[Path, typer.Option(help="Safetensors or .pth: the state dict that the user started from.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and reconstruction.json.")],
     kind: Annotated[Literal["gradient", "weights"], typer.Option(help="What the update is.")] = "gradient",
@@ -70,12 +70,21 @@ def invert(
     import torch
 
     known = None if counted is None else torch.tensor(counted)
-    observation = inversion.observe(watched, weights, update, kind, examples, known, local)
-    for sentence in doubts([chosen], image_size):
+    observation, assumed = inversion.observe(watched, weights, update, kind, examples, known, local)
+    for sentence in [*assumed, *doubts([chosen], image_size)]:
         note(sentence)
+    watched.check()
+    mode = foreign.find_mode(watched, [observation], seed)
+    norm = "eval" if mode is None else mode.batch_norm
     with bars() as progress:
-        found = foreign.invert(watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total))
-    facts = {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
+        found = foreign.invert(
+            watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total), norm
+        )
+    remarks = [None if mode is None else mode.sentence(), foreign.dropout_remark(watched)]
+    for sentence in filter(None, remarks):
+        messages.print(sentence, soft_wrap=True)
+    facts: dict[str, Any] = {"batch_norm": None if mode is None else dataclasses.asdict(mode)}
+    facts |= {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
     settings = json.loads(json.dumps({"name": chosen.name, **dataclasses.asdict(chosen.settings)}, default=str))
     said = inversion.write(out, found[0], {**facts, "labels": labels or "recovered", "seed": seed, "attack": settings})
     if as_json:

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fl_sim.engines import Stopped
+from fl_sim.socket_folder import socket_folder
 
 ATTEMPTS = 3  # Ray gives its own start 30 seconds, which a busy machine exceeds now and then
 REPLACED = {"max_restarts": -1, "max_task_retries": 1}  # a client's process that dies, and the message it died of
@@ -51,7 +52,8 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int, timeout: f
                 raise Stopped
         server_app(grid, context)
 
-    with _quiet(), tempfile.TemporaryDirectory(prefix="fl", ignore_cleanup_errors=True) as folder:
+    below = socket_folder()
+    with _quiet(), tempfile.TemporaryDirectory(prefix="fl-", dir=below, ignore_cleanup_errors=True) as folder:
         from flwr.simulation import run_simulation
 
         _start_ray(folder)  # Flower uses the Ray it finds, and shuts it down at the end
@@ -95,7 +97,7 @@ def _start_ray(folder: str) -> None:
         try:
             ray.init(
                 address="local",  # never a cluster that happens to run on this machine
-                _temp_dir=folder,  # its sockets lie below: a path of at most about 40 characters
+                _temp_dir=folder,
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=False,
                 log_to_driver=False,

@@ -1,12 +1,15 @@
 """Label recovery: exact where all photos share a label, close on untrained models, bounded on trained ones."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.labels import last_layer, recover_proportions
+from attacker.labels import recover_proportions
 from fl_sim.models import build, normalise
+from fl_sim.modules import as_logits, gradients
 from fl_sim.seeds import generator
 from fl_sim.updates import Update
 
@@ -26,7 +29,7 @@ def probes() -> Tensor:
 
 
 def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Update:
-    values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+    values = gradients(F.cross_entropy(model(images), labels), list(model.parameters()))
     return {name: value for (name, _), value in zip(model.named_parameters(), values, strict=True)}
 
 
@@ -134,7 +137,65 @@ def test_a_zero_update_says_nothing_and_is_no_error() -> None:
     assert float(shares.sum()) == pytest.approx(1)
 
 
-def test_a_model_without_a_final_linear_layer_is_explained() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, SIZE), nn.Flatten())
-    with pytest.raises(ValueError, match=r"ends in Conv2d; set threat_model.labels"):
-        last_layer(model)
+class BackboneLast(nn.Module):
+    """Defined in another order than called: the head first, one for another task last."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.task, self.backbone = nn.Linear(32, classes), nn.Linear(3 * SIZE**2, 32)
+        self.other = nn.Linear(32, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.task(self.backbone(images.flatten(1)).tanh())
+        return logits
+
+
+class Cosines(nn.Module):
+    """Logits are cosines to learnt directions: no linear layer, no bias."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.directions, self.backbone = nn.Parameter(torch.randn(classes, 32)), nn.Linear(3 * SIZE**2, 32)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone(images.flatten(1)).sigmoid()
+        return F.normalize(features, dim=1) @ F.normalize(self.directions, dim=1).T * 4
+
+
+def convolutional(classes: int) -> nn.Module:
+    head = nn.Conv2d(8, classes, 1)
+    return nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.GELU(), head, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def weight_normed(classes: int) -> nn.Module:
+    head = nn.utils.parametrizations.weight_norm(nn.Linear(32, classes, bias=False))
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 32), nn.Sigmoid(), head)
+
+
+def log_softmax(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, classes), nn.LogSoftmax(1))
+
+
+@pytest.mark.parametrize("make", [BackboneLast, Cosines, convolutional, weight_normed, log_softmax])
+@pytest.mark.parametrize("shares", [[1.0, 0.0, 0.0], [0.5, 0.2, 0.3]])
+def test_labels_are_read_off_models_of_any_form(make: Callable[[int], nn.Module], shares: list[float]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make(3)
+    others = torch.cat([person("public", index, count=2) for index in range(32)])
+    errors = []
+    for user in range(6):
+        update = gradient(model, person(user), labels_of(shares))
+        errors.append((recover_proportions(update, model, others, PHOTOS) - torch.tensor(shares)).abs().mean())
+    assert float(torch.stack(errors).mean()) < 0.1  # always saying a third each is 0.44 and 0.11 off
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("ones", [0, 12, 30])
+def test_one_logit_tells_the_share_of_two_classes(bias: bool, ones: int) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 32), nn.Sigmoid(), nn.Linear(32, 1, bias=bias))
+    model.register_forward_hook(lambda *given: as_logits(given[-1]))
+    labels = (torch.arange(PHOTOS) < ones).long()
+    update = gradient(model, person(0), labels)
+    shares = recover_proportions(update, model, probes(), PHOTOS).tolist()
+    assert shares == pytest.approx([1 - ones / PHOTOS, ones / PHOTOS], abs=0.1)

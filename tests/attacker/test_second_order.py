@@ -80,3 +80,36 @@ def test_gradients_through_an_unrolled_step_are_those_of_torch() -> None:
         return torch.autograd.grad(torch.stack([v.square().sum() for v in values.values()]).sum(), pixels)[0]
 
     torch.testing.assert_close(unrolled(True), unrolled(False))
+
+
+class Attention(nn.Module):
+    """A token for each quarter of the image, one attention layer; then a hardsigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(192, 2, batch_first=True), nn.Linear(192, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(len(x), -1, 192)
+        seen = self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1)
+        logits: Tensor = self.head(F.hardsigmoid(seen))
+        return logits
+
+
+def test_attention_and_hardsigmoid_have_a_second_derivative() -> None:
+    """Torch has none for its fused attention and for hardsigmoid; the values are those of the difference."""
+    model, draw = Attention().double(), torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 16, 16, generator=draw, dtype=torch.float64).requires_grad_()
+    parameters, labels = list(model.parameters()), torch.tensor([0, 1])
+    along = [torch.randn(value.shape, generator=draw, dtype=torch.float64) for value in parameters]
+
+    def product(images: Tensor, create_graph: bool) -> Tensor:
+        with cheap_second_order():
+            loss = F.cross_entropy(model(images), labels)
+            found = torch.autograd.grad(loss, parameters, create_graph=create_graph)
+        return torch.stack([(g * v).sum() for g, v in zip(found, along, strict=True)]).sum()
+
+    slope = torch.autograd.grad(product(x, True), x)[0]
+    step = 1e-5 * torch.randn(x.shape, generator=draw, dtype=torch.float64)
+    difference = product((x + step).detach(), False) - product((x - step).detach(), False)
+    assert float((slope * step).sum() * 2) == pytest.approx(float(difference), rel=1e-4)

@@ -25,6 +25,7 @@ from clients.training import Private, training_of
 from clients.user import Faces
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError, Federation, dump, parse
+from fl_sim.modules import logits_layer
 from fl_sim.testing import check_defense, sample_update
 from fl_sim.updates import flatten, norm
 
@@ -223,7 +224,7 @@ def test_soteria_estimates_the_sensitivity_of_the_exact_jacobian(victim):
     rows = [torch.autograd.grad(feature.sum(), images, retain_graph=True)[0] for feature in features.unbind(1)]
     jacobian = torch.stack(rows, 1).flatten(2)  # (n, f, pixels): photos do not see each other
     exact = (jacobian.norm(dim=2) / (features.detach().abs() + 0.1)).sum(0)
-    layer = models.last_linear(victim.model)[1]
+    layer = logits_layer(victim.model, photos)[1]
     errors = []
     for probes in (8, 200):
         estimate = representation_perturbation.feature_sensitivity(
@@ -238,7 +239,7 @@ def test_soteria_drops_columns_of_the_last_linear_layer_and_nothing_else(victim)
     update = {name: torch.ones_like(value) for name, value in models.trainable(victim.model).items()}
     defense = load({"name": "representation_perturbation", "prune": 0.25})
     pruned = apply([defense], update, 0, 1, 0, victim)
-    name = f"{models.last_linear(victim.model)[0]}.weight"
+    name = f"{logits_layer(victim.model, victim.training.photos)[0]}.weight"
     dropped = (pruned[name] == 0).all(0)
     assert int(dropped.sum()) == round(0.25 * len(dropped))
     assert bool((pruned[name][:, ~dropped] == 1).all())

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -121,8 +123,11 @@ def test_a_model_with_buffers_is_captured_in_every_round(tmp_path):
             reply.content["arrays"] = ArrayRecord({name: arrays.get(name, sent[name]) for name in sent})
         return [reply]
 
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sent = normed().state_dict()
     strategy = around(fed_avg(), tmp_path / "run", normed)
-    strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(normed().state_dict()), num_rounds=2)
+    strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(sent), num_rounds=2)
     store = CaptureStore(RunFolder(tmp_path / "run"))
     assert store.users(1) == store.users(2) == [0, 1, 2, 3]
     assert norm(store.observation(2, 0).gradient) > 0
@@ -186,6 +191,32 @@ def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_pat
     code, _, err = fl_sim("audit", run, "--attack", "inverting_gradients", "-o", "steps=3", "--round", 1)
     assert code == 2
     assert "--label" in err
+
+
+def test_the_audit_says_what_it_could_not_read_and_what_it_assumed(fl_sim, tmp_path):
+    def odd(reply):  # user 1 sends NaN, the others no count, in arrays without names
+        if reply.has_content() and "arrays" in reply.content:
+            user, arrays = reply.content["metrics"]["partition-id"], reply.content["arrays"].to_numpy_ndarrays()
+            reply.content["arrays"] = ArrayRecord([array * (np.nan if user == 1 else 1) for array in arrays])
+            reply.content["metrics"]["weight"] = reply.content["metrics"].pop("num-examples") / 7
+        return [reply]
+
+    config = federated()
+    inner = FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, weighted_by_key="weight")
+    inner.configure_evaluate = lambda *arguments: []
+    train(around(inner, tmp_path / "run"), config, ShuffledGrid(config, 0, odd))
+    command = ["audit", tmp_path / "run", "--attack", "inverting_gradients", "-o", "steps=1", "--round", 1, "--json"]
+    code, out, err = fl_sim(*command)
+    told = " ".join(err.split())
+    assert (code, out) == (2, "")
+    assert "give --num-examples" in told
+    assert re.search(r"not attacked is user 1 in round 1: '[\w.]+' holds NaN or Inf", told)
+    assert "arrays without names were taken for the state dict in that order (in 3 replies)" in told
+    assert not list((tmp_path / "run").glob("reconstructions/*"))
+    code, out, err = fl_sim(*command, "--num-examples", 3)
+    assert code == 0, err
+    assert [row["user"] for row in json.loads(out)] == [0, 2, 3]
+    assert "do not explain their update" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 import torch
-from foreign_nets import Net, halved
+from foreign_nets import Net, attended, batch_normed, halved, normed, tied
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -41,7 +41,13 @@ def files(people, tmp_path_factory):
     save_file(net.state_dict(), folder / "idle.safetensors")
     save_file({**gradient, "head.bias": torch.tensor([torch.nan, 0])}, folder / "nan.safetensors")
     save_file({**gradient, "head.bias": torch.zeros(3)}, folder / "shape.safetensors")
-    save_file({name: gradient[name] for name in gradient if name != "head.bias"}, folder / "few.safetensors")
+    save_file({"other.weight": torch.ones(2), **gradient}, folder / "other.safetensors")
+    save_file({"other.weight": torch.ones(2)}, folder / "none.safetensors")
+    torch.save(net, folder / "module.pth")
+    torch.save({"epoch": 3}, folder / "epoch.pth")
+    torch.save([1, 2], folder / "numbers.pth")
+    torch.save(gradient, folder / "cut.pth")
+    (folder / "cut.pth").write_bytes((folder / "cut.pth").read_bytes()[:1000])
     (folder / "text.safetensors").write_text("no tensors")
     return folder
 
@@ -64,7 +70,7 @@ def invert(files, monkeypatch, capsys, tmp_path):
 
 def observed(files, update, kind="gradient", labels=None, local=None):
     foreign = ForeignModel(NET, 32)
-    return inversion.observe(foreign, files / "w.safetensors", files / update, kind, 20, labels, local)
+    return inversion.observe(foreign, files / "w.safetensors", files / update, kind, 20, labels, local)[0]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,12 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
     [
         (["--num-examples", 2], "nan.safetensors", "'head.bias' holds NaN"),
         (["--num-examples", 2], "shape.safetensors", "'head.bias' has shape (3,), expected (2,)"),
-        (["--num-examples", 2], "few.safetensors", "missing key 'head.bias'"),
+        (["--num-examples", 2], "other.safetensors", "the model has no 'other.weight'"),
+        (["--num-examples", 2], "none.safetensors", "the model has no 'other.weight'"),
+        (["--num-examples", 2], "module.pth", "holds Python objects"),
+        (["--num-examples", 2], "numbers.pth", "holds no state dict, but other data"),
+        (["--num-examples", 2], "cut.pth", "is damaged"),
+        (["--num-examples", 2], "epoch.pth", "holds no state dict, but the entries epoch"),
         (["--num-examples", 2], "text.safetensors", "cannot be read as safetensors"),
         (["--num-examples", 2], "nowhere.safetensors", "cannot be read as safetensors"),
         (["--num-examples", 2, "--kind", "weights"], "after.safetensors", "without a learning rate"),
@@ -113,7 +124,7 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
         (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
-        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "does not return logits"),
+        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (1, classes)"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, update, told, tmp_path):
@@ -131,6 +142,66 @@ def test_weights_say_what_the_gradient_says(files):
     assert list(left.gradient) == list(right.gradient) == [name for name, _ in Net().named_parameters()]
     for name, value in left.gradient.items():
         torch.testing.assert_close(right.gradient[name], value, rtol=0, atol=2e-6)
+
+
+def test_a_file_of_torch_with_prefixes_says_the_same(invert, files):
+    gradient = load_file(files / "g.safetensors")
+    wrapped = {f"module.{name}": value for name, value in gradient.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, files / "g.pth")
+    torch.save([gradient[name] for name, _ in Net().named_parameters()], files / "list.pth")
+    options = ["--attack", "inverting_gradients", "-o", "steps=2", "--num-examples", 20, "--json"]
+    results = [invert(*options, update=name) for name in ("g.safetensors", "g.pth", "list.pth")]
+    plain, wrapped, nameless = (json.loads(out) for _, out, _ in results)
+    assert plain["matching_loss"] == wrapped["matching_loss"] == nameless["matching_loss"]
+    assert "note" not in results[0][2]
+    told = " ".join(results[1][2].split())
+    assert "the entry 'state_dict' was read" in told
+    assert "without their prefixes: 'module.conv1" in told
+    assert "6 arrays without names were taken for the state dict in that order" in " ".join(results[2][2].split())
+
+
+def test_gradients_of_a_frozen_model_are_none(files):
+    gradient = load_file(files / "g.safetensors")
+    some = {name: gradient[name] if "head" in name else None for name, _ in Net().named_parameters()}
+    torch.save(some, files / "some.pth")
+    torch.save(list(some.values()), files / "listed.pth")
+    seen, listed = observed(files, "some.pth"), observed(files, "listed.pth")
+    for name, value in some.items():
+        expected = torch.zeros_like(gradient[name]) if value is None else value
+        assert torch.equal(seen.gradient[name], expected)
+        assert torch.equal(listed.gradient[name], expected)
+
+
+def test_what_the_update_lacks_is_frozen_and_told(invert, files):
+    gradient = load_file(files / "g.safetensors")
+    save_file({name: gradient[name] for name in gradient if "head" in name}, files / "head.safetensors")
+    seen = observed(files, "head.safetensors")
+    assert list(seen.gradient) == [name for name, _ in Net().named_parameters()]
+    assert {name for name, value in seen.gradient.items() if value.any()} == {"head.weight", "head.bias"}
+    code, _, err = invert(
+        "--attack", "inverting_gradients", "-o", "steps=2", "--num-examples", 20, update="head.safetensors"
+    )
+    assert code == 0, err
+    assert "lacks 'conv1.weight' and 3 more, taken as frozen" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("factory", [normed, tied, attended])
+def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
+    network, images = factory(), torch.rand(4, 3, 32, 32)
+    save_model(network, tmp_path / "w.safetensors")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    saved = torch.load(tmp_path / "w.pth")
+    F.cross_entropy(network(images), torch.tensor([0, 1, 1, 1])).backward()
+    gradient = {name: parameter.grad for name, parameter in network.named_parameters()}
+    save_file(gradient, tmp_path / "g.safetensors")
+    foreign = ForeignModel(*name_of(factory, "model")[:1], 32)
+    for weights in ("w.safetensors", "w.pth"):
+        seen, notes = inversion.observe(foreign, tmp_path / weights, tmp_path / "g.safetensors", "gradient", 4)
+        assert notes == ()
+        assert list(seen.gradient) == list(gradient)
+        assert all(torch.equal(seen.gradient[name], value) for name, value in gradient.items())
+        foreign.open().load_state_dict(seen.parameters)  # strict: nothing is missing, of buffers and ties either
+        assert all(torch.equal(seen.parameters[name], value) for name, value in saved.items())
 
 
 def test_given_labels_become_shares(files):
@@ -162,3 +233,20 @@ def test_images_are_scaled_as_the_app_scales_them_and_parameters_keep_their_name
 def test_what_has_no_name_cannot_be_audited(thing):
     with pytest.raises(ConfigError, match="cannot be found by its name"):
         name_of(thing, "model")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_with_batch_norm_is_inverted_in_the_mode_of_its_user(invert, people, files, training, tmp_path):
+    net, photos = batch_normed().train(training), people.user(1).private.photos
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    loss = F.cross_entropy(net((photos - 0.5) / 0.5), torch.ones(len(photos), dtype=torch.int64))
+    gradient = dict(zip(dict(net.named_parameters()), torch.autograd.grad(loss, list(net.parameters())), strict=True))
+    save_file(before, tmp_path / "w.safetensors")
+    save_file(gradient, tmp_path / "g.safetensors")
+    given = ["--weights", tmp_path / "w.safetensors", "--model", "foreign_nets:batch_normed", "--num-examples", 20]
+    options = ["--attack", "inverting_gradients", "-o", "steps=40", "--json"]
+    code, out, err = invert(*given, *options, update=tmp_path / "g.safetensors")
+    assert code == 0, err
+    assert json.loads(out)["batch_norm"]["batch_norm"] == ("train" if training else "eval")
+    assert ("batch norm is taken with the statistics of the batch" in err) is training
+    assert "has dropout (6)" in err

@@ -1,0 +1,137 @@
+"""Which mode somebody else's users train in is found by what matches, for models as apps have them."""
+
+import math
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from foreign_nets import batch_normed, one_logit
+from torch import Tensor, nn
+
+from attacker import modes
+from attacker.attacks import Attacker
+from attacker.foreign import ForeignModel, dropout_remark, find_mode, invert, open_attack
+from attacker.observation import Observation
+from attacker.plugin import MaliciousServer
+from clients.datasets import open_dataset
+from experiments import embedders
+from fl_sim.config import ConfigError, Dataset
+from fl_sim.threads import one_thread
+
+FOREIGN = ForeignModel("foreign_nets:batch_normed", 32)
+
+
+@cache
+def people():  # type: ignore[no-untyped-def]
+    return open_dataset(Dataset(users=3, photos=12, image_size=32), 0)
+
+
+def observed(network: nn.Module, user: int, loss=F.cross_entropy) -> Observation:  # type: ignore[no-untyped-def]
+    """What a user's own training loop, in plain torch, makes of `network` in the mode that it is in."""
+    private = people().user(user).private
+    sent = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(0)
+    value = loss(network(private.photos * 2 - 1), private.labels)
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradient = dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
+    return Observation(1, user, sent, gradient, len(private.photos), None)
+
+
+def similarities(foreign: ForeignModel, seen: Observation, **mode: str) -> Tensor:
+    """Mean similarity (3,) of the reconstruction to the photos of each person."""
+    attack = open_attack("inverting_gradients", {"steps": 60})
+    found = invert(foreign, attack, [seen], 0, lambda done, total: None, **mode)[0]  # type: ignore[arg-type]
+    embed = embedders.synthetic()
+    face = embed(found.images[:1])[0]
+    return torch.stack([(embed(people().user(one).private.photos) @ face).mean() for one in range(3)])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_mode_of_the_users_is_found(mode: str) -> None:
+    with one_thread():
+        seen = observed(batch_normed().train(mode == "train"), 0)
+        found = find_mode(FOREIGN, [seen], 0)
+    assert found is not None
+    assert found.batch_norm == mode
+    assert min(found.losses.values()) == found.losses[found.batch_norm]
+    assert f"matching loss {found.losses[found.batch_norm]:.3g}" in found.sentence()
+
+
+def test_a_user_in_training_mode_is_seen_in_that_mode_alone() -> None:
+    with one_thread():
+        seen = observed(batch_normed().train(), 1)
+        right, wrong = (similarities(FOREIGN, seen, batch_norm=mode) for mode in ("train", "eval"))
+    assert int(right.argmax()) == 1
+    assert float(right[1]) > 0.5
+    assert float(right[1]) > float(wrong[1]) + 0.2
+
+
+def test_a_model_without_running_statistics_has_no_mode() -> None:
+    assert find_mode(ForeignModel("foreign_nets:Net", 32), [], 0) is None
+
+
+def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As training mode does for one value a channel."""
+
+    def fails_in_training(attacker: Attacker, *others: object) -> float:
+        if any(layer.training for layer in attacker.model.modules()):
+            raise ValueError("Expected more than 1 value per channel when training")
+        return 0.5
+
+    monkeypatch.setattr(modes, "_loss", fails_in_training)
+    found = find_mode(FOREIGN, [], 0)
+    assert found is not None
+    assert found.batch_norm == "eval"
+    assert math.isnan(found.losses["train"])
+
+
+def test_dropout_is_told() -> None:
+    assert "has dropout (6)" in str(dropout_remark(FOREIGN))
+    assert dropout_remark(ForeignModel("foreign_nets:Net", 32)) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "trained"),
+    [
+        ("one_logit", None, lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float())),
+        (
+            "one_logit",
+            "torch.nn:BCEWithLogitsLoss",
+            lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float()),
+        ),
+        ("one_probability", "torch.nn:BCELoss", lambda z, y: F.binary_cross_entropy(z.sigmoid()[:, 0], y.float())),
+    ],
+)
+def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained) -> None:  # type: ignore[no-untyped-def]
+    foreign = ForeignModel(f"foreign_nets:{model}", 32, loss)
+    with one_thread():
+        seen = observed(one_logit(), 2, trained)
+        if model == "one_probability":
+            seen = replace(
+                seen,
+                parameters={f"0.{name}": value for name, value in seen.parameters.items()},
+                gradient={f"0.{name}": value for name, value in seen.gradient.items()},
+            )
+        assert int(similarities(foreign, seen).argmax()) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("Several", r"returns a tuple for one image, not logits"),
+        ("fused", r"layer '2\.0' \(Fused\) has no second derivative"),
+        ("Random", r"another gradient in '.*' each time it sees the same images"),
+        ("all_frozen", r"no parameter that is trained"),
+        ("detached", r"a gradient of zeros"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused_before_training(model: str, said: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import foreign_nets
+
+    factory = getattr(foreign_nets, model)
+    with pytest.raises(ConfigError, match=said):
+        MaliciousServer.around(SimpleNamespace(), tmp_path / "run", factory, image_size=32, learning_rate=0.1)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
