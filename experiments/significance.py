@@ -23,6 +23,7 @@ from experiments.shares import LEVEL, holm, more_than_chance, share
 from experiments.statistics import Interval, Values, interval, mean, paired
 
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
+OPTIONAL = ("knowledge", "epsilon", "epsilon_audited", "delta")  # columns that tables of older versions lack
 READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
 
 
@@ -70,7 +71,7 @@ class Finding:
 
 def findings(table: pd.DataFrame) -> list[Finding]:
     """A finding for each attack, round and reading of a leakage table, in that order."""
-    groups = _groups(table)
+    groups = _groups(table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL]))))
     named = [_named(one) for one in groups]
     p_named = holm(
         [
@@ -195,7 +196,7 @@ def _finding(
     return Finding(
         attack=one.attack,
         arm=one.arm,
-        knowledge="none" if one.arm == "direct_update" else str(own["knowledge"].iloc[0]),
+        knowledge="none" if one.arm == "direct_update" or own["knowledge"].isna().any() else own["knowledge"].iloc[0],
         server_round=one.server_round,
         named=hits[one.arm],
         users=users,

@@ -3,11 +3,11 @@
 import math
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from flwr.serverapp.strategy import FedAvg
 from foreign_nets import batch_normed, one_logit
 from torch import Tensor, nn
 
@@ -133,5 +133,5 @@ def test_what_cannot_be_attacked_is_refused_before_training(model: str, said: st
 
     factory = getattr(foreign_nets, model)
     with pytest.raises(ConfigError, match=said):
-        MaliciousServer.around(SimpleNamespace(), tmp_path / "run", factory, image_size=32, learning_rate=0.1)  # type: ignore[arg-type]
+        MaliciousServer.around(FedAvg(), tmp_path / "run", factory, image_size=32, learning_rate=0.1)
     assert not (tmp_path / "run").exists()

@@ -48,7 +48,9 @@ def test_a_report_does_without_a_column_of_the_rounds(name, kept):
     write_report(kept)
 
 
-@pytest.mark.parametrize("name", ["knowledge", "similarity_min", "in_batch_min", "verified_at_far_1e3", "lpips"])
+@pytest.mark.parametrize(
+    "name", ["knowledge", "epsilon_audited", "delta", "similarity_min", "in_batch_min", "verified_at_far_1e3", "lpips"]
+)
 def test_a_report_does_without_a_column_of_the_leakage(name, kept):
     pd.read_parquet(kept.leakage).drop(columns=name, errors="ignore").to_parquet(kept.leakage)
     write_report(kept)
