@@ -6,7 +6,7 @@ An embedder is any callable of the `Embedder` signature, so a new one is one fun
 
 import socket
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,15 @@ def open_embedder(leakage: Leakage) -> Embedder:
         output, channels, pixels = leakage.embedder_output, leakage.embedder_channels, leakage.embedder_range
         return onnx(leakage.embedder_path, output, channels, pixels)
     raise ConfigError(f"leakage.embedder is {leakage.embedder!r}; allowed are 'synthetic', 'facenet' and 'onnx'")
+
+
+def variants(leakage: Leakage) -> list[dict[str, str]]:
+    """Other settings under which the model of `leakage` can be read: the other colours, the other ranges of pixels."""
+    if leakage.embedder != "onnx":
+        return []
+    swapped = "rgb" if leakage.embedder_channels == "bgr" else "bgr"
+    others = [one for one in get_args(PixelRange) if one != leakage.embedder_range]
+    return [{"embedder_channels": swapped}, *({"embedder_range": one} for one in others)]
 
 
 def synthetic(path: Path = identity_net.SHIPPED) -> Embedder:

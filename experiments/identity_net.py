@@ -100,7 +100,7 @@ def facts(path: Path = SHIPPED) -> dict[str, object]:
 
 
 def resize(photos: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Photos (n, 3, H, W) to (n, 3, size, size), or to (height, width), bilinear and antialiased; unchanged if they fit."""
+    """Photos (n, 3, H, W) to a side, or a height and width; bilinear and antialiased, unchanged where the size fits."""
     size = (size, size) if isinstance(size, int) else size
     if photos.shape[-2:] == size:
         return photos
