@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments import identity_net
-from experiments.embedders import open_onnx, run_onnx
+from experiments.onnx_models import OnnxModel, open_onnx
 from fl_sim.config import ConfigError, Leakage
 
 YOUNG_BELOW = 36.0
@@ -40,7 +40,8 @@ def _open(name: str, leakage: Leakage) -> Classifier:
             raise ConfigError(
                 "leakage.attributes is 'onnx' without a model; set leakage.attributes_path to an .onnx file"
             )
-        return age_gender(open_onnx(leakage.attributes_path, "leakage.attributes_path"))
+        channels, pixels = leakage.attributes_channels, leakage.attributes_range
+        return age_gender(open_onnx(leakage.attributes_path, "attributes", channels, pixels))
     if name == "trained":
         if leakage.attributes_weights is None:
             raise ConfigError(
@@ -81,20 +82,30 @@ def network(path: Path = identity_net.SHIPPED) -> Classifier:
     return classify
 
 
-def age_gender(session: object) -> Classifier:
+def age_gender(model: OnnxModel) -> Classifier:
     """A model with the outputs `p_male` and `age_years`, as the attributes male (0, 1) and young (0, 1)."""
-    offered = [output.name for output in session.get_outputs()]  # type: ignore[attr-defined]
-    known = [name for name in ("p_male", "age_years") if name in offered]
+    listed = ", ".join(f"{name} {what}" for name, what in model.outputs.items())
+    known = [name for name in ("p_male", "age_years") if name in model.outputs]
     if not known:
-        raise ConfigError(
-            f"leakage.attributes_path has the outputs {', '.join(offered)}; needed is p_male or age_years"
-        )
+        raise ConfigError(f"{model.name} has the outputs {listed}; needed is p_male or age_years")
 
     def classify(photos: Tensor) -> dict[str, Tensor]:
-        read = run_onnx(session, photos, known)
+        read = model(photos, known)
         inferred: dict[str, Tensor] = {}
+        for name, numbers in read.items():
+            if numbers.numel() != len(photos) or not bool(numbers.isfinite().all()):
+                raise ConfigError(
+                    f"{model.name} gives {name} of shape {tuple(numbers.shape)} for {len(photos)} photos; needed is "
+                    f"one finite number a photo (outputs: {listed})"
+                )
         if "p_male" in read:
-            inferred["male"] = (read["p_male"].flatten() >= 0.5).long()
+            probability = read["p_male"].flatten()
+            low, high = float(probability.min()), float(probability.max())
+            if low < 0 or high > 1:
+                raise ConfigError(
+                    f"{model.name} gives p_male from {low:.3g} to {high:.3g}; needed is a probability, from 0 to 1"
+                )
+            inferred["male"] = (probability >= 0.5).long()
         if "age_years" in read:
             inferred["young"] = (read["age_years"].flatten() < YOUNG_BELOW).long()
         return inferred

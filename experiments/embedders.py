@@ -6,14 +6,15 @@ An embedder is any callable of the `Embedder` signature, so a new one is one fun
 
 import socket
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from experiments import identity_net
-from fl_sim.config import ConfigError, Leakage
+from experiments.onnx_models import open_onnx
+from fl_sim.config import Channels, ConfigError, Leakage, PixelRange
 
 FACENET_SIZE = 160  # pixels, the crop that InceptionResnetV1 was trained on
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer, after which the machine counts as offline
@@ -33,10 +34,20 @@ def open_embedder(leakage: Leakage) -> Embedder:
     if leakage.embedder == "onnx":
         if leakage.embedder_path is None:
             raise ConfigError("leakage.embedder is 'onnx' without a model; set leakage.embedder_path to an .onnx file")
-        return onnx(leakage.embedder_path)
+        output, channels, pixels = leakage.embedder_output, leakage.embedder_channels, leakage.embedder_range
+        return onnx(leakage.embedder_path, output, channels, pixels)
     raise ConfigError(
         f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'facenet' and 'onnx'"
     )
+
+
+def variants(leakage: Leakage) -> list[dict[str, str]]:
+    """Other settings under which the model of `leakage` can be read: the other colours, the other ranges of pixels."""
+    if leakage.embedder != "onnx":
+        return []
+    swapped = "rgb" if leakage.embedder_channels == "bgr" else "bgr"
+    others = [one for one in get_args(PixelRange) if one != leakage.embedder_range]
+    return [{"embedder_channels": swapped}, *({"embedder_range": one} for one in others)]
 
 
 def synthetic(path: Path = identity_net.SHIPPED) -> Embedder:
@@ -94,43 +105,26 @@ def facenet(weights: str = "vggface2", path: Path | None = None) -> Embedder:
     return embed
 
 
-def onnx(path: Path) -> Embedder:
-    """Any face-recognition model with one image input (n, 3, H, W) in [0, 1]; its `embedding` or first output."""
-    session = open_onnx(path, "leakage.embedder_path")
-    names = [output.name for output in session.get_outputs()]
-    name = "embedding" if "embedding" in names else names[0]
+def onnx(path: Path, output: str = "", channels: Channels = "rgb", pixels: PixelRange = "0..1") -> Embedder:
+    """Any face-recognition model whose `output` has a row (d,) a photo; "": its `embedding`, or its only output."""
+    model = open_onnx(path, "embedder", channels, pixels)
+    listed = ", ".join(f"{name} {what}" for name, what in model.outputs.items())
+    chosen = output or ("embedding" if "embedding" in model.outputs else next(iter(model.outputs)))
+    if output and output not in model.outputs:
+        raise ConfigError(f"leakage.embedder_output is {output!r}, but {path} has the outputs {listed}; name one")
+    if not output and chosen != "embedding" and len(model.outputs) > 1:
+        raise ConfigError(
+            f"{path} has the outputs {listed}; set leakage.embedder_output to that which is the embedding"
+        )
 
     def embed(photos: Tensor) -> Tensor:
-        return F.normalize(run_onnx(session, photos, [name])[name].flatten(1), dim=1)
+        found = model(photos, [chosen])[chosen]
+        rows = found.reshape(len(found), -1)  # some exporters leave (n, d, 1, 1)
+        if found.ndim < 2 or rows.shape[1] != max(found.shape[1:]) or rows.shape[1] < 2:
+            raise ConfigError(
+                f"leakage.embedder_output {chosen!r} of {path} has the shape {tuple(found.shape)} for {len(photos)} "
+                f"photos; needed is a row of numbers a photo (outputs: {listed})"
+            )
+        return F.normalize(rows, dim=1)
 
     return embed
-
-
-def open_onnx(path: Path, key: str) -> Any:
-    """An onnxruntime session on one thread; ConfigError that names the config `key` if that cannot be had."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(f"{key} needs the package onnxruntime; install it") from error
-    if not path.is_file():
-        raise ConfigError(f"{key} {path} does not exist; give the path of an .onnx file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the same sums in the same order on every machine size
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception types are not public
-        raise ConfigError(f"{key} {path} is not an ONNX model that onnxruntime can load; give another file") from error
-    shape = session.get_inputs()[0].shape
-    if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int):
-        raise ConfigError(f"{key} {path} takes {shape}; needed is one input (n, 3, H, W) of a fixed size")
-    return session
-
-
-def run_onnx(session: Any, photos: Tensor, outputs: list[str]) -> dict[str, Tensor]:
-    """The named outputs of `session` for photos (n, 3, H, W) in [0, 1] of any size."""
-    image = session.get_inputs()[0]
-    pixels = identity_net.resize(photos.float(), image.shape[2])
-    batch = image.shape[0] if isinstance(image.shape[0], int) else 32
-    parts = [session.run(outputs, {image.name: part.numpy()}) for part in torch.split(pixels, batch)]
-    return {name: torch.cat([torch.from_numpy(part[index]) for part in parts]) for index, name in enumerate(outputs)}

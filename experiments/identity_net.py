@@ -99,11 +99,12 @@ def facts(path: Path = SHIPPED) -> dict[str, object]:
         return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
 
 
-def resize(photos: Tensor, size: int) -> Tensor:
-    """Photos (n, 3, H, W) to (n, 3, size, size), bilinear and antialiased; unchanged where the size fits."""
-    if photos.shape[-2:] == (size, size):
+def resize(photos: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Photos (n, 3, H, W) to a side, or a height and width; bilinear and antialiased, unchanged where the size fits."""
+    size = (size, size) if isinstance(size, int) else size
+    if photos.shape[-2:] == size:
         return photos
-    return F.interpolate(photos, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+    return F.interpolate(photos, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fl_sim.config import Config, Leakage
+from fl_sim.config import Config, ConfigError, Leakage, short
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's file name of the backbone that LPIPS uses
 
@@ -76,6 +76,25 @@ def lpips_available(config: Config) -> str | None:
         return None
     place = config.leakage.lpips_weights or Path(torch.hub.get_dir())
     return f"LPIPS stays empty: {place} has no {ALEXNET}; put torchvision's file there or set leakage.lpips_weights."
+
+
+def try_lpips(leakage: Leakage, photo: Tensor) -> None:
+    """Nothing where its weights are absent; else LPIPS once, on a `photo` (3, H, W) in [0, 1] and its negative.
+
+    Raises ConfigError for a file that is there and holds no AlexNet.
+    """
+    weights = lpips_weights(leakage)
+    if weights is None:
+        return
+    try:
+        same, other = (best_lpips(picture, photo[None], weights) for picture in (photo, 1 - photo))
+    except Exception as error:  # torch.load raises many kinds, all with the same remedy
+        raise ConfigError(f"LPIPS fails with {weights} ({short(error)}); put torchvision's {ALEXNET} there") from error
+    if not 0 <= same < 1e-4 < other < math.inf:
+        raise ConfigError(
+            f"LPIPS with {weights} is {same:.3g} for a photo and itself and {other:.3g} for its negative; put "
+            f"torchvision's {ALEXNET} there"
+        )
 
 
 @lru_cache(maxsize=1)

@@ -16,10 +16,9 @@ from safetensors import safe_open
 from attacker.observation import Reconstruction
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction
 from clients.datasets import open_dataset
-from experiments import attributes, direct_attributes, embedders, image_metrics
+from experiments import direct_attributes
 from experiments.aggregate import aggregate
 from experiments.controls import Guess, exhibits, prior_label, references, wrong_user
-from experiments.gallery import check_size
 from experiments.judgement import Judgement, open_judges
 from experiments.senders import best_members, captures_by_user
 from experiments.significance import audit
@@ -28,7 +27,7 @@ from fl_sim.config import Config
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
-__all__ = ["COLUMNS", "aggregate", "measure", "preflight"]
+__all__ = ["COLUMNS", "aggregate", "measure"]
 
 
 class Column(NamedTuple):
@@ -104,28 +103,10 @@ is missing or not finite, the arm has none, or the dataset does not know the att
 KEYS = ["run", "seed", "round", "user", "attack", "arm"]
 
 
-def preflight(config: Config) -> list[str]:
-    """Check before the run all that `measure` will need; the sentences that its user should read once.
-
-    Raises ConfigError where embedder, classifier or gallery cannot be had.
-    """
-    embedders.open_embedder(config.leakage)
-    attributes.open_classifier(config.leakage)
-    dataset = open_dataset(config.dataset, config.seed)
-    check_size(dataset, config.leakage.gallery_size)
-    direct_attributes.check(config, dataset)
-    notes = [image_metrics.lpips_available(config)]
-    if config.attacks and not any(_name(label, table) == "prior_only" for label, table in config.attacks.items()):
-        notes.append(
-            "No attack is prior_only: the arm prior_only and normalised_leakage stay empty; add [attacks.prior_only]."
-        )
-    return [note for note in notes if note is not None]
-
-
 def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
     """Judge every reconstruction in the run folder, write the table there, and return it.
 
-    `progress(done, users)` is called after each user. Raises ConfigError as `preflight` does.
+    `progress(done, users)` is called after each user. Raises ConfigError as `experiments.preflight` does.
     """
     store = CaptureStore(run)
     captured = {number: store.users(number) for number in store.finished_rounds()}

@@ -14,26 +14,22 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker import attacks, faces, metrics, mirror, prior_trial
+from attacker import attacks, faces
 from attacker.mend import mend
-from attacker.model_check import check_model
 from attacker.store import CaptureStore
-from clients import defenses
 from clients.datasets import open_dataset
 from clients.datasets.examine import examine
 from experiments import attackers, data, leakage
 from experiments.dispatching import Dispatch, Progress, dispatcher, planned_jobs
+from experiments.preflight import preflight
 from experiments.report import write_report
 from fl_sim import accounting
-from fl_sim.config import Config, ConfigError, Dataset, Protocol, dump, load
+from fl_sim.config import Config, ConfigError, Dataset, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
-from fl_sim.models import MODELS
 from fl_sim.runs import RunFolder, locked, read_manifest, write_atomically, write_manifest
-from fl_sim.sampling import users_per_round
-from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
-from fl_sim.victim import check_smallest_step, initial_model, origin, remarks
+from fl_sim.victim import origin
 
 AFTERWARDS = ("attacks", "workers", "leakage")
 """Sections that may differ when captures are attacked again; all else made the captures what they are."""
@@ -119,65 +115,6 @@ def finished(config: Config, folder: RunFolder) -> bool:
     saved = _saved(folder)
     same = _difference(saved, attackers.planned(config), except_for=("workers",)) is None
     return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
-
-
-def preflight(config: Config, note: Callable[[str], None]) -> None:
-    """Everything that can be known to fail later, now: dataset, model, defenses, attacks, priors, judges.
-
-    Raises ConfigError; passes sentences that the user should read to `note`.
-    """
-    if config.federation.engine == "simulation" or config.workers.backend == "ray":
-        socket_folder()  # refuses one in which Ray could not start
-    for sentence in data.preflight(config):
-        note(sentence)
-    config = attackers.planned(config)
-    model, rewrite = initial_model(config), attacks.rewriter(config)
-    check_smallest_step(config, model)
-    if config.model.name not in MODELS:
-        classes = open_dataset(config.dataset, config.seed).num_classes
-        check_model(model, config.model.name, config.dataset.image_size, classes, _matched(config))
-    for sentence in remarks(config, model):
-        note(sentence)
-    if rewrite is not None:
-        rewrite(1, model.state_dict())  # refuses models that it cannot rewrite
-    defenses.load_all(config.defenses)
-    users_per_round(config)  # refuses more than there are
-    if config.protocol != Protocol() or config.defenses:
-        from fl_sim import protocol  # and so Flower, which takes seconds to import
-
-        protocol.check(config)
-    without = accounting.flaw(config)
-    for sentence in [*([without] if without else []), *accounting.faults(config)]:
-        note(sentence)
-    if config.workers.backend == "none":
-        return
-    metrics.check(config.workers.metrics_port)
-    if config.workers.backend == "ray" and config.workers.storage:
-        mirror.check(config.workers.storage)
-    late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
-    if late:
-        raise ConfigError(
-            f"workers.attack_rounds names round {late[0]}, but federation.rounds is {config.federation.rounds}; "
-            "raise the latter or leave that round out"
-        )
-    for label, table in config.attacks.items():
-        settings = attacks.load(label, table).settings
-        if config.protocol.shuffle and getattr(settings, "rounds", 1) > 1:
-            raise ConfigError(
-                f"attack {label!r} fuses {settings.rounds} rounds of a user, but with protocol.shuffle nobody knows "
-                "which updates are the same user's; set rounds = 1 or unset protocol.shuffle"
-            )
-    chosen = [attacks.load(label, table) for label, table in config.attacks.items()]
-    doubts = prior_trial.doubts(chosen, config.dataset.image_size)
-    for sentence in [*doubts, *attackers.warnings(config), *leakage.preflight(config)]:
-        note(sentence)
-
-
-def _matched(config: Config) -> bool:
-    """Whether an attack of this run matches gradients, which takes a second derivative."""
-    if config.workers.backend == "none":
-        return False
-    return any(hasattr(attacks.load(*one).settings, "balance") for one in config.attacks.items())
 
 
 def threat_model(config: Config) -> dict[str, Any]:

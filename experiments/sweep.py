@@ -25,6 +25,7 @@ import pandas as pd
 import tomli_w
 
 from experiments import attackers, pipeline, tables
+from experiments.preflight import preflight
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
@@ -57,7 +58,7 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
     left = [cell for cell in cells if not pipeline.finished(cell.config, RunFolder(folder / cell.name))]
     notes: list[str] = []
     for cell in left:
-        pipeline.preflight(cell.config, notes.append)
+        preflight(cell.config, notes.append)
     for sentence in dict.fromkeys(notes):
         tell(sentence)
     write_atomically(folder / "sweep.toml", tomli_w.dumps(study.model_dump(mode="json")).encode())

@@ -160,11 +160,22 @@ class Workers(Section):
     """Rounds whose captures stay on disk: all, or `attack_rounds` alone, for long trainings with large models."""
 
 
+Channels = Literal["rgb", "bgr"]
+PixelRange = Literal["0..1", "-1..1", "0..255", "imagenet"]
+"""`imagenet`: pixels in [0, 1] less ImageNet's mean, divided by its deviation, channel by channel."""
+
+
 class Leakage(Section):
     embedder: str = "auto"
     """`synthetic` (shipped), `facenet`, or `onnx`; `auto`: `synthetic` for synthetic faces, refused on photographs."""
     embedder_path: LocalPath | None = None
     """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
+    embedder_output: str = ""
+    """`onnx`: the output that is the embedding; needed where there are several and none is called `embedding`."""
+    embedder_channels: Channels = "rgb"
+    """`onnx`: the order of the colours that the model was trained on."""
+    embedder_range: PixelRange = "0..1"
+    """`onnx`: the pixels that it was trained on; a model that takes bytes (uint8) always gets 0..255."""
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
     """`facenet`: which of its weights to download where `embedder_path` is not given."""
     attributes: str = "auto"
@@ -172,7 +183,11 @@ class Leakage(Section):
 
     `auto`: `synthetic` for synthetic faces, refused on photographs."""
     attributes_path: LocalPath | None = None
-    """`onnx`: the model file."""
+    """`onnx`: the model file; its outputs are `p_male` (a probability), `age_years`, or both."""
+    attributes_channels: Channels = "rgb"
+    """`onnx`: as `embedder_channels`."""
+    attributes_range: PixelRange = "0..1"
+    """`onnx`: as `embedder_range`."""
     attributes_weights: LocalPath | None = None
     """`trained`: the file that `fl-sim train-attributes` wrote."""
     direct: Annotated[int, Field(ge=0)] = 0

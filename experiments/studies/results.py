@@ -13,6 +13,7 @@ import pandas as pd
 
 from experiments import pipeline
 from experiments.aggregate import UNIT, aggregate
+from experiments.preflight import preflight
 from experiments.studies.study import Cell, Study, Variant, expand, variants
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -67,5 +68,5 @@ def rows(cell: Cell, labels: list[Variant], table: pd.DataFrame, by_round: bool)
 def _notes(cells: list[Cell]) -> list[str]:
     notes: list[str] = []
     for cell in cells:
-        pipeline.preflight(cell.config, notes.append)
+        preflight(cell.config, notes.append)
     return notes

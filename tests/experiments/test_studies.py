@@ -85,7 +85,7 @@ def test_the_table_has_one_row_a_run_attack_and_arm_and_is_drawn(
     table = pd.concat([table, table[table["attack"] == "inverting_gradients"].assign(attack="left over")])
     outcome = pipeline.Outcome(table, tmp_path / "report.html")
     monkeypatch.setattr(pipeline, "complete", lambda *given: outcome)
-    monkeypatch.setattr(pipeline, "preflight", lambda config, note: note("once"))
+    monkeypatch.setattr(results, "preflight", lambda config, note: note("once"))
     told: list[str] = []
     found, problems = results.run("try", study, tmp_path, told.append)
     assert not problems

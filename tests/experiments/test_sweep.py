@@ -56,7 +56,7 @@ def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pipeline, "complete", complete)
     monkeypatch.setattr(pipeline, "finished", lambda config, folder: folder.report.exists())
-    monkeypatch.setattr(pipeline, "preflight", lambda config, note: note("once"))
+    monkeypatch.setattr(sweep, "preflight", lambda config, note: note("once"))
     return ran
 
 
@@ -156,7 +156,7 @@ def test_a_cell_takes_one_cpu_whatever_the_base_says(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr(pipeline, "preflight", lambda config, note: seen.append(config))
+    monkeypatch.setattr(sweep, "preflight", lambda config, note: seen.append(config))
     monkeypatch.setattr(sweep, "run_cell", lambda config, folder: ["not run"])
     assert run(study, tmp_path)[0].table.empty
     assert {config.federation.engine for config in seen} == {"inprocess"}
