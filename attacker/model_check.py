@@ -93,7 +93,7 @@ def _tried(name: str, call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:  # of any kind, where the model is somebody else's
         raise ConfigError(
-            f"model {name!r} fails on {PHOTOS} images of noise: {short(error)}; mend the model"
+            f"model {name!r} fails on {PHOTOS} images of noise: {short(error)}; mend it, or the image size"
         ) from error
 
 

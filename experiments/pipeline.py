@@ -123,10 +123,10 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
     Raises ConfigError; passes sentences that the user should read to `note`.
     """
     model, rewrite = initial_model(config), attacks.rewriter(config)
-    check_smallest_step(config, model)
     if config.model.name not in MODELS:
         classes = open_dataset(config.dataset, config.seed).num_classes
         check_model(model, config.model.name, config.dataset.image_size, classes, _matched(config))
+    check_smallest_step(config, model)
     for sentence in remarks(config, model):
         note(sentence)
     if rewrite is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_faces
 import torch
 from tiny_faces import open_tiny, tiny_config
 from torch import nn
@@ -125,7 +126,11 @@ def pair(num_classes: int, image_size: int) -> nn.Module:
     return Pair()
 
 
-def test_several_outputs_are_refused_in_a_sentence() -> None:
+def test_several_outputs_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_faces, "pair", pair, raising=False)
+    config = tiny_config(model={"name": "tiny_faces:pair"}, workers={"backend": "none"})
+    with pytest.raises(ConfigError, match=r"model 'tiny_faces:pair' returns a tuple of 2, not logits; wrap it"):
+        preflight(config, lambda sentence: None)
     model = models.build("mlp", 2, 32, generator(0))
     with pytest.raises(ConfigError, match=r"returns a tuple of 2, not logits; wrap it"):
         check_model(pair(2, 32), "pair", 32, 2)
