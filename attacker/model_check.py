@@ -93,7 +93,7 @@ def _tried(name: str, call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:  # of any kind, where the model is somebody else's
         raise ConfigError(
-            f"model {name!r} fails on {PHOTOS} images of noise: {short(error)}; mend the model"
+            f"model {name!r} fails on {PHOTOS} images of noise: {short(error)}; mend it, or the image size"
         ) from error
 
 
@@ -147,12 +147,15 @@ def _culprit(model: nn.Module, images: Tensor) -> str:
     for name, layer in reversed(list(model.named_modules())):  # children come after their parents
         given = seen.get(name, ())
         if given and isinstance(given[0], Tensor) and given[0].is_floating_point():
-            problem = _in_double(
-                layer, lambda exact, given=given: _problem(partial(_slope, exact, given[1:]), given[0].double())
-            )
+            problem = _in_double(layer, partial(_problem_of, given))
             if problem is not None:
                 return f"layer {name!r} ({type(layer).__name__})" if name else f"the forward of {type(layer).__name__}"
     return "one of its layers"
+
+
+def _problem_of(inputs: tuple[Any, ...], layer: nn.Module) -> str | None:
+    """`_problem` of one layer in double precision, at the inputs that it had."""
+    return _problem(partial(_slope, layer, inputs[1:]), inputs[0].double())
 
 
 def _slope(layer: nn.Module, others: tuple[Any, ...], x: Tensor) -> Tensor:

@@ -67,11 +67,10 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
 
 def _check_model(config: Config, model: nn.Module, loaded: Sequence[Attack], classes: int) -> None:
+    if config.model.name not in MODELS:  # ours the suite has called
+        matched = config.workers.backend != "none" and any(hasattr(attack.settings, "balance") for attack in loaded)
+        check_model(model, config.model.name, config.dataset.image_size, classes, matched)
     check_smallest_step(config, model)
-    if config.model.name in MODELS:  # the suite has called them
-        return
-    matched = config.workers.backend != "none" and any(hasattr(attack.settings, "balance") for attack in loaded)
-    check_model(model, config.model.name, config.dataset.image_size, classes, matched)
 
 
 def _check_workers(config: Config) -> None:

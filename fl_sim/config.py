@@ -75,7 +75,9 @@ class Model(Section):
     name: str = "convnet"
     """`convnet`, `lenet`, `mlp`, `resnet18`, `imprint_convnet`, or `package.module:factory`."""
     batch_norm: Literal["eval", "train"] = "eval"
-    """Normalise with fixed statistics, or with those of the batch at hand."""
+    """Normalise with fixed statistics, or with those of the batch at hand, as users in training mode do.
+
+    Acts on models of your own too; `train` is refused for a model without batch norm."""
     small_stem: bool = True
     """`resnet18`: 3x3 stride-1 stem without max-pool, for small images."""
     weights: LocalPath | None = None

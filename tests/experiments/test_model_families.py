@@ -1,8 +1,11 @@
 """Laws that hold for every family of models that a user may bring."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_faces
 import torch
 from tiny_faces import open_tiny, tiny_config
 from torch import nn
@@ -12,7 +15,7 @@ from attacker.model_check import check_model
 from attacker.store import CaptureStore
 from clients.local import local_gradient
 from experiments.pipeline import preflight
-from experiments.studies.model_families import FAMILIES
+from experiments.studies.model_families import FAMILIES, table
 from fl_sim import models
 from fl_sim.config import Config, ConfigError
 from fl_sim.models import normalise
@@ -123,9 +126,19 @@ def pair(num_classes: int, image_size: int) -> nn.Module:
     return Pair()
 
 
-def test_several_outputs_are_refused_in_a_sentence() -> None:
+def test_several_outputs_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_faces, "pair", pair, raising=False)
+    config = tiny_config(model={"name": "tiny_faces:pair"}, workers={"backend": "none"})
+    with pytest.raises(ConfigError, match=r"model 'tiny_faces:pair' returns a tuple of 2, not logits; wrap it"):
+        preflight(config, lambda sentence: None)
     model = models.build("mlp", 2, 32, generator(0))
     with pytest.raises(ConfigError, match=r"returns a tuple of 2, not logits; wrap it"):
         check_model(pair(2, 32), "pair", 32, 2)
     with pytest.raises(ConfigError, match=r"returns shape \(4, 2\) for 4 images, expected logits \(4, 3\)"):
         check_model(model, "mlp", 32, 3)
+
+
+def test_the_table_of_the_docs_is_that_of_the_stored_results(repository: Path) -> None:
+    rows = json.loads((repository / "docs" / "results" / "model_families.json").read_text())
+    assert set(rows) == set(FAMILIES)
+    assert table(rows) in (repository / "docs" / "models.md").read_text()
