@@ -21,7 +21,7 @@ from fl_sim.seeds import generator
 
 PHOTOS = 4
 NO_DERIVATIVE = "derivative for"  # torch's error: derivative for aten::... is not implemented
-STEP, AGREEMENT = 1e-6, 0.2  # of the difference, in the image range [-1, 1]; part by which it may be off
+STEP, AGREEMENT = 1e-7, 0.02  # of the difference, in the image range [-1, 1]; part by which it may be off
 
 
 def check_model(model: nn.Module, name: str, image_size: int, num_classes: int, matched: bool = True) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from experiments import pipeline
 from experiments.aggregate import aggregate
+from experiments.preflight import preflight
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
@@ -174,7 +175,7 @@ def study(family: str, runs: Path) -> Row:
     told: list[str] = []
     try:
         config = load(None, [*SETTINGS, f"name={name}", f"model.name={module}", f"model.batch_norm={batch_norm}"])
-        pipeline.preflight(config, told.append)
+        preflight(config, told.append)
         outcome = pipeline.complete(config, RunFolder(runs / name), lambda *_: None, lambda _: None)
     except ConfigError as error:
         return {**row, "outcome": "refused", "said": str(error)}

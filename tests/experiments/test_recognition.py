@@ -75,6 +75,8 @@ def test_a_blind_embedder_is_refused_with_its_figures() -> None:
 def test_the_embedder_of_rendered_faces_is_told_what_it_is() -> None:
     with pytest.raises(ConfigError, match="rendered faces alone"):
         recognition.check_recognition(blind, PUBLIC, Leakage())
+    (note,) = recognition.check_recognition(blind, PUBLIC, Leakage(embedder="synthetic"))  # asked for by name
+    assert "rendered faces alone" in note
 
 
 def test_too_few_people_to_tell_is_said() -> None:
