@@ -1,0 +1,109 @@
+"""How real a picture looks, whomever it shows: a detector's probability of a face, its sharpness, its texture.
+
+A face recogniser forgives blur, so a leakage table without these can be won by a smear. All three are measured against
+photos of public people: nobody in them is a user.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacker.matching import smooth
+from fl_sim import seeds
+
+BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
+SCALES = (1, 2, 4)  # by which images are reduced before their patches are compared
+PATCH, DIRECTIONS, RESIDUAL = 7, 128, 1.4  # pixels; projections; pixels of blur that a residual is left of
+MOST_PATCHES = 8192  # of a group of images at one scale
+DETECTOR_SIDE = 256  # pixels: MTCNN looks for faces of 20 and more
+FACES = 0.9  # mean probability that a detector must give to photos, to say anything of pictures
+
+
+def face_probability(images: Tensor) -> Tensor:
+    """Of each of `images` (n, 3, H, W) in [0, 1], how sure MTCNN (Zhang et al. 2016) is of its surest face.
+
+    (n,) in [0, 1], 0 where it finds none; higher is more real. By facenet-pytorch, on the image enlarged to 256 px.
+    """
+    large = F.interpolate(images, size=(DETECTOR_SIDE, DETECTOR_SIDE), mode="bilinear", antialias=True)
+    pixels = (large.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    # One at a time: of a batch in which a stage finds nothing the detector returns nothing.
+    found = [_detector().detect(one)[1] for one in pixels]
+    return torch.tensor([max((float(p) for p in each if p is not None), default=0.0) for each in found])
+
+
+def band_contrast(images: Tensor, sigma: float) -> Tensor:
+    """RMS (n,), in [0, 1], of `images` (n, 3, H, W) in [0, 1] less their Gaussian blur of `sigma` pixels."""
+    return (images - smooth(images, sigma)).square().mean((1, 2, 3)).sqrt()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What photos of public people are like."""
+
+    contrast: Tensor  # (BANDS,) mean of `band_contrast`
+    patches: tuple[Tensor, ...]  # one a scale: (m, DIRECTIONS) projected patches
+    detected: float  # mean of `face_probability`
+
+    def sharpness(self, images: Tensor) -> Tensor:
+        """(n, BANDS): the contrast of each of `images` (n, 3, H, W) as a part of a photo's; 0 is flat, 1 as sharp."""
+        return torch.stack([band_contrast(images, sigma) for sigma in BANDS], dim=1) / self.contrast
+
+    def patch_swd(self, patches: Sequence[Tensor]) -> list[float]:
+        """1,000 times the sliced Wasserstein distance of projected `patches` to a photo's, a scale each.
+
+        0 or more, lower is more real; `patches` as `projected_patches` gives them, of all images of a group together.
+        """
+        return [1000 * sliced_distance(own, photos) for own, photos in zip(patches, self.patches, strict=True)]
+
+
+def reference(photos: Tensor) -> Reference:
+    """`photos` (n, 3, H, W) in [0, 1] as what pictures are compared to."""
+    contrast = torch.stack([band_contrast(photos, sigma).mean() for sigma in BANDS])
+    return Reference(contrast, projected_patches(photos, len(photos)), float(face_probability(photos[:64]).mean()))
+
+
+def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
+    """Patches of the residual of `images` (n, 3, H, W), those of a group of `of` images, along fixed directions.
+
+    One (n * k, DIRECTIONS) a scale. A residual is what a Gaussian blur takes away; its patches of 7 x 7 pixels, in a
+    random order that is the same for all images, are what Karras et al. 2018 compare on a Laplacian pyramid.
+    """
+    found = []
+    for scale in SCALES:
+        small = F.avg_pool2d(images, scale) if scale > 1 else images
+        if min(small.shape[-2:]) < PATCH:
+            found.append(torch.zeros(0, DIRECTIONS))
+            continue
+        patches = F.unfold(small - smooth(small, RESIDUAL), PATCH)  # (n, 3 * 49, places)
+        order = torch.randperm(patches.shape[-1], generator=seeds.generator(0, "patches", scale))
+        chosen = patches[:, :, order[: max(MOST_PATCHES // of, 1)]].transpose(1, 2).flatten(0, 1)
+        found.append(chosen @ _directions(chosen.shape[1]))
+    return tuple(found)
+
+
+def sliced_distance(a: Tensor, b: Tensor) -> float:
+    """Mean over directions of the Wasserstein-1 distance between the columns of a (m, d) and b (n, d); NaN if empty."""
+    if not len(a) or not len(b):
+        return float("nan")
+    levels = (torch.arange(min(len(a), len(b), 4096)) + 0.5) / min(len(a), len(b), 4096)
+    ends = [torch.quantile(one.double(), levels.double(), dim=0) for one in (a, b)]
+    return float((ends[0] - ends[1]).abs().mean())
+
+
+@lru_cache(maxsize=4)
+def _directions(size: int) -> Tensor:
+    """(size, DIRECTIONS) of norm 1, the same in each process."""
+    drawn = torch.randn(size, DIRECTIONS, generator=seeds.generator(0, "directions", size))
+    return F.normalize(drawn, dim=0)
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(select_largest=False)
