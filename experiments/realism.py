@@ -4,23 +4,30 @@ A face recogniser forgives blur, so a leakage table without these can be won by 
 photos of public people: nobody in them is a user.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.matching import smooth
+from experiments.controls import Exhibit
 from fl_sim import seeds
 
 BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
+SHARPNESS = ("sharpness_fine", "sharpness_middle", "sharpness_coarse")  # columns of the leakage table, a band each
 SCALES = (1, 2, 4)  # by which images are reduced before their patches are compared
+SWD = ("patch_swd_full", "patch_swd_half", "patch_swd_quarter")  # columns, a scale each
 PATCH, DIRECTIONS, RESIDUAL = 7, 128, 1.4  # pixels; projections; pixels of blur that a residual is left of
-MOST_PATCHES = 8192  # of a group of images at one scale
+MOST_PATCHES = 4096  # of a group of images at one scale
+LEVELS = 1024  # quantiles that stand for a distribution
 DETECTOR_SIDE = 256  # pixels: MTCNN looks for faces of 20 and more
+TEXTURED = ("attack", "prior_only", "own_photo", "own_mean")  # arms whose patches are compared
 FACES = 0.9  # mean probability that a detector must give to photos, to say anything of pictures
 
 
@@ -46,7 +53,7 @@ class Reference:
     """What photos of public people are like."""
 
     contrast: Tensor  # (BANDS,) mean of `band_contrast`
-    patches: tuple[Tensor, ...]  # one a scale: (m, DIRECTIONS) projected patches
+    quantiles: tuple[Tensor, ...]  # one a scale: (LEVELS, DIRECTIONS) of projected patches
     detected: float  # mean of `face_probability`
 
     def sharpness(self, images: Tensor) -> Tensor:
@@ -58,13 +65,15 @@ class Reference:
 
         0 or more, lower is more real; `patches` as `projected_patches` gives them, of all images of a group together.
         """
-        return [1000 * sliced_distance(own, photos) for own, photos in zip(patches, self.patches, strict=True)]
+        pairs = zip(patches, self.quantiles, strict=True)
+        return [1000 * float((quantiles(own) - photos).abs().mean()) for own, photos in pairs]
 
 
 def reference(photos: Tensor) -> Reference:
     """`photos` (n, 3, H, W) in [0, 1] as what pictures are compared to."""
     contrast = torch.stack([band_contrast(photos, sigma).mean() for sigma in BANDS])
-    return Reference(contrast, projected_patches(photos, len(photos)), float(face_probability(photos[:64]).mean()))
+    patches = tuple(quantiles(one) for one in projected_patches(photos, len(photos)))
+    return Reference(contrast, patches, float(face_probability(photos[:64]).mean()))
 
 
 def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
@@ -86,13 +95,36 @@ def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def sliced_distance(a: Tensor, b: Tensor) -> float:
-    """Mean over directions of the Wasserstein-1 distance between the columns of a (m, d) and b (n, d); NaN if empty."""
-    if not len(a) or not len(b):
-        return float("nan")
-    levels = (torch.arange(min(len(a), len(b), 4096)) + 0.5) / min(len(a), len(b), 4096)
-    ends = [torch.quantile(one.double(), levels.double(), dim=0) for one in (a, b)]
-    return float((ends[0] - ends[1]).abs().mean())
+def quantiles(values: Tensor) -> Tensor:
+    """(LEVELS, d): quantiles of each column of `values` (m, d), whose mean distance is Wasserstein's; NaN if empty."""
+    if not len(values):
+        return torch.full((LEVELS, values.shape[1]), torch.nan)
+    levels = (torch.arange(LEVELS, dtype=torch.float32) + 0.5) / LEVELS
+    return torch.quantile(values.float(), levels, dim=0)
+
+
+class Textures:
+    """The patches of a table's pictures, gathered user by user, and how far each arm's are from a photo's."""
+
+    def __init__(self, real: Reference, users: int) -> None:
+        self._real, self._users = real, users
+        self._patches: dict[tuple[str, int, str], list[tuple[Tensor, ...]]] = {}
+
+    def add(self, attack: str, server_round: int, shown: Iterable[Exhibit]) -> None:
+        """What one user has been shown as in the arms TEXTURED."""
+        for exhibit in shown:
+            images = exhibit.images
+            if exhibit.arm in TEXTURED and images is not None and bool(torch.isfinite(images).all()):
+                found = projected_patches(images[:1], self._users)
+                self._patches.setdefault((attack, server_round, exhibit.arm), []).append(found)
+
+    def onto(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`table` with the columns SWD."""
+        columns = pd.DataFrame(math.nan, index=table.index, columns=list(SWD))
+        for (attack, number, arm), found in self._patches.items():
+            own = (table["attack"] == attack) & (table["round"] == number) & (table["arm"] == arm)
+            columns.loc[own] = self._real.patch_swd([torch.cat(one) for one in zip(*found, strict=True)])
+        return table.assign(**columns)
 
 
 @lru_cache(maxsize=4)
