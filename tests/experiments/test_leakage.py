@@ -17,6 +17,7 @@ from clients.user import Faces, User
 from experiments import judgement, leakage
 from experiments.controls import ARMS, prior_label, wrong_user
 from experiments.gallery import Gallery, build_gallery
+from experiments.realism import SWD
 from fl_sim.config import Config, ConfigError, Leakage, Protocol, Workers
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
