@@ -179,8 +179,8 @@ class MaliciousServer(Strategy):
         self.rejected = len(self.refused)
 
         arrays, metrics = self.inner.aggregate_train(server_round, passed)
-        if self.rewrite is not None and arrays is None:
-            arrays = self._arrays  # `inner` had nothing to average
+        if self.rewrite is not None:
+            arrays = self._arrays  # whatever `inner` makes of no replies, such as noise alone
         if arrays is not None:
             self._remember(arrays)
         self.store.save_round(

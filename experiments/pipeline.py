@@ -131,8 +131,8 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
         protocol.check(config)
     without = accounting.flaw(config)
-    if without is not None:
-        note(without)
+    for sentence in [*([without] if without else []), *accounting.faults(config)]:
+        note(sentence)
     if config.workers.backend == "none":
         return
     metrics.check(config.workers.metrics_port)

@@ -75,11 +75,12 @@ def attributes_table(figures: dict[str, Any]) -> Table | None:
 
 
 def privacy_lines(told: dict[str, Any]) -> list[str]:
-    """What `fl_sim.accounting.facts` says, a line for each reader; none for a run without any guarantee."""
+    """What `fl_sim.accounting.facts` says, a line for each reader and fault; none for a run without any guarantee."""
+    faults = [f"privacy: {sentence}" for sentence in told.get("faults", [])]  # absent from runs of older versions
     if all(told[against]["epsilon_run"] is None for against in ("server", "reader")):
-        return []
+        return faults
     against = {"server": "the server", "reader": "readers of the model"}
-    return [f"privacy against {against[reader]}: {text}" for reader, text in sentences(told).items()]
+    return [f"privacy against {against[reader]}: {text}" for reader, text in sentences(told).items()] + faults
 
 
 def _share(interval: dict[str, Any] | None) -> str:

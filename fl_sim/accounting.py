@@ -1,10 +1,11 @@
 """Privacy accounting: the epsilon, at `protocol.delta`, of what a run gives away; the unit is the user.
 
 Two readers are told apart. The *server* sees every reply: against it only what users do themselves counts, a norm bound
-and then noise of a fixed size; neighbours are any two users, so clipped updates differ by up to twice the bound. A
-*reader* sees the models that the server publishes: against one Flower's server-side noise counts too; neighbours are
-runs with and without one user. Rounds compose: a user counts as one who takes part in all of them, so nothing is
-amplified where few are drawn for a round.
+and then noise of a fixed size. A *reader* sees the models that the server publishes: against one the server's noise
+counts too. Neighbours are the same for both: one user's reply, replaced by any other user's, among a known number of
+users. Clipped to C, two replies differ by up to 2 C. (Under the server's noise also: by none, which is no change.)
+Rounds compose: a user counts as one who takes part in all of them, so nothing is amplified where few are drawn for a
+round.
 
 What follows the noise cannot undo it. Secure aggregation and shuffling only hide more, and are not counted: the
 epsilon of a run with them is an upper bound. Not covered: how many photos a user has, and label proportions where
@@ -21,10 +22,6 @@ from fl_sim.victim import initial_model
 
 Reader = Literal["server", "reader"]
 KEEP_BOUNDS = {"prune", "dropout_update"}  # no update gets longer by these
-ADAPTIVE = (
-    "Flower 1.41 scales the noise of adaptive clipping to the bound of the next round, "
-    "which may be smaller than the one that the updates were clipped to"
-)
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Guarantee:
 
     noise: Noise | None
     why: str
+    or_none: bool = False  # whether a user's reply may also be replaced by none, not only by any other user's
 
     def epsilon(self, rounds: int, delta: float) -> float | None:
         return None if self.noise is None else self.noise.epsilon(rounds, delta)
@@ -71,12 +69,20 @@ def guarantee(config: Config, against: Reader) -> Guarantee:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """All of it as JSON, for the manifest: `{delta, server: {epsilon_round, epsilon_run, why}, reader: {...}}`."""
-    told: dict[str, Any] = {"delta": config.protocol.delta}
+    """All of it as JSON, for the manifest: `{delta, faults, server: {epsilon_round, epsilon_run, ...}, reader: {...}}`.
+
+    `faults` are sentences on mechanisms of others that do not keep what they are asked for.
+    """
+    told: dict[str, Any] = {"delta": config.protocol.delta, "faults": faults(config)}
     for against in ("server", "reader"):
         found = guarantee(config, against)
         ends = found.epsilon(1, config.protocol.delta), found.epsilon(config.federation.rounds, config.protocol.delta)
-        told[against] = {"epsilon_round": ends[0], "epsilon_run": ends[1], "why": found.why}
+        told[against] = {
+            "epsilon_round": ends[0],
+            "epsilon_run": ends[1],
+            "why": found.why,
+            "or_none": found.or_none,
+        }
     return told
 
 
@@ -96,7 +102,9 @@ def sentences(told: dict[str, Any]) -> dict[str, str]:
         words[against] = f"no guarantee: {one['why']}"
         if one["epsilon_run"] is not None:
             spent = f"epsilon {one['epsilon_round']:.3g} a round, {one['epsilon_run']:.3g} over the run"
-            words[against] = f"{spent}, at delta {told['delta']:g} ({one['why']})"
+            by = "any other's or by none" if one.get("or_none") else "any other's"  # absent from older runs
+            neighbours = f"one user's reply replaced by {by}"
+            words[against] = f"{spent}, at delta {told['delta']:g}, {neighbours} ({one['why']})"
     return words
 
 
@@ -173,23 +181,40 @@ def _bound(defense: Defense, bound: float | None, config: Config) -> float | Non
     return bound if defense.name in KEEP_BOUNDS else None
 
 
+def faults(config: Config) -> list[str]:
+    """What the run's mechanisms of others promise and do not keep, a sentence each."""
+    told = []
+    for defense in load_all(config.defenses):
+        multiplier = _flower_noise(defense)
+        if multiplier is None:
+            continue
+        asked, delta = defense.settings["epsilon"], defense.settings["delta"]
+        exact = Noise("gaussian", multiplier).epsilon(1, delta) if multiplier > 0 else math.inf
+        if exact > asked * 1.005:
+            told.append(
+                f"Flower's LocalDpMod is asked for epsilon {asked:g} a reply and gives {exact:.3g}, at its delta "
+                f"{delta:g}: its formula holds for epsilon up to 1, and for a sensitivity of twice its clipping_norm; "
+                "take the defense local_dp, which is exact"
+            )
+    return told
+
+
 def _flower_noise(defense: Defense) -> float | None:
     """The noise multiplier of Flower's LocalDpMod, which clips and adds noise itself; None for any other."""
     if not defense.name.startswith("flwr.") or not defense.name.endswith(":LocalDpMod"):
         return None
-    mod = defense.call
+    mod: Any = defense.call
     # Its formula holds for epsilon below 1 and for the sensitivity it is told: what counts is the noise it adds.
-    std = mod.sensitivity * math.sqrt(2 * math.log(1.25 / mod.delta)) / mod.epsilon  # type: ignore[attr-defined]
-    return float(std / (2 * mod.clipping_norm))  # type: ignore[attr-defined]
+    std = mod.sensitivity * math.sqrt(2 * math.log(1.25 / mod.delta)) / mod.epsilon
+    return float(std / (2 * mod.clipping_norm))
 
 
 def _of_server(config: Config) -> Guarantee:
-    """Against who sees the models alone: noise on the mean of clipped changes, in which all users weigh the same."""
+    """Against who sees the models alone: noise on the sum of clipped changes, which one moves by twice the bound."""
     section = config.protocol
     if section.differential_privacy == "none":
         return Guarantee(None, "neither users nor the server clip and then add noise of a fixed size")
-    if section.differential_privacy in ("server_adaptive", "client_adaptive"):
-        return Guarantee(None, ADAPTIVE)
     if section.noise_multiplier == 0:
         return Guarantee(None, "protocol.noise_multiplier is 0, so there is no noise")
-    return Guarantee(Noise("gaussian", section.noise_multiplier), f"protocol {section.differential_privacy}")
+    noise = Noise("gaussian", section.noise_multiplier / 2)
+    return Guarantee(noise, f"protocol {section.differential_privacy}", or_none=True)

@@ -1,9 +1,12 @@
 """The command line, `fl-sim COMMAND`. A command is a file of `fl_sim/commands/` and a line here."""
 
+import functools
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 # Before Flower and Ray are imported: nothing of a privacy experiment is reported home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -59,6 +62,27 @@ app.command("train-model")(train_model.train_model)
 app.command("train-attributes")(train_attributes.train_attributes)
 app.command("faces")(faces.faces)
 app.command("doctor")(doctor.doctor)
+
+
+def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success."""
+
+    @functools.wraps(command)
+    def call(*arguments: Any, **named: Any) -> None:
+        try:
+            command(*arguments, **named)
+        except SystemExit as end:
+            raise ConfigError(
+                f"something called sys.exit({end.code!r}) before the command's end; a plug-in (a dataset, a model, an "
+                "attack) must raise an exception instead"
+            ) from end
+
+    return call
+
+
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        registered.callback = _never_exiting(registered.callback)
 
 
 def main() -> None:

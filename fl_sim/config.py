@@ -107,10 +107,10 @@ class Federation(Section):
 
 class Protocol(Section):
     differential_privacy: Literal["none", "server_fixed", "server_adaptive", "client_fixed", "client_adaptive"] = "none"
-    """Flower's own strategies: who clips, and to which bound. The server adds the noise; needs weights as updates."""
-    noise_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    """Who clips, and whether to a fixed norm or one that follows the median of all. The server adds the noise."""
+    noise_multiplier: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Standard deviation of that noise on the sum of all users' changes, in units of the clipping norm."""
-    clipping_norm: Annotated[float, Field(gt=0)] = 0.1
+    clipping_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """L2 norm to which a user's change of the weights w' - w is clipped; adaptive: in the first round."""
     secure_aggregation: Annotated[int, Field(ge=0)] = 0
     """Users of whom the server learns only the sum (Flower's SecAgg+); 0: it sees every user's own update."""

@@ -1,18 +1,18 @@
-"""The protocol between server and users: `[protocol]` of the config, made of Flower's parts where it has them.
+"""The protocol between server and users: `[protocol]` of the config.
 
-`check(config)` refuses what cannot work, `strategy(config)` is FedSGD inside Flower's differential privacy,
+`check(config)` refuses what cannot work, `strategy(config)` is FedSGD, where asked for under differential privacy,
 `Channel` gives the Grid of each round, through which the server sees what secure aggregation or shuffling let through.
+Why the strategies of differential privacy are not Flower's own: docs/protocol.md has what those do.
 """
 
 from collections.abc import Mapping
 
 from flwr.serverapp import Grid
-from flwr.serverapp import strategy as flower
-from flwr.serverapp.strategy import Strategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from clients.defenses import split
+from clients.defenses import load_all
 from fl_sim.config import Config, ConfigError
+from fl_sim.private_sgd import PrivateSGD
 from fl_sim.relay import Only, nodes_by_partition
 from fl_sim.sampling import participants, users_per_round
 from fl_sim.secure_aggregation import SecureAggregation
@@ -30,21 +30,13 @@ def check(config: Config) -> None:
     """Raise ConfigError for a protocol that cannot work or would not do what it says."""
     section, users = config.protocol, users_per_round(config)
     private, size = section.differential_privacy != "none", section.secure_aggregation
-    mods = [name for name, _ in map(split, config.defenses) if name.startswith("flwr.")]
-    flowers = ([f"protocol.differential_privacy = {section.differential_privacy!r}"] if private else []) + mods
-    if flowers and config.federation.update == "gradient":
-        raise ConfigError(f"{flowers[0]}: Flower's strategies and mods {FLOWER_CLIPS}")
-    if flowers and dict(initial_model(config).named_buffers()):
-        raise ConfigError(
-            f"{flowers[0]} would put noise on the buffers of model {config.model.name!r} too, and needs them in the "
-            "reply; take a model without batch norm, such as convnet"
-        )
+    _check_mods(config)
     if size == 1 or size > users:
         raise ConfigError(f"protocol.secure_aggregation is {size}; give 0, or from 2 to the {users} users of a round")
     if size and private:
         raise ConfigError(
-            "Flower's differential privacy counts replies, and with protocol.secure_aggregation a reply is a sum; "
-            "take the defenses clip and gaussian_noise, which work under a sum"
+            "protocol.differential_privacy clips and counts user by user, and with protocol.secure_aggregation a reply "
+            "is a sum; take the defenses clip and gaussian_noise, which work under a sum"
         )
     if size and section.shuffle:
         raise ConfigError(
@@ -56,26 +48,55 @@ def check(config: Config) -> None:
             "threat_model.batch_norm_statistics would be sent beside the sum, user by user; "
             "unset it or protocol.secure_aggregation"
         )
-    strategy(config)
 
 
-def strategy(config: Config) -> Strategy:
-    """FedSGD, inside Flower's differential privacy where the config asks for it."""
-    section, federation, users = config.protocol, config.federation, users_per_round(config)
-    kind, multiplier, norm = section.differential_privacy, section.noise_multiplier, section.clipping_norm
-    plain = FedSGD(federation.learning_rate, federation.update, uniform=kind != "none")
-    try:
-        if kind == "server_fixed":
-            return flower.DifferentialPrivacyServerSideFixedClipping(plain, multiplier, norm, users)
-        if kind == "client_fixed":
-            return flower.DifferentialPrivacyClientSideFixedClipping(plain, multiplier, norm, users)
-        if kind == "server_adaptive":
-            return flower.DifferentialPrivacyServerSideAdaptiveClipping(plain, multiplier, users, norm)
-        if kind == "client_adaptive":
-            return flower.DifferentialPrivacyClientSideAdaptiveClipping(plain, multiplier, users, norm)
-    except ValueError as error:
-        raise ConfigError(f"protocol.differential_privacy = {kind!r}: {error}") from error
-    return plain
+def _check_mods(config: Config) -> None:
+    """ConfigError for one of Flower's client mods that would not do to the run's updates what it says."""
+    mods = [defense for defense in load_all(config.defenses) if defense.name.startswith("flwr.")]
+    if not mods:
+        return
+    name, model = mods[0].name, initial_model(config)
+    if config.federation.update == "gradient":
+        raise ConfigError(f"{name}: Flower's mods {FLOWER_CLIPS}")
+    if dict(model.named_buffers()):
+        raise ConfigError(
+            f"{name} would put noise on the buffers of model {config.model.name!r} too, and needs them in the "
+            "reply; take a model without batch norm, such as convnet"
+        )
+    scalars = [parameter for parameter, value in model.named_parameters() if value.ndim == 0]
+    if scalars:
+        raise ConfigError(
+            f"{name} neither clips nor adds noise to a parameter without dimensions, such as {scalars[0]!r} of model "
+            f"{config.model.name!r} (flwr 1.41 and 1.42); take the defense local_dp, which does"
+        )
+    for defense in mods:
+        epsilon, delta = (defense.settings.get(key, 0.5) for key in ("epsilon", "delta"))
+        if not epsilon > 0 or not 0 < delta < 1:
+            raise ConfigError(
+                f"{defense.name} has epsilon {epsilon} and delta {delta}; its noise needs epsilon above 0 and delta "
+                "in (0, 1), such as 1e-5"
+            )
+
+
+def strategy(config: Config, model: nn.Module, bound: float | None = None) -> FedSGD:
+    """FedSGD for `model`, under differential privacy where the config asks for it.
+
+    `bound` is the L2 norm to which the coming round clips, of a run that goes on; None: `protocol.clipping_norm`.
+    """
+    section, federation = config.protocol, config.federation
+    if section.differential_privacy == "none":
+        return FedSGD(federation.learning_rate, federation.update)
+    return PrivateSGD(
+        federation.learning_rate,
+        federation.update,
+        [name for name, parameter in model.named_parameters() if parameter.requires_grad],
+        users=users_per_round(config),
+        noise_multiplier=section.noise_multiplier,
+        clipping_norm=section.clipping_norm if bound is None else bound,
+        seed=config.seed,
+        adaptive=section.differential_privacy.endswith("_adaptive"),
+        counted_by="clients" if section.differential_privacy.startswith("client_") else "server",
+    )
 
 
 class Channel:

@@ -3,7 +3,8 @@
 It is Flower's SecAgg+ (Bell et al. 2020) with all its messages: keys, shares, masked vectors, unmasking. Flower
 offers it for its legacy API alone (`SecAggPlusWorkflow` and `secaggplus_mod`); both halves of the adapter to the
 message API are here. `SecureAggregation` runs one session a group and round on the server's side, `masked` is
-the user's side. A user who drops out takes its group's round along: no sum of fewer users is ever unmasked.
+the user's side. A user who drops out takes its group's round along: no sum of fewer users is ever unmasked, nor
+of fewer than asked for.
 
 Entries are quantised to 2^22 steps between -8 and 8, Flower's defaults: an error of about 4e-6 an entry.
 """
@@ -52,7 +53,7 @@ class SecureAggregation(Relay):
     ) -> None:
         super().__init__(inner)
         self._partition = {node: user for user, node in nodes.items()}
-        self._groups = groups(list(nodes.values()), size)
+        self._groups, self._size = groups(list(nodes.values()), size), size
         self._like = dict(like)  # tensors of the update's names, shapes and dtypes, in the order of the model
         self._max_photos = max_photos  # that a user may have
 
@@ -64,15 +65,17 @@ class SecureAggregation(Relay):
         replies: list[Message] = []
         for nodes in self._groups:
             members = {node: asked[node] for node in nodes if node in asked}
-            replies += self._session(members, timeout) if len(members) == len(nodes) else []
+            if len(members) < max(self._size, len(nodes)):  # as when users did not say at the start who they are
+                replies += _failed(members, f"{len(members)} users, and {max(self._size, len(nodes))} are needed")
+            else:
+                replies += self._session(members, timeout)
         return replies
 
     def _session(self, members: dict[int, Message], timeout: float | None) -> list[Message]:
         session = _Session(members, float(self._max_photos), timeout)
         found, problem = session.run(self.inner)
         if found is None:
-            error = Error(code=ErrorCode.MOD_FAILED_PRECONDITION, reason=f"no secure aggregation: {problem}")
-            return [Message(error, reply_to=message) for message in members.values()]
+            return _failed(members, problem)
         values, metrics = found
         mean: Update = {
             name: torch.from_numpy(value).to(like.dtype).reshape(like.shape)
@@ -146,6 +149,12 @@ def masked(call: ClientAppCallable) -> ClientAppCallable:
         return Message(compat.fitres_to_recorddict(result, keep_input=True), reply_to=message)
 
     return lambda message, context: secaggplus_mod(message, context, vector)
+
+
+def _failed(members: Mapping[int, Message], problem: str) -> list[Message]:
+    """An error of each member of a group."""
+    error = Error(code=ErrorCode.MOD_FAILED_PRECONDITION, reason=f"no secure aggregation: {problem}")
+    return [Message(error, reply_to=message) for message in members.values()]
 
 
 def _together(metrics: list[dict[str, Any]]) -> dict[str, Any]:

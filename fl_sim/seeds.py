@@ -31,10 +31,15 @@ def global_generators(seed: int, *names: int | str) -> Iterator[None]:
     For code of others that draws from them, such as Flower's noise: for this process's one thread that does.
     """
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
-    np.random.seed(derive(seed, *names) % 2**32)  # noqa: NPY002
-    random.seed(derive(seed, *names))
+    seed_global_generators(seed, *names)
     try:
         yield
     finally:
         np.random.set_state(before[0])  # noqa: NPY002
         random.setstate(before[1])
+
+
+def seed_global_generators(seed: int, *names: int | str) -> None:
+    """Start numpy's and Python's global generators on the stream `names`; call it inside `global_generators`."""
+    np.random.seed(derive(seed, *names) % 2**32)  # noqa: NPY002
+    random.seed(derive(seed, *names))

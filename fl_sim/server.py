@@ -26,9 +26,12 @@ from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
 from fl_sim.log import Log
+from fl_sim.private_sgd import PrivateSGD
 from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
 from fl_sim.victim import initial_model
+
+NEXT_BOUND = "next_clipping_norm"  # column of rounds.parquet, under differential privacy: where the next round clips
 
 
 def run_federation(
@@ -72,8 +75,9 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
         store.forget_from(first)
         parameters = store.parameters(first) if first > 1 else model.state_dict()
         arrays, logits = ArrayRecord(parameters), models.last_linear(model)
+        honest = protocol.strategy(config, model, _bound(table, run, config))
         strategy = MaliciousServer(
-            protocol.strategy(config),
+            honest,
             store,
             parameter_names=[name for name, _ in model.named_parameters()],
             update=section.update,
@@ -93,7 +97,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                     progress(server_round - 1, section.rounds)
                 began = time.perf_counter()
                 users = channel.of_round(server_round)
-                # Flower's noise comes from numpy's global generator.
+                # SecAgg+ draws the order of users from Python's global generator.
                 with seeds.global_generators(config.seed, "server", server_round):
                     messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
                     replies = users.send_and_receive(messages, timeout=section.timeout)
@@ -114,6 +118,8 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                     "seconds": time.perf_counter() - began,
                     **accounting.spent(config, server_round),
                 }
+                if isinstance(honest, PrivateSGD):
+                    row[NEXT_BOUND] = honest.bound
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
                 _write_table(table, run.rounds)
                 log(
@@ -155,6 +161,15 @@ def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
     while done < len(table) and done + 1 in captured:
         done += 1
     return table.iloc[:done]
+
+
+def _bound(table: pd.DataFrame, run: RunFolder, config: Config) -> float | None:
+    """The L2 norm to which the round after those of `table` clips; None for the one in the config."""
+    if table.empty or not config.protocol.differential_privacy.endswith("_adaptive"):
+        return None
+    if NEXT_BOUND not in table:
+        raise ConfigError(f"{run.rounds} lacks the column {NEXT_BOUND}, so the run cannot go on; give another name")
+    return float(table[NEXT_BOUND].iloc[-1])
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

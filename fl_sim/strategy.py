@@ -23,16 +23,12 @@ class FedSGD(Strategy):
     """All users every round; buffers of the model stay as they are.
 
     The result does not depend on the order of the replies: they are summed by partition id. A round
-    without a usable reply changes nothing. With `uniform` all users weigh the same, however many photos they have:
-    under differential privacy none may count for more than 1 / users.
+    without a usable reply changes nothing. Under differential privacy: fl_sim.private_sgd.
     """
 
-    def __init__(
-        self, learning_rate: float, update: Literal["gradient", "weights"] = "gradient", uniform: bool = False
-    ) -> None:
+    def __init__(self, learning_rate: float, update: Literal["gradient", "weights"] = "gradient") -> None:
         self.learning_rate = learning_rate
         self.update = update
-        self.uniform = uniform
         self._sent = ArrayRecord()
 
     def configure_train(
@@ -46,12 +42,11 @@ class FedSGD(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         contents = _in_order(replies)
         if not contents:
-            return (None if self.uniform else self._sent), None  # Flower puts noise on whatever else is returned
+            return self._sent, None
         examples = [_number(metrics, "num-examples") for _, metrics in contents]
         parameters: Update = dict(self._sent.to_torch_state_dict())
-        weights = [1] * len(contents) if self.uniform else examples
         # Decoded one by one: together they take as much memory again as the replies.
-        mean = weighted_mean((arrays.to_torch_state_dict() for arrays, _ in contents), weights)
+        mean = weighted_mean((arrays.to_torch_state_dict() for arrays, _ in contents), examples)
         step = mean if self.update == "weights" else apply_gradient(parameters, mean, self.learning_rate)
         return ArrayRecord({**parameters, **step}), MetricRecord({"num-examples": sum(examples)})
 

@@ -24,11 +24,12 @@ class Settings:
 def defend(update: Update, settings: Settings, generator: torch.Generator) -> Update:
     """`update` if its norm is at most max_norm, else max_norm / norm times it; a zero update stays zero."""
     if settings.per_layer:
-        return {name: _clipped({name: value}, settings.max_norm)[name] for name, value in update.items()}
-    return _clipped(update, settings.max_norm)
+        return {name: clipped({name: value}, settings.max_norm)[name] for name, value in update.items()}
+    return clipped(update, settings.max_norm)
 
 
-def _clipped(update: Update, bound: float) -> Update:
+def clipped(update: Update, bound: float) -> Update:
+    """`update`, scaled down to the L2 norm `bound` if it is longer."""
     size = norm(update)
     if size <= bound:
         return update

@@ -179,6 +179,8 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
         told = sentences(stated["privacy"]) if "privacy" in stated else {}  # absent from runs of older versions
         readers = {"server": "Privacy against the server", "reader": "Privacy against readers of the model"}
         rows += [(readers[against], text) for against, text in told.items()]
+        faults = stated["privacy"].get("faults", []) if "privacy" in stated else []
+        rows += [("Privacy not as promised", sentence) for sentence in faults]
         rows += [(_term(key), _plain(value)) for key, value in stated.items() if key not in ELSEWHERE]
     elif stated:
         rows.append(("Stated", _plain(stated)))

@@ -8,12 +8,11 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_sim import seeds
-
-CLIENT_APP_RAISED = 1  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 class InProcessGrid(Grid):
@@ -44,8 +43,9 @@ class InProcessGrid(Grid):
         try:
             # A copy: what a client does to its message must not reach the server or other clients.
             return self._client_app(copy.deepcopy(message), context)
-        except Exception as error:  # whatever a client raises, the round goes on
-            return Message(Error(code=CLIENT_APP_RAISED, reason=f"{type(error).__name__}: {error}"), reply_to=message)
+        except (Exception, SystemExit) as error:  # whatever a client raises, the round goes on
+            reason = f"{type(error).__name__}: {error}"
+            return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError("the in-process grid carries one run")

@@ -15,6 +15,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_sim.engines import Stopped
+
 ATTEMPTS = 3  # Ray gives its own start 30 seconds, which a busy machine exceeds now and then
 REPLACED = {"max_restarts": -1, "max_task_retries": 1}  # a client's process that dies, and the message it died of
 LOOK = 0.01  # seconds between two looks at whether all nodes are registered
@@ -39,14 +41,14 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int, timeout: f
 
         def pull_unless_stopped(message_ids: Iterable[str]) -> Iterable[Message]:
             if stopped.is_set():
-                raise SystemExit  # ends the thread quietly, through the `finally` blocks of the ServerApp
+                raise Stopped
             return pull(message_ids)
 
         grid.pull_messages = pull_unless_stopped  # type: ignore[method-assign]
         # Flower starts this thread first and registers the nodes then: round 1 must not be one of the first few users.
         while len(list(grid.get_node_ids())) < num_users:
             if stopped.wait(LOOK):
-                raise SystemExit
+                raise Stopped
         server_app(grid, context)
 
     with _quiet(), tempfile.TemporaryDirectory(prefix="fl", ignore_cleanup_errors=True) as folder:

@@ -58,7 +58,7 @@ def test_the_threat_model_states_the_protocol():
     assert stated["differential_privacy"] == "server_fixed"
     server, reader = privacy_lines(stated["privacy"])
     assert "against the server: no guarantee" in server
-    assert "against readers of the model: epsilon 1.99 a round" in reader
+    assert "against readers of the model: epsilon 4.38 a round" in reader
 
 
 def test_noise_without_an_epsilon_is_told_before_the_run():
@@ -66,3 +66,16 @@ def test_noise_without_an_epsilon_is_told_before_the_run():
     config = tiny_config(defenses=[{"name": "gaussian_noise", "std": 1.0}], workers={"backend": "none"})
     pipeline.preflight(config, notes.append)
     assert any("nothing bounds what one user can change" in note for note in notes)
+
+
+def test_what_flowers_local_dp_does_not_keep_is_told_before_the_run_after_it_and_in_the_threat_model():
+    mod = {"name": "flwr.clientapp.mod:LocalDpMod", "clipping_norm": 1.0, "sensitivity": 2.0, "delta": 1e-5}
+    config = tiny_config(
+        defenses=[mod | {"epsilon": 20.0}], federation={"update": "weights"}, workers={"backend": "none"}
+    )
+    notes: list[str] = []
+    pipeline.preflight(config, notes.append)
+    told = privacy_lines(pipeline.threat_model(config)["privacy"])
+    for lines in (notes, told):
+        assert any("asked for epsilon 20 a reply and gives 25.4" in line for line in lines)
+    assert told[0].startswith("privacy against the server: epsilon 25.4 a round")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from clients.defenses import load
-from fl_sim.accounting import Noise, epsilon, facts, flaw, guarantee, sentences
+from fl_sim.accounting import Noise, epsilon, facts, faults, flaw, guarantee, sentences
 from fl_sim.updates import norm
 
 CLIP, NOISE = {"name": "clip", "max_norm": 0.5}, {"name": "gaussian_noise", "std": 2.0}
@@ -132,32 +132,41 @@ def test_batch_norm_statistics_beside_the_update_leave_no_guarantee():
     assert of(CLIP, NOISE, **sections) is None
 
 
-def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the_server():
+@pytest.mark.parametrize("kind", ["server_fixed", "client_fixed", "server_adaptive", "client_adaptive"])
+def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the_server(kind):
+    """One reply for another moves the sum of clipped changes by twice the bound, and noise is told in bounds."""
     config = tiny_config(
-        federation={"rounds": 3, "update": "weights"},
-        protocol={"differential_privacy": "client_fixed", "noise_multiplier": 2.0, "delta": 1e-6},
+        federation={"rounds": 3},
+        protocol={"differential_privacy": kind, "noise_multiplier": 2.0, "delta": 1e-6},
     )
     assert epsilon(config) is None
-    assert epsilon(config, against="reader") == get_epsilon_gaussian(2.0 / math.sqrt(3), 1e-6)
-    assert epsilon(config, rounds=1, against="reader") == get_epsilon_gaussian(2.0, 1e-6)
+    assert epsilon(config, against="reader") == get_epsilon_gaussian(1.0 / math.sqrt(3), 1e-6)
+    assert epsilon(config, rounds=1, against="reader") == get_epsilon_gaussian(1.0, 1e-6)
     told = facts(config)
     assert told["server"]["epsilon_run"] is None
-    assert told["reader"]["epsilon_round"] == get_epsilon_gaussian(2.0, 1e-6)
+    assert told["reader"]["epsilon_round"] == get_epsilon_gaussian(1.0, 1e-6)
     assert sentences(told)["server"].startswith("no guarantee")
-    assert "at delta 1e-06" in sentences(told)["reader"]
+    assert "at delta 1e-06, one user's reply replaced by any other's or by none" in sentences(told)["reader"]
     both = config.model_copy(
         update={"defenses": [{"name": "local_dp", "epsilon": 0.1, "delta": 1e-6, "max_norm": 1.0}]}
     )
     assert epsilon(both, rounds=1, against="reader") == pytest.approx(0.1, rel=1e-3)  # the better of the two
+    assert "or by none" not in sentences(facts(both))["reader"]  # which hides what a user sends, not that it does
 
 
-@pytest.mark.parametrize("kind", ["server_adaptive", "client_adaptive"])
-def test_adaptive_clipping_of_flower_has_no_guarantee(kind):
-    config = tiny_config(
-        federation={"update": "weights"}, protocol={"differential_privacy": kind, "noise_multiplier": 0.2}
-    )
-    assert epsilon(config, against="reader") is None
-    assert "next round" in str(flaw(config))
+@pytest.mark.parametrize(("asked", "exact"), [(0.5, None), (1.0, None), (20.0, "25.4"), (100.0, "300")])
+def test_what_flowers_local_dp_really_gives_is_told_with_its_fault(asked, exact):
+    """Its formula (Dwork & Roth 2014, theorem A.1) is proven for epsilon below 1."""
+    config = tiny_config(defenses=[LOCAL_DP_MOD | {"epsilon": asked}], federation={"update": "weights"})
+    told = faults(config)
+    assert facts(config)["faults"] == told
+    assert (told == []) == (exact is None)
+    if exact is not None:
+        assert f"asked for epsilon {asked:g} a reply and gives {exact}" in told[0]
+    short = tiny_config(defenses=[LOCAL_DP_MOD | {"sensitivity": 0.5}], federation={"update": "weights"})
+    assert "twice its clipping_norm" in faults(short)[0]
+    none = tiny_config(defenses=[LOCAL_DP_MOD | {"sensitivity": 0.0}], federation={"update": "weights"})
+    assert "gives inf" in faults(none)[0]
 
 
 def test_secure_aggregation_and_shuffling_are_not_counted():

@@ -1,4 +1,4 @@
-"""The protocol: Flower's differential privacy as it is, secure aggregation and shuffling, on the real clients."""
+"""The protocol: differential privacy, Flower's mods as they are, secure aggregation, shuffling, on the real clients."""
 
 import numpy as np
 import pandas as pd
@@ -6,15 +6,14 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
-from flwr.serverapp import strategy as flower
 from grids import initial_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from attacker.store import CaptureStore
-from clients.defenses.mods import client_mods
-from fl_sim import protocol, seeds
+from clients.defenses.mods import BOUND, WITHIN
+from fl_sim import protocol, relay, seeds
 from fl_sim.client import client_app
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
@@ -22,7 +21,7 @@ from fl_sim.runs import RunFolder
 from fl_sim.secure_aggregation import groups
 from fl_sim.server import run_federation
 from fl_sim.shuffling import users_by_pseudonym
-from fl_sim.strategy import FedSGD, weighted_mean
+from fl_sim.strategy import weighted_mean
 from fl_sim.updates import flatten, norm, to_gradient
 
 RATE = 0.1
@@ -41,11 +40,11 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# Flower's differential privacy
+# Differential privacy
 
 
 @pytest.mark.parametrize("where", ["server", "client"])
-def test_the_server_sees_what_users_send_and_flower_clips_and_adds_noise(where, tmp_path):
+def test_the_server_sees_what_users_send_and_clips_it_before_it_is_used(where, tmp_path):
     norm_bound, federation = 1e-3, {"update": "weights", "rounds": 1}
     private = {"differential_privacy": f"{where}_fixed", "clipping_norm": norm_bound, "noise_multiplier": 0.0}
     store = captured(tmp_path / "run", protocol=private, federation=federation)
@@ -77,45 +76,37 @@ def test_the_noise_is_multiplier_times_norm_over_users_and_follows_from_the_seed
 
 
 @pytest.mark.parametrize("kind", ["server_adaptive", "client_adaptive"])
-def test_adaptive_clipping_runs(kind, tmp_path):
-    private = {"differential_privacy": kind, "noise_multiplier": 0.2}
-    store = captured(tmp_path / "run", protocol=private, federation=WEIGHTS)
-    assert store.users(2) == [0, 1, 2, 3]
+@pytest.mark.parametrize("update", ["gradient", "weights"])
+def test_adaptive_clipping_moves_its_bound_towards_the_norms(kind, update, tmp_path):
+    private = {"differential_privacy": kind, "noise_multiplier": 0.2, "clipping_norm": 1e-4}
+    captured(tmp_path / "run", protocol=private, federation={"update": update})
+    bounds = pd.read_parquet(tmp_path / "run" / "rounds.parquet")["next_clipping_norm"]
+    assert 1e-4 < bounds[0] < bounds[1]  # which clips everybody
 
 
-class Still(FedSGD):
-    """Whatever users say, the model is zero."""
-
-    def aggregate_train(self, server_round, replies):
-        return ArrayRecord({"w": torch.zeros(20_000)}), None
+# Flower's mods
 
 
-def test_adaptive_clipping_of_flower_1_41_bars_an_epsilon():
-    """What docs/protocol.md says of it: a bound that clips everybody shrinks, and the noise is scaled to the next."""
-    config = tiny_config(federation=WEIGHTS)
-    grid, bound = InProcessGrid(client_app(lambda context: config), 4), 1e-4
-    inner = Still(RATE, "weights")
-    strategy = flower.DifferentialPrivacyServerSideAdaptiveClipping(inner, 0.3, 4, bound, clip_norm_lr=2.0)
-    with seeds.global_generators(0, "test"):
-        messages = strategy.configure_train(1, initial_arrays(config), ConfigRecord(), grid)
-        arrays, _ = strategy.aggregate_train(1, grid.send_and_receive(messages))
-    assert strategy.clipping_norm < bound / 2  # all were clipped, twice as many as wanted
-    std = strategy.noise_multiplier * strategy.clipping_norm / 4  # not that of the bound that was clipped to
-    assert float(arrays.to_torch_state_dict()["w"].std()) == pytest.approx(std, rel=0.03)
+LOCAL_DP_MOD = {
+    "name": "flwr.clientapp.mod:LocalDpMod",
+    "clipping_norm": 1.0,
+    "sensitivity": 1.0,
+    "epsilon": 1.0,
+    "delta": 1e-5,
+}
 
 
-def one_step(mod, update, config_record=None):
-    """What user 0 replies to round 1 with `mod` around it, and the model it was sent."""
+def one_step(mod, update, config_record=None, app=None):
+    """What user 0 replies to round 1 with `mod` around it, the model it was sent, and the metrics."""
     config = tiny_config(federation={"update": update})
-    InProcessGrid(client_app(lambda context: config), 1)  # stamps messages
+    app = app or client_app(lambda context: config)
+    grid = InProcessGrid(app, 1)
     sent = initial_arrays(config)
     record = ConfigRecord({"server-round": 1, **(config_record or {})})
-    grid = InProcessGrid(client_app(lambda context: config), 1)
     (node,) = grid.get_node_ids()
     message = Message(RecordDict({"arrays": sent, "config": record}), dst_node_id=node, message_type="train")
-    app = client_app(lambda context: config)
-    reply = mod(message, grid._contexts[node], app)
-    return dict(reply.content["arrays"].to_torch_state_dict()), dict(sent.to_torch_state_dict())
+    content = mod(message, grid._contexts[node], app).content
+    return dict(content["arrays"].to_torch_state_dict()), dict(sent.to_torch_state_dict()), content["metrics"]
 
 
 def plain_mod(message, context, call_next):
@@ -128,18 +119,55 @@ def test_the_mods_of_flower_make_nonsense_of_raw_gradients(mod):
     bound = 0.05
     key = {"clipping_norm": bound} if mod == "fixedclipping_mod" else {}
     call = fixedclipping_mod if mod == "fixedclipping_mod" else LocalDpMod(bound, 0.0, 1.0, 1e-5)  # no noise
-    weights, sent = one_step(call, "weights", key)
-    honest, _ = one_step(plain_mod, "gradient")
+    weights, sent, _ = one_step(call, "weights", key)
+    honest, _, _ = one_step(plain_mod, "gradient")
     seen = to_gradient(sent, weights, RATE)  # on weights they do as they say: the gradient, shorter
     assert float(torch.cosine_similarity(flatten(seen), flatten(honest), 0)) > 0.999
     assert RATE * norm(seen) <= bound * 1.001
 
-    spoilt, sent = one_step(call, "gradient", key)
+    spoilt, sent, _ = one_step(call, "gradient", key)
     away = flatten(honest) - flatten(sent)
     wrong = flatten(sent) + away * min(1.0, bound / float(away.norm()))
     torch.testing.assert_close(flatten(spoilt), wrong)
     assert float((flatten(spoilt) - flatten(sent)).norm()) <= bound * 1.001  # next to the weights, whatever g is
     assert float(torch.cosine_similarity(flatten(spoilt), flatten(honest), 0)) < 0.5
+
+
+def test_flowers_local_dp_leaves_a_parameter_without_dimensions_as_it_is():
+    """The reason why it is refused: neither noise nor, in Flower's clipping, a factor reaches a numpy scalar."""
+    app = client_app(lambda context: tiny_config(model={"name": "tiny_faces:scaled_net"}, federation=WEIGHTS))
+    grid = InProcessGrid(app, 1)
+    sent = ArrayRecord({"w": torch.zeros(3), "scale": torch.tensor(1.0)})
+    record = ConfigRecord({"server-round": 1})
+    (node,) = grid.get_node_ids()
+    message = Message(RecordDict({"arrays": sent, "config": record}), dst_node_id=node, message_type="train")
+
+    def honest(message, context):
+        arrays = ArrayRecord({"w": torch.zeros(3), "scale": torch.tensor(9.0)})
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
+
+    reply = LocalDpMod(1.0, 2.0, 1.0, 1e-5)(message, grid._contexts[node], honest)
+    found = reply.content["arrays"].to_torch_state_dict()
+    assert float(found["scale"]) == 9.0
+    assert float(found["w"].abs().min()) > 0
+
+
+def test_a_loader_that_seeds_numpy_does_not_give_all_users_the_same_noise(tmp_path):
+    """Flower's LocalDpMod draws from numpy's global generator, which the loading of photos may have seeded."""
+    sections = {"dataset": {"name": "tiny_faces:open_seeding"}, "federation": WEIGHTS}
+    plain = captured(tmp_path / "plain", **sections)
+    store = captured(tmp_path / "run", defenses=[LOCAL_DP_MOD | {"clipping_norm": 1e-9}], **sections)  # noise alone
+    noises = torch.stack([flatten(store.observation(1, user).gradient) for user in range(4)])
+    assert float(noises.std()) > 10 * float(flatten(plain.observation(1, 0).gradient).std())
+    assert float((torch.corrcoef(noises) - torch.eye(4)).abs().max()) < 0.3  # 410 entries
+    again = captured(tmp_path / "again", defenses=[LOCAL_DP_MOD | {"clipping_norm": 1e-9}], **sections)
+    assert all(same(store.observation(2, user).gradient, again.observation(2, user).gradient) for user in range(4))
+
+
+def test_flowers_mods_leave_evaluation_alone(tmp_path):
+    """On the whole app they make an error of each reply to EVALUATE; here they are around TRAIN."""
+    captured(tmp_path / "run", defenses=[LOCAL_DP_MOD], federation=WEIGHTS)
+    assert pd.read_parquet(tmp_path / "run" / "rounds.parquet")["examples"].tolist() == [12, 12]
 
 
 # Secure aggregation
@@ -191,6 +219,22 @@ def test_who_drops_out_takes_the_group_along(tmp_path):
     assert pd.read_parquet(run.rounds)["accepted"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("known", "size"), [(1, 2), (2, 3), (3, 4)])
+def test_no_group_is_smaller_than_asked_for_also_where_users_do_not_say_who_they_are(
+    known, size, tmp_path, monkeypatch
+):
+    """A user whose node does not answer the first question of a run is in no group."""
+    monkeypatch.setattr(
+        protocol, "nodes_by_partition", lambda *rest: dict(list(relay.nodes_by_partition(*rest).items())[:known])
+    )
+    run = RunFolder(tmp_path / "run")
+    run_federation(tiny_config(protocol={"secure_aggregation": size}), run)
+    store = CaptureStore(run)
+    assert store.users(1) == store.users(2) == []
+    said = [row["reason"] for row in store.rejected() if row["user"] < known]
+    assert set(said) == {f"no secure aggregation: {known} users, and {size} are needed"}
+
+
 @given(st.integers(2, 40), st.integers(2, 40))
 def test_groups_are_a_partition_and_none_is_smaller_than_asked(count, size):
     found = groups(range(count), size)
@@ -229,40 +273,25 @@ def test_everybody_has_one_pseudonym_a_round(seed, server_round, count):
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        ({"protocol": {"differential_privacy": "server_fixed"}}, r"w \+ clip\(g - w\).*update = \"weights\""),
-        ({"protocol": {"differential_privacy": "client_adaptive"}}, r"w \+ clip\(g - w\)"),
+        ({"protocol": {"differential_privacy": "server_fixed", "secure_aggregation": 2}}, "user by user"),
         (
-            {
-                "defenses": [
-                    {
-                        "name": "flwr.clientapp.mod:LocalDpMod",
-                        "clipping_norm": 1.0,
-                        "sensitivity": 1.0,
-                        "epsilon": 1.0,
-                        "delta": 1e-5,
-                    }
-                ]
-            },
+            {"defenses": [LOCAL_DP_MOD]},
             r"LocalDpMod: Flower's .* w \+ clip\(g - w\)",
         ),
+        ({"defenses": [LOCAL_DP_MOD], "federation": WEIGHTS, "model": {"name": "tiny_faces:normed_net"}}, "buffers"),
         (
-            {
-                "protocol": {"differential_privacy": "server_fixed"},
-                "federation": WEIGHTS,
-                "model": {"name": "tiny_faces:normed_net"},
-            },
-            "buffers",
+            {"defenses": [LOCAL_DP_MOD], "federation": WEIGHTS, "model": {"name": "tiny_faces:scaled_net"}},
+            "neither clips nor adds noise to a parameter without dimensions, such as '2.scale'",
         ),
+        ({"defenses": [LOCAL_DP_MOD | {"epsilon": 0.0}], "federation": WEIGHTS}, "epsilon above 0"),
+        ({"defenses": [LOCAL_DP_MOD | {"delta": 0.0}], "federation": WEIGHTS}, r"delta in \(0, 1\)"),
+        ({"defenses": [LOCAL_DP_MOD | {"delta": 1.5}], "federation": WEIGHTS}, r"delta in \(0, 1\)"),
         ({"protocol": {"secure_aggregation": 1}}, "from 2 to the 4 users of a round"),
         ({"protocol": {"secure_aggregation": 5}}, "from 2 to the 4 users of a round"),
         ({"protocol": {"secure_aggregation": 2, "shuffle": True}}, "take one of them"),
         (
             {"protocol": {"secure_aggregation": 2, "differential_privacy": "client_fixed"}, "federation": WEIGHTS},
             "a reply is a sum",
-        ),
-        (
-            {"protocol": {"differential_privacy": "server_adaptive"}, "federation": WEIGHTS},
-            "clipped_count_stddev",  # Flower's own: the noise is too much for so few users
         ),
         (
             {
@@ -281,16 +310,19 @@ def test_what_would_not_do_as_it_says_is_refused_before_the_start(sections, reas
     assert not run.root.exists()
 
 
-def test_the_clipping_mod_comes_last():
-    config = tiny_config(
-        federation=WEIGHTS,
-        protocol={"differential_privacy": "client_fixed"},
-        defenses=[{"name": "gaussian_noise", "std": 1.0}],
-    )
-    mods = client_mods(config, lambda message, context: pytest.fail("no defense here looks at the photos"))
-    assert len(mods) == 2
-    assert mods[-1] is fixedclipping_mod
-    assert isinstance(protocol.strategy(config), flower.DifferentialPrivacyClientSideFixedClipping)
+@pytest.mark.parametrize("update", ["gradient", "weights"])
+def test_users_who_clip_do_so_last_and_to_the_bound_they_are_sent(update):
+    sections = {
+        "federation": {"update": update},
+        "protocol": {"differential_privacy": "client_fixed"},
+        "defenses": [{"name": "gaussian_noise", "std": 100.0}],
+    }
+    app = client_app(lambda context: tiny_config(**sections))
+    for bound, within in ((0.05, 0), (1e6, 1)):
+        found, sent, metrics = one_step(plain_mod, update, {BOUND: bound}, app)
+        change = flatten(found) - flatten(sent) if update == "weights" else -RATE * flatten(found)
+        assert metrics[WITHIN] == within
+        assert float(change.norm()) == pytest.approx(0.05 if within == 0 else 100 * RATE * 410**0.5, rel=0.1)
 
 
 def test_global_generators_are_put_back():

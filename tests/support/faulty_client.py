@@ -1,6 +1,7 @@
-"""A defense that does nothing, but for the first client that finds a mark: that one crashes, or hangs for ever."""
+"""Defenses that do nothing, but for what goes wrong."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from fl_sim.updates import Update
 
 
 def crash_or_hang(folder: str) -> Callable[[Update, torch.Generator], Update]:
+    """The first client that finds a mark crashes, or hangs for ever."""
+
     def defend(update: Update, generator: torch.Generator) -> Update:
         for kind in ("crash", "hang"):
             try:
@@ -21,5 +24,14 @@ def crash_or_hang(folder: str) -> Callable[[Update, torch.Generator], Update]:
                 os._exit(9)
             time.sleep(1e6)
         return update
+
+    return defend
+
+
+def leave() -> Callable[[Update, torch.Generator], Update]:
+    """Every client calls sys.exit(0)."""
+
+    def defend(update: Update, generator: torch.Generator) -> Update:
+        sys.exit(0)
 
     return defend
