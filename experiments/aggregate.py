@@ -7,13 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.realism import SHARPNESS, SWD
 from experiments.shares import share
 from experiments.statistics import Interval, Values, interval, mean, median, normalised
 
 Table = dict[str, dict[str, dict[str, Interval]]]  # attack -> arm -> figure
 UNIT = ["run", "seed", "user"]  # one person
 SHARES = ("rank1", "rank5", "verified_at_far_1e2", "verified_at_far_1e3")  # their intervals are exact
-MORE = ("verified_at_far_1e2", "verified_at_far_1e3", "psnr", "ssim", "lpips", "seconds")  # means of columns as such
+MORE = (  # means of columns as such
+    "verified_at_far_1e2",
+    "verified_at_far_1e3",
+    "psnr",
+    "ssim",
+    "lpips",
+    "face_probability",
+    *SHARPNESS,
+    *SWD,
+    "seconds",
+)
 
 
 def aggregate(table: pd.DataFrame) -> dict[str, Any]:

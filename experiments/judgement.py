@@ -12,35 +12,42 @@ from clients.datasets import open_dataset
 from clients.user import User
 from experiments import attributes, embedders, image_metrics
 from experiments.controls import Exhibit, Guess
+from experiments.embedders import Embedder
 from experiments.gallery import Gallery, build_gallery
+from experiments.realism import FACES, SHARPNESS, Reference, face_probability, reference
 from fl_sim.config import Config, Dataset, Leakage
+
+PUBLIC = 100  # people whose photos pictures are compared with
 
 
 @dataclass(frozen=True)
 class Judges:
     """All that looks at pictures."""
 
-    embed: embedders.Embedder
+    embed: Embedder
     classify: attributes.Classifier
     names: list[str]  # of attributes
     gallery: Gallery
+    real: Reference  # what photos of public people are like
     config: Config
 
 
 def open_judges(config: Config) -> Judges:
     """The judges of `config.leakage`. Raises ConfigError where one of them cannot be had."""
     looks = _looks(config.dataset.model_dump_json(), config.leakage.model_dump_json(), config.seed)
-    embed, classify, gallery = looks
-    return Judges(embed, classify, attributes.names(classify), gallery, config)
+    embed, classify, gallery, real = looks
+    return Judges(embed, classify, attributes.names(classify), gallery, real, config)
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have them in common
-def _looks(dataset: str, judging: str, seed: int) -> tuple[embedders.Embedder, attributes.Classifier, Gallery]:
-    """Embedder, classifier and gallery for these sections of the config, as JSON."""
+def _looks(dataset: str, judging: str, seed: int) -> tuple[Embedder, attributes.Classifier, Gallery, Reference]:
+    """Embedder, classifier, gallery and photos to compare with for these sections of the config, as JSON."""
     section = Leakage.model_validate_json(judging)
     embed, classify = embedders.open_embedder(section), attributes.open_classifier(section)
     people = open_dataset(Dataset.model_validate_json(dataset), seed)
-    return embed, classify, build_gallery(people, embed, section.gallery_size)
+    shown = min(people.num_public, PUBLIC)
+    photos = torch.cat([people.public(index).photos[:2] for index in range(shown)])
+    return embed, classify, build_gallery(people, embed, section.gallery_size), reference(photos)
 
 
 class Judgement:
@@ -75,6 +82,7 @@ class Judgement:
             "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
             "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
         }
+        row |= self._real(images, weights)
         if self.lpips is not None:
             distances = [image_metrics.best_lpips(image, self.photos, self.lpips) for image in images]
             row["lpips"] = _mean(distances, weights)
@@ -88,6 +96,14 @@ class Judgement:
         """The row of what was said without a picture; null are all metrics of pictures."""
         said = {f"attr_{name}_inferred": value for name, value in guess.attributes.items()}
         return self._blank(guess.arm) | self._recognised(guess.embedding) | said
+
+    def _real(self, images: Tensor, weights: Tensor) -> dict[str, Any]:
+        """How real images (k, 3, H, W) look, whomever they show; no probability where the detector fails on photos."""
+        real = self.judges.real
+        found: dict[str, Any] = dict(zip(SHARPNESS, (weights @ real.sharpness(images)).tolist(), strict=True))
+        if real.detected >= FACES:
+            found["face_probability"] = float(weights @ face_probability(images))
+        return found
 
     def _blank(self, arm: str) -> dict[str, Any]:
         return {"arm": arm, "gallery_size": self.judges.gallery.size, **self.truth}

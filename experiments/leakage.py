@@ -20,6 +20,7 @@ from experiments import direct_attributes
 from experiments.aggregate import aggregate
 from experiments.controls import Guess, exhibits, prior_label, references, wrong_user
 from experiments.judgement import Judgement, open_judges
+from experiments.realism import BANDS, Textures
 from experiments.senders import best_members, captures_by_user
 from experiments.significance import audit
 from fl_sim import accounting
@@ -85,6 +86,31 @@ COLUMNS: dict[str, Column] = {
     "lpips": Column(
         "float64", "0 to inf", "lower leaks", "to the private photo it is closest to; null without its weights"
     ),
+    "face_probability": Column(
+        "float64",
+        "0 to 1",
+        "",
+        "higher is more real: how sure MTCNN is of a face; null where it does not find those of public photos",
+    ),
+    **{
+        f"sharpness_{band}": Column(
+            "float64",
+            "0 to inf",
+            "",
+            f"1 is a photo's: contrast to a blur of {pixels} px, by that of public photos",
+        )
+        for band, pixels in zip(("fine", "middle", "coarse"), BANDS, strict=True)
+    },
+    **{
+        f"patch_swd_{scale}": Column(
+            "float64",
+            "0 to inf",
+            "",
+            f"lower is more real: of all users' pictures in this arm, attack and round, at {scale} size, 1,000 "
+            "times the sliced Wasserstein distance of their patches to those of public photos",
+        )
+        for scale in ("full", "half", "quarter")
+    },
     "matching_loss": Column(
         "float64",
         "depends on the distance",
@@ -94,7 +120,8 @@ COLUMNS: dict[str, Column] = {
     "seconds": Column("float64", "0 to inf", "", "of attack time for this user; null for arms that no attack made"),
 }
 """Where an arm shows several images, the embedding is their weighted mean, an attribute is what they say by weighted
-vote (the lower class of two that are even), and PSNR, SSIM and LPIPS are weighted means over the images.
+vote (the lower class of two that are even), and PSNR, SSIM, LPIPS, face_probability and sharpness are weighted means
+over the images.
 
 Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
 the classifier off the arm's picture; of the arms without one, said directly), Int64 classes from 0. Null: the picture
@@ -127,13 +154,15 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
             attacked = [number for number in captured if number in planned]
             said = direct_attributes.guesses(store, config, dataset, judges.embed, judges.names, attacked)
         groups = {number: Counter(captures.values()) for number, captures in senders.items()}
+        textures = Textures(judges.real, len(users))
         tables_of_users: list[pd.DataFrame] = []  # as rows they would take ten times the memory
         of_sums: list[dict[str, Any]] = []
         for done, partition in enumerate(users, 1):
             rows: list[dict[str, Any]] = []
             user = dataset.user(partition)
             judge = Judgement(judges, user)
-            shared = [judge(exhibit) for exhibit in references(user, judges.gallery.public_mean)]
+            told = references(user, judges.gallery.public_mean)
+            shared = [judge(exhibit) for exhibit in told]
             shared.append(judge.guess(base_rate))
             for number, captures in senders.items():
                 if partition not in captures:
@@ -150,6 +179,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     control = prior_label(tables[label], priors)
                     drawn = _read(run, control, number, {capture}) if control is not None else None
                     shown = exhibits(capture, made, drawn, several=there.images > 1)
+                    textures.add(label, number, [*shown, *told])
                     judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
                     key["knowledge"] = str(tables[label].get("knowledge", "none"))
@@ -163,6 +193,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                 progress(done, len(users))
     tables_of_users.append(_typed(best_members(of_sums), judges.names))
     table = pd.concat(tables_of_users, ignore_index=True).sort_values(KEYS, ignore_index=True)
+    table = textures.onto(table)
     table["epsilon_audited"] = audit(table, gaussian=guarantee.noise is not None and guarantee.noise.kind == "gaussian")
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)

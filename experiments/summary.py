@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from experiments.realism import SHARPNESS, SWD
 from experiments.significance import Finding
 from fl_sim.accounting import sentences
 
@@ -46,8 +47,31 @@ def leakage_tables(figures: dict[str, Any], found: Sequence[Finding]) -> Group:
             table.add_row(server_round, attacked, *controls)
         table.caption = _caption(figures["overall"][attack], own.values())
         tables.append(table)
-    inferred = attributes_table(figures)
-    return Group(*tables, *([inferred] if inferred else []))
+    more = [table for table in (realism_table(figures), attributes_table(figures)) if table]
+    return Group(*tables, *more)
+
+
+def realism_table(figures: dict[str, Any]) -> Table | None:
+    """How real the pictures look, whomever they show, over all rounds; None where that was not measured.
+
+    One row an attack, the prior alone and a real photo: the face detector's probability, sharpness in three bands (a
+    photo's is 1), and the distance of patches to those of photos at three scales.
+    """
+    overall = figures["overall"]
+    first: dict[str, Any] = next(iter(overall.values()), {})
+    lines = [(attack, arms.get("attack", {})) for attack, arms in overall.items()]
+    lines += [(CONTROLS[arm].replace("\n", " "), first[arm]) for arm in ("prior_only", "own_photo") if arm in first]
+    if not any(SHARPNESS[0] in figures_of for _, figures_of in lines):
+        return None
+    table = Table(title="how real the pictures look", **LOOK)
+    for heading in ("", "face\ndetected", "sharpness, 3 bands\n(a photo: 1)", "patch distance,\n3 scales"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for title, figures_of in lines:
+        cells = [_share(figures_of.get("face_probability"))]
+        cells.append("  ".join(_share(figures_of.get(name)) for name in SHARPNESS))
+        cells.append("  ".join(_whole(figures_of.get(name)) for name in SWD))
+        table.add_row(title, *cells)
+    return table
 
 
 def attributes_table(figures: dict[str, Any]) -> Table | None:
@@ -85,6 +109,10 @@ def privacy_lines(told: dict[str, Any]) -> list[str]:
 
 def _share(interval: dict[str, Any] | None) -> str:
     return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.2f}"
+
+
+def _whole(interval: dict[str, Any] | None) -> str:
+    return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.0f}"
 
 
 def _knowing(found: Mapping[int, Finding]) -> str:

@@ -66,6 +66,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         readings=readings,
         numbers=tables.numbers(material),
         verdicts=tables.verdicts(material),
+        realism=tables.realism(material),
         ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
         strips=strips,
         attributes=figures.attributes(material, label) if label else [],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.realism import SHARPNESS, SWD
 from experiments.report.material import (
     ARMS,
     OF_SUMS,
@@ -100,6 +101,21 @@ def numbers(material: Material) -> list[NumberTable]:
                 blocks.append(Block(title, rows))
         tables.append(NumberTable(attack, [METRICS[metric] for metric in metrics], blocks))
     return tables
+
+
+def realism(material: Material) -> list[list[str]]:
+    """How real the pictures look, over all rounds: (attack or arm, face detected, sharpness, patch distance)."""
+    rows = [(attack, attack, "attack") for attack in material.attacks]
+    rows += [(ARM_NAMES[arm], material.attacks[0], arm) for arm in ("prior_only", "own_photo") if material.attacks]
+    found = []
+    for title, attack, arm in rows:
+        cells = [spell(material.interval(attack, arm, "face_probability"))]
+        for names, places in ((SHARPNESS, 2), (SWD, 0)):
+            each = [material.interval(attack, arm, name) for name in names]
+            cells.append("  ".join(DASH if one is None else number(one.mean, places) for one in each))
+        if any(cell.strip(f"{DASH} ") for cell in cells):
+            found.append([title, *cells])
+    return found
 
 
 def verdicts(material: Material) -> list[list[str]]:

@@ -17,6 +17,7 @@ from clients.user import Faces, User
 from experiments import judgement, leakage
 from experiments.controls import ARMS, prior_label, wrong_user
 from experiments.gallery import Gallery, build_gallery
+from experiments.realism import SWD
 from fl_sim.config import Config, Leakage, Protocol, Workers
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
@@ -222,7 +223,7 @@ def test_identical_images_say_together_what_one_says(config: Config, tmp_path: P
     rows = rows_of(leakage.measure(run, config), 1)
     for arm in ("all_images", "best_image"):
         left, right = (
-            rows.loc[[one]].reset_index(drop=True).drop(columns="epsilon_audited") for one in (arm, "attack")
+            rows.loc[[one]].reset_index(drop=True).drop(columns=["epsilon_audited", *SWD]) for one in (arm, "attack")
         )
         pd.testing.assert_frame_equal(left, right, rtol=1e-5)
 

@@ -9,6 +9,7 @@ import torch
 from attacker.observation import Reconstruction
 from attacker.store import write_reconstruction
 from clients.datasets import open_dataset
+from experiments.realism import SHARPNESS, SWD
 from fl_sim.config import Config, parse
 from fl_sim.runs import RunFolder, write_manifest
 from fl_sim.seeds import generator
@@ -92,6 +93,9 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                         "psnr": 12 + 8 * similarity,
                         "ssim": 0.2 + 0.4 * similarity,
                         "lpips": float("nan"),
+                        "face_probability": 0.9,
+                        **dict.fromkeys(SHARPNESS, 0.8),
+                        **dict.fromkeys(SWD, 6.0),
                         "matching_loss": 0.2 if arm in {"attack", *several} else float("nan"),
                         "seconds": float("nan"),
                     }
