@@ -67,6 +67,10 @@ def recover_proportions(
     """
     softmax = _softmax(model, probes)  # (m, classes)
     q, left = softmax.mean(0), _unexplained(softmax)
+    if not masked:  # what is zero all over is frozen, or does not reach the logits: it says nothing
+        gradient = {name: value for name, value in gradient.items() if bool(value.any())}
+    if not gradient:
+        return torch.full_like(q, 1 / len(q))
     layer = logits_layer(model, probes)
     name = "" if layer is None else layer[0]
     shift = gradient.get(f"{name}.bias")
@@ -106,7 +110,7 @@ def _mixture(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor, c
         F.cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64)) for label in range(classes)
     ]
     caused = torch.stack([_vector(torch.autograd.grad(loss, parameters, retain_graph=True)) for loss in losses])
-    observed = _vector([gradient[name] for name in names])
+    observed = _vector([gradient.get(name, torch.zeros_like(one)) for name, one in zip(names, parameters, strict=True)])
     scale = caused.norm().clamp_min(1e-30)
     products, seen = caused @ caused.T / scale**2, caused @ observed / scale**2  # (classes, classes), (classes,)
     shares, step = torch.full_like(seen, 1 / classes), 1 / products.diagonal().sum().clamp_min(1e-30)

@@ -15,6 +15,6 @@ def preflight(config: Config) -> list[str]:
 
 
 def facts(config: Config) -> dict[str, object]:
-    """The same for the manifest: whether the faces are photographs, private photos a user, and the sentences."""
+    """For the manifest: whether the faces are photographs, and how many private photos users have."""
     found = examine(config.dataset, config.seed)
-    return {"photographs": not found.synthetic, "photos": found.photos, "notes": list(found.notes)}
+    return {"photographs": not found.synthetic, "photos": found.photos}

@@ -71,11 +71,11 @@ def lpips_weights(leakage: Leakage) -> Path | None:
 
 
 def lpips_available(config: Config) -> str | None:
-    """None where LPIPS can be computed, else one sentence that says why not and what to do."""
-    if lpips_weights(config.leakage) is not None:
+    """A sentence where LPIPS was asked for and cannot be computed, and what to do; else None."""
+    place = config.leakage.lpips_weights
+    if place is None or lpips_weights(config.leakage) is not None:
         return None
-    place = config.leakage.lpips_weights or Path(torch.hub.get_dir())
-    return f"LPIPS stays empty: {place} has no {ALEXNET}; put torchvision's file there or set leakage.lpips_weights."
+    return f"LPIPS stays empty: leakage.lpips_weights = {place} has no {ALEXNET}; put torchvision's file there."
 
 
 def try_lpips(leakage: Leakage, photo: Tensor) -> None:

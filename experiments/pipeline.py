@@ -58,11 +58,11 @@ def run(
     has started.
     """
     config = attackers.planned(config)
-    preflight(config, note)
+    notes = _checked(config, note)
     with locked(folder.root):
         _claim(config, folder)
         with Log(folder, "run").around(command="run", jobs=planned_jobs(config)):
-            _begin(folder, config, note)
+            _begin(folder, config, note, notes)
             from fl_sim.server import run_federation  # Flower takes seconds to import; mistakes are told before
 
             with dispatcher(folder, config, progress, follow=True) as dispatch:
@@ -81,9 +81,9 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
     config = attackers.planned(config)
-    preflight(config, note)
+    notes = _checked(config, note)
     with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
-        _begin(folder, config, note)
+        _begin(folder, config, note, notes)
         if not CaptureStore(folder).finished_rounds():
             raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
         write_atomically(folder.config, dump(config).encode())
@@ -176,23 +176,35 @@ def _claim(config: Config, folder: RunFolder) -> None:
     write_atomically(folder.config, dump(config).encode())
 
 
-def _begin(folder: RunFolder, config: Config, note: Callable[[str], None]) -> None:
+def _checked(config: Config, note: Callable[[str], None]) -> list[str]:
+    """The sentences of `preflight`, which `note` is told: who reads the report should know them, too."""
+    notes: list[str] = []
+
+    def told(sentence: str) -> None:
+        notes.append(sentence)
+        note(sentence)
+
+    preflight(config, told)
+    return notes
+
+
+def _begin(folder: RunFolder, config: Config, note: Callable[[str], None], notes: list[str]) -> None:
     """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
     mended = mend(folder)
     if mended is not None:
         note(mended)
     folder.report.unlink(missing_ok=True)
-    _stamp(folder, config)
+    _stamp(folder, config, notes)
 
 
-def _stamp(folder: RunFolder, config: Config) -> None:
+def _stamp(folder: RunFolder, config: Config, notes: list[str]) -> None:
     """Write what a run lacks of manifest and face space: a new one, or one that `flwr run` has captured."""
     dataset = open_dataset(config.dataset, config.seed)
     people = min(config.threat_model.public_people, dataset.num_public)
     if people and not folder.faces.exists() and _looks_at_faces(config):
         write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
     if folder.manifest.exists():
-        _restate(folder, config)
+        _restate(folder, config, notes)
         return
     write_manifest(
         folder,
@@ -203,13 +215,14 @@ def _stamp(folder: RunFolder, config: Config) -> None:
         image_size=dataset.image_size,
         threat_model=threat_model(config),
         data=data.facts(config),
+        notes=notes,
     )
 
 
-def _restate(folder: RunFolder, config: Config) -> None:
+def _restate(folder: RunFolder, config: Config, notes: list[str]) -> None:
     """Say in the manifest what changes when captures are attacked again: which attacks know which defenses."""
     stated = read_manifest(folder)
-    new = {**stated, "defenses": attackers.declared(config)}
+    new = {**stated, "defenses": attackers.declared(config), "notes": notes}
     if isinstance(stated.get("threat_model"), dict):
         new["threat_model"] = {**stated["threat_model"], "not_adapted_to": attackers.not_adapted_to(config)}
     if new != stated:

@@ -23,7 +23,13 @@ from experiments.shares import LEVEL, holm, more_than_chance, share
 from experiments.statistics import Interval, Values, interval, mean, paired
 
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
-OPTIONAL = ("knowledge", "epsilon", "epsilon_audited", "delta")  # columns that tables of older versions lack
+OPTIONAL = (
+    "knowledge",
+    "matching_loss",
+    "epsilon",
+    "epsilon_audited",
+    "delta",
+)  # columns that tables of older versions lack
 READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
 
 
@@ -44,6 +50,7 @@ class Finding:
     p_named: float  # corrected, one-sided
     p_alike: float | None  # corrected, one-sided; None without a control
     p_attributes: float | None  # corrected, one-sided; None without attributes
+    matching_loss: float | None  # median over users: 0 where pictures explain their updates; None: the attack has none
     epsilon: float | None  # promised for the updates that the attack saw; None: no guarantee
     epsilon_audited: float | None  # proved by the measurement, corrected; None where it cannot be audited
     delta: float
@@ -121,6 +128,7 @@ def as_json(one: Finding) -> dict[str, Any]:
         "p_named": one.p_named,
         "p_alike": one.p_alike,
         "p_attributes": one.p_attributes,
+        "matching_loss": one.matching_loss,
         "epsilon": one.epsilon if one.epsilon is not None and np.isfinite(one.epsilon) else None,
         "epsilon_audited": one.epsilon_audited,
         "delta": one.delta,
@@ -192,7 +200,7 @@ def _finding(
 ) -> Finding:
     own = one.rows[one.rows["arm"] == one.arm]
     at_first: Values = np.asarray((own["rank"] == 1).fillna(False), dtype=np.float64)
-    promised, audited = own["epsilon"].max(), own["epsilon_audited"].max()
+    promised, audited, loss = own["epsilon"].max(), own["epsilon_audited"].max(), own["matching_loss"].median()
     return Finding(
         attack=one.attack,
         arm=one.arm,
@@ -207,6 +215,7 @@ def _finding(
         p_named=p_named,
         p_alike=p_alike,
         p_attributes=p_attributes,
+        matching_loss=None if pd.isna(loss) else float(loss),
         epsilon=None if pd.isna(promised) else float(promised),
         epsilon_audited=None if pd.isna(audited) else float(audited),
         delta=float(own["delta"].max()),

@@ -11,7 +11,8 @@ from experiments.shares import ENOUGH_USERS, LEVEL, upper_limit
 from experiments.significance import Finding, as_json
 from experiments.statistics import Interval
 
-Kind = Literal["named", "alike", "attributes", "nothing", "too few users", "unknown defense"]
+Kind = Literal["named", "alike", "attributes", "nothing", "too few users", "unknown defense", "unexplained"]
+EXPLAINED = 0.1  # matching loss up to which a picture explains an update that nothing was done to; 0 is a match
 KNOWING = {"none": "", "mechanism": ", which knows the defense,", "parameters": ", which knows the defense,"}
 
 
@@ -38,6 +39,9 @@ class Verdict:
             "attributes": f"From {what}, naming does not exceed guessing ({claim}; {limit}), but attributes are read "
             "off the pictures better than off the controls.",
             "nothing": f"From {what}, no attack tells more about the users than its controls: {claim}; {limit}.",
+            "unexplained": f"No verdict: the pictures do not explain the updates (matching loss "
+            f"{best.matching_loss or 0:.2g}, 0 is a match). From {what}, {claim}; more steps or another attack may "
+            "name more.",
             "too few users": f"Too few users to tell: from {what}, {claim}, which leaves up to "
             f"{percent(best.share['high'])}; none of {ENOUGH_USERS} would leave up to "
             f"{percent(upper_limit(0, ENOUGH_USERS, LEVEL / 2))}.",
@@ -68,8 +72,12 @@ class Verdict:
         }
 
 
-def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = ()) -> Verdict | None:
-    """The verdict on the findings of a table; None without any. `unknown_defenses`: those that no attack knows."""
+def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), defended: bool = False) -> Verdict | None:
+    """The verdict on the findings of a table; None without any.
+
+    `unknown_defenses`: those that no attack knows. `defended`: whether there are any, after which no picture need
+    explain an update.
+    """
     if not found:
         return None
     best = max(found, key=_strength)
@@ -82,6 +90,8 @@ def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = ()) -> V
         kind = "attributes"
     elif unknown_defenses:
         kind = "unknown defense"
+    elif not defended and all(one.matching_loss is None or one.matching_loss > EXPLAINED for one in found):
+        kind = "unexplained"
     else:
         kind = "too few users" if best.users < ENOUGH_USERS else "nothing"
     broken = max((one for one in found if one.breaks_promise), key=lambda one: one.epsilon_audited or 0, default=None)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from fl_sim.config import ConfigError
+from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, read_manifest
 
 messages = Console(stderr=True, highlight=False)
@@ -99,7 +99,8 @@ def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
     from experiments.verdict import verdict
 
     figures, found = aggregate(table), findings(table)
-    judged = verdict(found, unknown_defenses(read_manifest(folder)))
+    defended = bool(load(folder.config).defenses)
+    judged = verdict(found, unknown_defenses(read_manifest(folder)), defended)
     if as_json:
         told = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found], **figures}
         print(json.dumps(told))

@@ -9,7 +9,6 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.store import CaptureStore, read_attack_table
-from experiments import acquaintance
 from experiments.aggregate import aggregate, attribute_names
 from experiments.attackers import known_to_nobody
 from experiments.significance import CONTROLS, Finding, findings
@@ -106,7 +105,7 @@ def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
 
 
 # What the page shows of a manifest of any version.
-STATED = {"created": str, "versions": dict, "machine": str, "data": dict}
+STATED = {"created": str, "versions": dict, "machine": str, "data": dict, "notes": list}
 
 
 def read(run: RunFolder) -> Material:
@@ -129,8 +128,7 @@ def read(run: RunFolder) -> Material:
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
     aggregates = aggregate(leakage) if leakage is not None else {}
     config = load(run.config)
-    data = manifest.get("data", {})  # absent from runs of older versions
-    missing += [*data.get("notes", []), *acquaintance.notes(config, data.get("photographs", False))]
+    missing += manifest.get("notes", [])
     labels, priors = _labels(run, config)
     found_by = findings(leakage) if leakage is not None else []
     return Material(run, config, manifest, rounds, leakage, aggregates, found_by, rejected, labels, priors, missing)

@@ -55,7 +55,7 @@ class Headline:
 
 def headline(material: Material) -> Headline:
     """The verdict of experiments.verdict, and what stands beside it."""
-    found = verdict(material.findings, unknown_defenses(material.manifest))
+    found = verdict(material.findings, unknown_defenses(material.manifest), bool(material.config.defenses))
     if found is None:
         return Headline("Leakage has not been measured in this run.", "", None, None, "unmeasured")
     best = found.strongest

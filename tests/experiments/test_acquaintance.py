@@ -7,6 +7,7 @@ import pytest
 from command_line import fl_sim, sentence
 from PIL import Image
 
+from clients.datasets.examine import examine
 from experiments import acquaintance, data
 from experiments.report import write_report
 from fl_sim.config import Config, ConfigError, Dataset, Leakage, dump, load
@@ -88,7 +89,8 @@ def test_the_report_says_how_many_photos_and_who_judges(photographs: list[str], 
     run, settings = RunFolder(tmp_path / "run"), load(None, overrides)
     run.root.mkdir()
     run.config.write_text(dump(settings))
-    write_manifest(run, seed=0, threat_model={}, data=data.facts(settings))
+    notes = [*examine(settings.dataset, settings.seed).notes, *acquaintance.notes(settings, photographs=True)]
+    write_manifest(run, seed=0, threat_model={}, data=data.facts(settings), notes=notes)
     page = write_report(run).read_text()
     assert "2 users with 3 private photos each" in page
     assert "users train on 3 photos each, not on dataset.photos = 30" in page

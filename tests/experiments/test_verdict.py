@@ -40,7 +40,7 @@ def rows(
                     "run": "r", "seed": 0, "round": server_round, "user": user, "attack": attack, "arm": arm,
                     "knowledge": knowledge, "rank": 1 if hit else 50, "gallery_size": 100, "group_size": 1,
                     "facial_similarity": draw.normal(0, 0.1) + (alike if arm == "attack" else 0.0),
-                    "epsilon": math.nan, "epsilon_audited": math.nan, "delta": 1e-5,
+                    "epsilon": math.nan, "epsilon_audited": math.nan, "delta": 1e-5, "matching_loss": 0.01,
                     "attr_hat_true": 1, "attr_hat_inferred": 0,
                 }
             )  # fmt: skip
@@ -75,6 +75,15 @@ def test_pictures_that_resemble_their_users_and_attributes_are_leaks_too() -> No
     table = rows()
     table.loc[table["arm"] == "attack", "attr_hat_inferred"] = 1
     assert kind(table) == "attributes"
+
+
+def test_pictures_that_do_not_explain_their_updates_are_no_all_clear() -> None:
+    poor = rows().assign(matching_loss=0.4)
+    assert kind(poor) == "unexplained"
+    assert kind(poor, rows(attack="b")) == "nothing"  # another attack explains them
+    judged = verdict(findings(poor), defended=True)  # no picture explains noise
+    assert judged is not None
+    assert judged.kind == "nothing"
 
 
 def test_a_control_that_names_as_many_is_no_leak() -> None:

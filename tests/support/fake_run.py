@@ -96,7 +96,7 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                         "face_probability": 0.9,
                         **dict.fromkeys(SHARPNESS, 0.8),
                         **dict.fromkeys(SWD, 6.0),
-                        "matching_loss": 0.2 if arm in {"attack", *several} else float("nan"),
+                        "matching_loss": 0.02 if arm in {"attack", *several} else float("nan"),
                         "seconds": float("nan"),
                     }
                     if arm in {"attack", *several}:
