@@ -127,7 +127,8 @@ def _caption(arms: dict[str, Any], found: Iterable[Finding]) -> str | None:
         said.append(f"all its images together {together}, the best of them {best} (all rounds)")
     if "best_member" in arms:
         said.append(f"of each sum the user it is most like {_cell(arms['best_member'])} (all rounds)")
-    proved = max((one for one in found if one.epsilon_audited), key=lambda one: one.epsilon_audited or 0, default=None)
+    audited = [one for one in found if one.epsilon_audited is not None]
+    proved = max(audited, key=lambda one: one.epsilon_audited or 0.0, default=None)
     if proved is not None:
         promise = "none is promised" if proved.epsilon is None else f"promised is {proved.epsilon:.3g}"
         said.append(f"proves epsilon >= {proved.epsilon_audited:.3g} at delta {proved.delta:g}; {promise}")
