@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import distributions, figures, svg, tables
+from experiments.report import distributions, evidence, figures, svg, tables
 from experiments.report.gallery import gallery
 from experiments.report.material import read
 from experiments.report.words import breakable, headline
@@ -65,8 +65,8 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         rounds=[panel for panel in rounds if panel],
         readings=readings,
         numbers=tables.numbers(material),
-        verdicts=tables.verdicts(material),
-        realism=tables.realism(material),
+        verdicts=evidence.verdicts(material),
+        realism=evidence.realism(material),
         ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
         strips=strips,
         attributes=figures.attributes(material, label) if label else [],
