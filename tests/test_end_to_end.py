@@ -81,7 +81,9 @@ def test_captures_can_be_attacked_again_but_not_become_others(by_ray):
     fl_sim("attack", folder.root, *options, folder=folder.root)
     after = leakage(folder)
     assert set(after["attack"]) == {"user_diffusion", "inverting_gradients", "again"}
-    pd.testing.assert_frame_equal(before, after[after["attack"] != "again"].reset_index(drop=True), check_exact=True)
+    kept = after[after["attack"] != "again"].reset_index(drop=True)
+    tried = "epsilon_audited"  # corrected for how many were tried
+    pd.testing.assert_frame_equal(before.drop(columns=tried), kept.drop(columns=tried), check_exact=True)
     refused = fl_sim("attack", folder.root, "-o", "seed=5", folder=folder.root, check=False)
     assert refused.returncode == 2
     assert "may change only" in refused.stderr

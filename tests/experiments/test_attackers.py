@@ -287,4 +287,6 @@ def test_captures_that_are_attacked_again_are_stated_anew(tmp_path):
     after = read_manifest(run)
     assert after["threat_model"].pop("not_adapted_to") == {"a": ["clip"], "b": [], "b-none": ["clip"]}
     before["threat_model"].pop("not_adapted_to")
+    assert any("Not attacked by anyone who knows this defense" in note for note in before.pop("notes"))
+    assert not any("Not attacked" in note for note in after.pop("notes"))  # b knows it
     assert after == before
