@@ -47,6 +47,7 @@ class Finding:
     answers: int  # updates of which it left a picture, or said something; users of one sum have one between them
     gallery: int  # people among whom they are looked for
     named_by_controls: dict[str, int]
+    named_by_photo: int | None  # by a real photo of theirs: what the judge can do; None where there was none
     share: Interval  # of users named, exact; where there is no answer, the upper end counts as if it named the user
     similarity: Interval
     p_named: float  # corrected, one-sided
@@ -187,7 +188,7 @@ def share_named(own: pd.DataFrame) -> tuple[Interval, int]:
 def _named(one: _Group) -> tuple[dict[str, int], int, int]:
     """(users at rank 1 by arm, users attacked, people in the gallery)."""
     ranks = one.rows["rank"]
-    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS)}
+    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS, "own_photo")}
     sizes = one.rows["gallery_size"].dropna()
     return hits, int((one.rows["arm"] == one.arm).sum()), int(sizes.max()) if len(sizes) else 2
 
@@ -237,6 +238,7 @@ def _finding(
         answers=answers,
         gallery=gallery,
         named_by_controls={arm: hits[arm] for arm in CONTROLS if (one.rows["arm"] == arm).any()},
+        named_by_photo=hits["own_photo"] if (one.rows["arm"] == "own_photo").any() else None,
         share=named,
         similarity=interval(own["facial_similarity"].to_numpy(dtype=np.float64), mean),
         p_named=p_named,

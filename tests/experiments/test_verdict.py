@@ -131,6 +131,16 @@ def test_users_of_one_sum_are_one_answer() -> None:
     assert kind(apart.assign(capture=apart["user"] // 2, group_size=2)) == "nothing"
 
 
+def test_a_judge_that_names_nobody_by_a_real_photo_gives_no_all_clear() -> None:
+    table = rows()
+    photo = table[table["arm"] == "attack"].assign(arm="own_photo")
+    assert kind(table, photo) == "blind judge"
+    assert kind(table, photo.assign(rank=1)) == "nothing"
+    judged = verdict(findings(pd.concat([table, photo])))
+    assert judged is not None
+    assert "names none of 24 users by a real photo" in judged.sentence()
+
+
 def test_the_prior_alone_is_no_attack() -> None:
     table = rows(attack="faces")
     drawn = table[table["arm"] == "prior_only"]
