@@ -19,6 +19,7 @@ from attacker.prior import Prior, load_prior
 from clients.datasets import open_dataset
 from experiments import attackers, attributes, data, direct_attributes, embedders, image_metrics, recognition, trials
 from experiments.gallery import check_size
+from experiments.verdict import NO_ATTACK
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError, Dataset, Leakage, Protocol, Workers
 from fl_sim.models import MODELS
@@ -131,7 +132,9 @@ def _judges(config: Config) -> list[str]:
     lacking = image_metrics.lpips_available(config)
     said += [] if lacking is None else [lacking]
     names = {attacks.load(label, table).name for label, table in config.attacks.items()}
-    if names and "prior_only" not in names:
+    if names == {"prior_only"}:
+        said.append(NO_ATTACK)
+    elif names and "prior_only" not in names:
         said.append(
             "No attack is prior_only: the arm prior_only and normalised_leakage stay empty; add [attacks.prior_only]."
         )

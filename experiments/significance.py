@@ -19,8 +19,8 @@ import pandas as pd
 
 from experiments.aggregate import UNIT, attribute_names
 from experiments.audited_epsilon import audited_epsilon
-from experiments.shares import LEVEL, holm, more_than_chance, share
-from experiments.statistics import Interval, Values, interval, mean, paired
+from experiments.shares import LEVEL, holm, more_than_chance, share_of
+from experiments.statistics import Interval, interval, mean, paired
 
 CONTROLS = ("prior_only", "wrong_update", "public_mean")
 OPTIONAL = (
@@ -29,6 +29,7 @@ OPTIONAL = (
     "epsilon",
     "epsilon_audited",
     "delta",
+    "capture",
 )  # columns that tables of older versions lack
 READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
 
@@ -43,9 +44,11 @@ class Finding:
     server_round: int
     named: int  # users at rank 1; a reconstruction that failed names nobody
     users: int
+    answers: int  # updates of which it left a picture, or said something; users of one sum have one between them
     gallery: int  # people among whom they are looked for
     named_by_controls: dict[str, int]
-    share: Interval  # of users named, exact
+    named_by_photo: int | None  # by a real photo of theirs: what the judge can do; None where there was none
+    share: Interval  # of users named, exact; where there is no answer, the upper end counts as if it named the user
     similarity: Interval
     p_named: float  # corrected, one-sided
     p_alike: float | None  # corrected, one-sided; None without a control
@@ -121,6 +124,7 @@ def as_json(one: Finding) -> dict[str, Any]:
         "round": one.server_round,
         "named": one.named,
         "users": one.users,
+        "answers": one.answers,
         "gallery_size": one.gallery,
         "named_by_controls": one.named_by_controls,
         "rank1": one.share,
@@ -148,6 +152,8 @@ def _groups(table: pd.DataFrame) -> list[_Group]:
     found = []
     told = set()  # what is regressed from an update is the same beside each attack
     for (attack, server_round), rows in table.groupby(["attack", "round"]):
+        if _is_control(rows):
+            continue
         number = int(str(server_round))
         for arm in READINGS:
             if (rows["arm"] != arm).all() or (arm == "direct_update" and number in told):
@@ -158,10 +164,31 @@ def _groups(table: pd.DataFrame) -> list[_Group]:
     return found
 
 
+def _is_control(rows: pd.DataFrame) -> bool:
+    """Whether the rows are of the prior alone, which looks at no update: its answers are those of its own control."""
+    own, drawn = (rows.loc[rows["arm"] == arm].sort_values("user") for arm in ("attack", "prior_only"))
+    return len(own) > 0 and np.array_equal(own["facial_similarity"].to_numpy(), drawn["facial_similarity"].to_numpy())
+
+
+def share_named(own: pd.DataFrame) -> tuple[Interval, int]:
+    """Of users named by the rows of one arm and round, with the exact interval, and the number of independent answers.
+
+    A picture of a sum names at most one of its users, so a user is named with at most the chance that the sum gives
+    away any, and on average with that by their number.
+    """
+    sums = own.assign(hit=(own["rank"] == 1).fillna(False), told=own["rank"].notna())
+    sums = sums.groupby(own["capture"].fillna(own["user"]))[["hit", "told"]].any()
+    named, answers = int(sums["hit"].sum()), int(sums["told"].sum())
+    surely, perhaps = share_of(named, len(sums)), share_of(named + len(sums) - answers, len(sums))
+    each = len(own) / max(len(sums), 1)  # users of a sum
+    low = None if surely["low"] is None else surely["low"] / each
+    return Interval(mean=float((own["rank"] == 1).fillna(False).mean()), low=low, high=perhaps["high"]), answers
+
+
 def _named(one: _Group) -> tuple[dict[str, int], int, int]:
     """(users at rank 1 by arm, users attacked, people in the gallery)."""
     ranks = one.rows["rank"]
-    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS)}
+    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS, "own_photo")}
     sizes = one.rows["gallery_size"].dropna()
     return hits, int((one.rows["arm"] == one.arm).sum()), int(sizes.max()) if len(sizes) else 2
 
@@ -199,7 +226,7 @@ def _finding(
     p_attributes: float | None,
 ) -> Finding:
     own = one.rows[one.rows["arm"] == one.arm]
-    at_first: Values = np.asarray((own["rank"] == 1).fillna(False), dtype=np.float64)
+    named, answers = share_named(own)
     promised, audited, loss = own["epsilon"].max(), own["epsilon_audited"].max(), own["matching_loss"].median()
     return Finding(
         attack=one.attack,
@@ -208,9 +235,11 @@ def _finding(
         server_round=one.server_round,
         named=hits[one.arm],
         users=users,
+        answers=answers,
         gallery=gallery,
         named_by_controls={arm: hits[arm] for arm in CONTROLS if (one.rows["arm"] == arm).any()},
-        share=share(at_first),
+        named_by_photo=hits["own_photo"] if (one.rows["arm"] == "own_photo").any() else None,
+        share=named,
         similarity=interval(own["facial_similarity"].to_numpy(dtype=np.float64), mean),
         p_named=p_named,
         p_alike=p_alike,

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.shares import ENOUGH_USERS, LEVEL, upper_limit
+from experiments.shares import ENOUGH_USERS, LEVEL, more_than_chance, upper_limit
 from experiments.significance import Finding, as_json
 from experiments.statistics import Interval
 
-Kind = Literal["named", "alike", "attributes", "nothing", "too few users", "unknown defense", "unexplained"]
+Kind = Literal[
+    "named", "alike", "attributes", "nothing", "too few users", "unknown defense", "unexplained", "blind judge"
+]
 EXPLAINED = 0.1  # matching loss up to which a picture explains an update that nothing was done to; 0 is a match
-KNOWING = {"none": "", "mechanism": ", which knows the defense,", "parameters": ", which knows the defense,"}
+NO_ATTACK = "No verdict: no attack of this run looks at an update; add one, such as user_diffusion."
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,11 @@ class Verdict:
     def sentence(self, what: str = "one update") -> str:
         """In one sentence; `what` the attack was given."""
         best = self.strongest
-        read = {"all_images": ", all images together,", "direct_update": ", without a picture,"}.get(best.arm, "")
-        claim = f"{best.attack}{read}{KNOWING.get(best.knowledge, '')} names {counted(best.named, best.users)}"
+        read = {"all_images": ", all images together", "direct_update": ", without a picture"}.get(best.arm, "")
+        known = "" if best.knowledge == "none" else ", which knows the defense"
+        claim = f"{best.attack}{read}{known}{',' if read or known else ''} names {counted(best.named, best.users)}"
+        if best.answers != best.users:
+            claim += f" by {best.answers} answer{'s' * (best.answers != 1)}"
         claim += f" among {best.gallery} people"
         limit = f"at most {percent(best.share['high'])} (95 %)"
         said = {
@@ -42,6 +47,8 @@ class Verdict:
             "unexplained": f"No verdict: the pictures do not explain the updates (matching loss "
             f"{best.matching_loss or 0:.2g}, 0 is a match). From {what}, {claim}; more steps or another attack may "
             "name more.",
+            "blind judge": f"No verdict: the face recogniser names {counted(best.named_by_photo or 0, best.users)} by "
+            f"a real photo, no more than guessing. From {what}, {claim}; take another (leakage.embedder).",
             "too few users": f"Too few users to tell: from {what}, {claim}, which leaves up to "
             f"{percent(best.share['high'])}; none of {ENOUGH_USERS} would leave up to "
             f"{percent(upper_limit(0, ENOUGH_USERS, LEVEL / 2))}.",
@@ -72,11 +79,11 @@ class Verdict:
         }
 
 
-def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), defended: bool = False) -> Verdict | None:
+def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), distorted: bool = False) -> Verdict | None:
     """The verdict on the findings of a table; None without any.
 
-    `unknown_defenses`: those that no attack knows. `defended`: whether there are any, after which no picture need
-    explain an update.
+    `unknown_defenses`: those that no attack knows. `distorted`: whether defenses did more to the updates than scale
+    them, after which no picture need explain one.
     """
     if not found:
         return None
@@ -90,10 +97,14 @@ def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), defe
         kind = "attributes"
     elif unknown_defenses:
         kind = "unknown defense"
-    elif not defended and all(one.matching_loss is None or one.matching_loss > EXPLAINED for one in found):
+    elif not distorted and all(one.matching_loss is None or one.matching_loss > EXPLAINED for one in found):
         kind = "unexplained"
     else:
-        kind = "too few users" if best.users < ENOUGH_USERS else "nothing"
+        fewest = min(found, key=lambda one: one.answers)  # an attack that failed is none that found nothing
+        kind = "too few users" if fewest.answers < ENOUGH_USERS else "nothing"
+        best = best if best.answers == fewest.answers or kind == "nothing" else fewest
+        if kind == "nothing" and _blind(best):
+            kind = "blind judge"
     broken = max((one for one in found if one.breaks_promise), key=lambda one: one.epsilon_audited or 0, default=None)
     return Verdict(kind, best, broken, tuple(unknown_defenses))
 
@@ -116,6 +127,11 @@ def percent(value: float | None) -> str:
 def exact(found: Interval) -> str:
     """The interval of a share, as `[4 %, 78 %]`."""
     return f"[{percent(found['low'])}, {percent(found['high'])}]"
+
+
+def _blind(one: Finding) -> bool:
+    """Whether the judge does not even name users by real photos, so that it would name nobody by any picture."""
+    return one.named_by_photo is not None and more_than_chance(one.named_by_photo, one.users, 1 / one.gallery) > LEVEL
 
 
 def _strength(one: Finding) -> tuple[bool, float, float]:

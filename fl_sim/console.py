@@ -92,23 +92,21 @@ def _privacy(folder: RunFolder) -> list[str]:
 def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
     """The verdict and the figures of a leakage table that is not empty."""
     from experiments.leakage import aggregate
-    from experiments.report.material import unknown_defenses
+    from experiments.report.material import distorted, unknown_defenses
     from experiments.significance import as_json as plain
     from experiments.significance import findings
     from experiments.summary import leakage_tables
-    from experiments.verdict import verdict
+    from experiments.verdict import NO_ATTACK, verdict
 
-    figures, found = aggregate(table), findings(table)
-    defended = bool(load(folder.config).defenses)
-    judged = verdict(found, unknown_defenses(read_manifest(folder)), defended)
+    figures, found, manifest = aggregate(table), findings(table), read_manifest(folder)
+    judged = verdict(found, unknown_defenses(manifest), distorted(manifest, load(folder.config)))
     if as_json:
         told = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found], **figures}
         print(json.dumps(told))
         return
     console = Console(highlight=False)
     console.print(leakage_tables(figures, found))
-    if judged is not None:
-        console.print(judged.sentence(), soft_wrap=True)
+    console.print(NO_ATTACK if judged is None else judged.sentence(), soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:

@@ -47,6 +47,11 @@ class Traits:
         attacked = (self.scales, self.zeroes != "none", self.signs, self.levels, self.noise != "none", self.epochs > 0)
         return any(attacked)
 
+    @property
+    def distorts(self) -> bool:
+        """Whether no picture can explain an update that went through it: more is done to it than a change of length."""
+        return bool(self.signs or self.levels or self.epochs or self.zeroes != "none" or self.noise != "none")
+
     def mechanism(self) -> "Traits":
         """What is left to who knows which defense it is, and not its settings."""
         return replace(self, max_norm=None, per_layer=False, noise_size=None, epochs=0, batch_size=0)

@@ -76,7 +76,7 @@ def cells(one: Point, bare: Point | None) -> list[str]:
         svg.DASH if one.accuracy is None else svg.number(one.accuracy),
         "no guarantee" if one.epsilon is None else f"{one.epsilon:.3g}",
         f"{one.epsilon_audited:.3g}",
-        f"{one.most_named.named} of {one.users} {exact(one.most_named.rank1)}",
+        f"{one.most_named.named} of {one.most_named.users} {exact(one.most_named.rank1)}",
         *(svg.DASH if level is None else spell(level.leakage) for level in levels),
         svg.DASH if compared is None else f"{spell(compared['difference'])}, p {p_value(compared['p'])}",
     ]

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.audited_epsilon import audited_epsilon
-from experiments.shares import ENOUGH_USERS, LEVEL, holm, more_than_chance, share
-from experiments.statistics import Comparison, Interval, Values, interval, normalised, paired
+from experiments.shares import ENOUGH_USERS, LEVEL, holm, more_than_chance
+from experiments.significance import share_named
+from experiments.statistics import Comparison, Interval, interval, normalised, paired
 from experiments.studies.defended import UNDEFENDED
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
+READINGS = ("attack", "all_images")  # arms that an attacker could choose to believe
 KNOWLEDGE = ("none", "mechanism", "parameters")
 DELTA = 1e-5  # of an audited epsilon where no defense promises one
 Status = Literal["named", "alike", "nothing", "too few users", "unknown defense"]
@@ -29,10 +31,12 @@ class Level:
     knowledge: str
     leakage: Interval  # (attack - wrong update) / (own photo - wrong update): 0 nothing of this user, 1 a real photo
     rank1: Interval  # share of users who are named, exact
-    named: int  # in the round in which most are
+    named: int  # in the round, and by the reading, in which most are
+    users: int  # attacked in that round
+    answers: int  # fewest of a round: updates of which it left a picture (experiments.significance)
     excess: pd.Series  # by person: similarity of the attack less that of the wrong update
     promised: float | None  # epsilon at delta of the updates that the attack saw; None: no guarantee
-    rounds: int  # attacked
+    rounds: int  # attacked, times two where all images together are read besides
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Point:
     def at_chance(self) -> bool:
         """Whether guessing would often name as many users as the attackers do (exact binomial tests, corrected)."""
         tried = [one for one in self.levels for _ in range(one.rounds)]
-        return min(holm([more_than_chance(one.named, self.users, 1 / self.gallery) for one in tried])) > LEVEL
+        return min(holm([more_than_chance(one.named, one.users, 1 / self.gallery) for one in tried])) > LEVEL
 
     @property
     def status(self) -> Status:
@@ -92,7 +96,7 @@ class Point:
             return "alike"
         if self.known_to_nobody:
             return "unknown defense"
-        return "too few users" if self.users < ENOUGH_USERS else "nothing"
+        return "too few users" if min(one.answers for one in self.levels) < ENOUGH_USERS else "nothing"
 
     @property
     def most_named(self) -> Level:
@@ -113,6 +117,7 @@ def points(table: pd.DataFrame) -> list[Point]:
         levels = [_level(str(label), own) for label, own in rows.groupby("label", sort=False)]
         first = rows.drop_duplicates("cell")
         users, gallery = len(rows[PERSON].drop_duplicates()), int(rows["gallery_size"].max())
+        most = max(levels, key=lambda one: one.named)
         delta = _number(first["delta"].max())
         found.append(
             Point(
@@ -127,8 +132,8 @@ def points(table: pd.DataFrame) -> list[Point]:
                 gallery=gallery,
                 levels=levels,
                 epsilon_audited=audited_epsilon(
-                    max(one.named for one in levels),
-                    users,
+                    most.named,
+                    most.users,
                     gallery,
                     delta or DELTA,
                     gaussian=bool((first["mechanism"].fillna("") == "gaussian").all()),
@@ -171,20 +176,31 @@ def adapting(one: Point) -> Comparison | None:
 def _level(label: str, rows: pd.DataFrame) -> Level:
     people = rows.groupby([*PERSON, "arm"])["facial_similarity"].mean().unstack("arm").sort_index()  # noqa: PD010
     people = people.reindex(columns=["attack", "wrong_update", "own_photo"]).astype("float64")
-    own = rows[rows["arm"] == "attack"]
-    rounds = [np.asarray((one["rank"] == 1).fillna(False), dtype=np.float64) for _, one in own.groupby("round")]
-    hits: Values = max(rounds, key=lambda named: float(named.sum()))
+    own = rows[rows["arm"].isin(READINGS)]
+    # The users of each seed have numbers, and captures, of their own.
+    read = [one.assign(capture=_captures(one)) for _, one in own.groupby(["round", "arm"])]
+    shares = [share_named(one) for one in read]
+    hits = [int((one["rank"] == 1).sum()) for one in read]
+    most = hits.index(max(hits))
     return Level(
         label=label,
         attack=str(rows["attack"].iloc[0]),
         knowledge=str(rows["knowledge"].iloc[0]),
         leakage=interval(people.to_numpy(), normalised),
-        rank1=share(hits),
-        named=int(hits.sum()),
+        rank1=shares[most][0],
+        named=hits[most],
+        users=len(read[most]),
+        answers=min(answers for _, answers in shares),
         excess=people["attack"] - people["wrong_update"],
         promised=_number(rows["epsilon"].max()),
-        rounds=len(rounds),
+        rounds=len(read),
     )
+
+
+def _captures(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Which update each row is about, over all seeds."""
+    number = rows["capture"].fillna(rows["user"]) if "capture" in rows else rows["user"]
+    return rows["seed"].astype(str) + " " + number.astype(str)
 
 
 def _strength(level: Level) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
 
 def _named(one: Point) -> str:
     most = one.most_named
-    return f"{counted(most.named, one.users)}, at most {percent(most.rank1['high'])} (95 %)"
+    return f"{counted(most.named, most.users)}, at most {percent(most.rank1['high'])} (95 %)"
 
 
 def _chance(found: Sequence[Point], safe: dict[str, Point]) -> str:
@@ -114,7 +114,7 @@ def _chance(found: Sequence[Point], safe: dict[str, Point]) -> str:
         parts.append(f"At none of the strengths tried: {_list(never)}.")
     bare = undefended(found)
     if bare is not None:
-        parts.append(f"Without a defense they name {bare.most_named.named} of {bare.users}.")
+        parts.append(f"Without a defense they name {bare.most_named.named} of {bare.most_named.users}.")
     return " ".join(parts)
 
 

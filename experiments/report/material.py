@@ -12,6 +12,7 @@ from attacker.store import CaptureStore, read_attack_table
 from experiments.aggregate import aggregate, attribute_names
 from experiments.attackers import known_to_nobody
 from experiments.significance import CONTROLS, Finding, findings
+from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
@@ -102,6 +103,17 @@ def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
     stated = manifest.get("threat_model", {})
     not_adapted = stated.get("not_adapted_to", {}) if isinstance(stated, Mapping) else {}
     return known_to_nobody(not_adapted) if isinstance(not_adapted, Mapping) else []
+
+
+def distorted(manifest: Mapping[str, Any], config: Config) -> bool:
+    """Whether the defenses of a run do so much to its updates that no picture can explain them, by its manifest.
+
+    A clip changes the length alone, and what is off changes nothing. A defense that declares nothing may do anything.
+    """
+    declared = manifest.get("defenses")
+    if not isinstance(declared, list):  # of an older version
+        return bool(config.defenses)
+    return any(one is None or traits.parse(one).distorts for one in declared)
 
 
 # What the page shows of a manifest of any version.

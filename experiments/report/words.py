@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from experiments.report.material import Interval, Material, unknown_defenses
+from experiments.report.material import Interval, Material, distorted, unknown_defenses
 from experiments.report.svg import DASH, number
 from experiments.statistics import Interval as Shares
-from experiments.verdict import exact, percent, verdict
+from experiments.verdict import NO_ATTACK, exact, percent, verdict
 
 ARM_NAMES = {
     "attack": "attack",
@@ -55,9 +55,11 @@ class Headline:
 
 def headline(material: Material) -> Headline:
     """The verdict of experiments.verdict, and what stands beside it."""
-    found = verdict(material.findings, unknown_defenses(material.manifest), bool(material.config.defenses))
+    manifest = material.manifest
+    found = verdict(material.findings, unknown_defenses(manifest), distorted(manifest, material.config))
     if found is None:
-        return Headline("Leakage has not been measured in this run.", "", None, None, "unmeasured")
+        said = "Leakage has not been measured in this run." if material.leakage is None else NO_ATTACK
+        return Headline(said, "", None, None, "unmeasured")
     best = found.strongest
     label, first = best.attack if best.attack in material.attacks else material.attacks[0], best.server_round
     what = "one gradient" if material.config.federation.update == "gradient" else "one weight update"

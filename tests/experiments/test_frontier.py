@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
@@ -63,6 +64,29 @@ def test_too_few_users_recommend_no_defense_and_likeness_is_no_all_clear() -> No
     alike = points(table)
     assert alike[-1].status == "alike"
     assert "the pictures still resemble them" in answers(alike).headline
+
+
+def test_who_was_not_attacked_in_a_round_or_gave_no_picture_does_not_count_as_hidden() -> None:
+    table = fake_sweep(users=40)
+    last = table["strength"] == "std 1.0"
+    drawn = table[~last | (table["user"] < 10)]  # ten of forty a round
+    more = drawn[last.reindex(drawn.index)].assign(round=2, user=lambda rows: rows["user"] + 10)
+    assert points(pd.concat([drawn, more]))[-1].status == "too few users"
+    named = drawn.copy()
+    named.loc[last & (named["arm"] == "attack") & named["user"].isin((0, 1)), "rank"] = 1
+    assert points(pd.concat([named, more]))[-1].status == "named"  # two of ten, not of twenty
+    failed = table.copy()
+    failed.loc[last & (table["arm"] == "attack") & (table["user"] > 9), ["rank", "facial_similarity"]] = None
+    assert points(failed)[-1].status == "too few users"
+    assert points(table.assign(capture=0, group_size=40))[-1].status == "too few users"
+
+
+def test_all_images_together_are_read_too() -> None:
+    table = fake_sweep(users=16)
+    own = table[(table["strength"] == "std 1.0") & (table["arm"] == "attack")]
+    together = own.assign(arm="all_images")
+    together.loc[together["user"] < 3, "rank"] = 1
+    assert points(pd.concat([table, together]))[-1].status == "named"
 
 
 def test_a_defense_that_no_attack_knows_is_not_recommended() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from experiments.attackers import declared
 from experiments.audited_epsilon import audited_epsilon
 from experiments.report import write_report
-from experiments.shares import LEVEL
+from experiments.report.material import distorted
+from experiments.shares import LEVEL, lower_limit, upper_limit
 from experiments.significance import audit, findings
 from experiments.verdict import percent, verdict
+from fl_sim.config import Config, parse
 from fl_sim.runs import RunFolder
 
 
@@ -81,9 +85,68 @@ def test_pictures_that_do_not_explain_their_updates_are_no_all_clear() -> None:
     poor = rows().assign(matching_loss=0.4)
     assert kind(poor) == "unexplained"
     assert kind(poor, rows(attack="b")) == "nothing"  # another attack explains them
-    judged = verdict(findings(poor), defended=True)  # no picture explains noise
+    judged = verdict(findings(poor), distorted=True)  # no picture explains noise
     assert judged is not None
     assert judged.kind == "nothing"
+
+
+def test_attacks_that_left_no_pictures_give_no_all_clear() -> None:
+    failed = rows().assign(knowledge="parameters")
+    gone = (failed["arm"] == "attack") & (failed["user"] >= 10)
+    failed.loc[gone, ["rank", "facial_similarity", "matching_loss"]] = None
+    found = findings(failed)
+    assert (found[0].users, found[0].answers) == (24, 10)
+    assert found[0].share["high"] == pytest.approx(upper_limit(14, 24, LEVEL / 2))  # whom they would name is not known
+    for tables in ([failed], [failed, rows(attack="weaker", knowledge="none")]):
+        judged = verdict(findings(pd.concat(tables, ignore_index=True)), distorted=True)
+        assert judged is not None
+        assert judged.kind == "too few users"
+        assert "none of 24 users by 10 answers" in judged.sentence()
+
+
+def test_pictures_need_not_explain_updates_that_defenses_distort_and_no_others() -> None:
+    def of(*tables: dict[str, Any]) -> bool:
+        config = parse(Config, {"defenses": list(tables)})
+        return distorted({"defenses": declared(config)}, config)
+
+    clip, noise = {"name": "clip", "max_norm": 1e9}, {"name": "gaussian_noise", "std": 0.01}
+    assert not of()
+    assert not of(clip)
+    assert not of({"name": "gaussian_noise", "std": 0.0}, {"name": "prune", "keep": 1.0})
+    assert of(clip, noise)
+    assert of({"name": "sign"})
+    assert distorted({"defenses": [None]}, Config())
+    assert distorted({}, parse(Config, {"defenses": [clip]}))  # a manifest of an older version
+
+
+def test_users_of_one_sum_are_one_answer() -> None:
+    summed = rows().assign(capture=0, group_size=24)
+    assert kind(summed) == "too few users"
+    found = findings(summed)[0]
+    assert found.answers == 1
+    assert found.share["high"] == pytest.approx(upper_limit(0, 1, LEVEL / 2))
+    named = findings(rows(named=1).assign(capture=0, group_size=24))[0]
+    assert named.share["low"] == pytest.approx(lower_limit(1, 1, LEVEL / 2) / 24)
+    apart = rows(users=48)
+    assert kind(apart.assign(capture=apart["user"] // 2, group_size=2)) == "nothing"
+
+
+def test_a_judge_that_names_nobody_by_a_real_photo_gives_no_all_clear() -> None:
+    table = rows()
+    photo = table[table["arm"] == "attack"].assign(arm="own_photo")
+    assert kind(table, photo) == "blind judge"
+    assert kind(table, photo.assign(rank=1)) == "nothing"
+    judged = verdict(findings(pd.concat([table, photo])))
+    assert judged is not None
+    assert "names none of 24 users by a real photo" in judged.sentence()
+
+
+def test_the_prior_alone_is_no_attack() -> None:
+    table = rows(attack="faces")
+    drawn = table[table["arm"] == "prior_only"]
+    table = pd.concat([table[table["arm"] != "attack"], drawn.assign(arm="attack")], ignore_index=True)
+    assert findings(table) == []
+    assert kind(table, rows(attack="b", named=9)) == "named"
 
 
 def test_a_control_that_names_as_many_is_no_leak() -> None:
@@ -100,7 +163,10 @@ def test_the_leak_may_be_in_any_round_and_attack_and_in_all_images_together() ->
     judged = verdict(findings(pd.concat([several, direct])))
     assert judged is not None
     assert judged.strongest.attack == "direct regression"
-    assert "without a picture" in judged.sentence()
+    assert "direct regression, without a picture, names all 24 users" in judged.sentence()
+    judged = verdict(findings(pd.concat([several, together])))
+    assert judged is not None
+    assert "a, all images together, which knows the defense, names all 24 users" in judged.sentence()
 
 
 def test_p_values_are_corrected_for_the_attacks_and_rounds_of_the_table() -> None:
