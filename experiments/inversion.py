@@ -55,6 +55,11 @@ def observe(
         raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
     if frozen:
         more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
+    near = updates.cosine(sent, {name: received[name] for name in tensors.parameters if name in received})
+    if kind == "gradient" and near > updates.NEAR:
+        more = (*more, f"{update.name} is near the weights that were sent: is it new ones? Then give --kind weights")
+    if kind == "weights" and near < updates.NEAR:
+        more = (*more, f"{update.name} is far from the weights that were sent: is it a gradient, and no weights?")
     if kind == "weights":
         if local is None:
             raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacker import modes
 from attacker.attacks import Attacker
-from attacker.foreign import ForeignModel, dropout_remark, find_mode, invert, open_attack
+from attacker.foreign import ForeignModel, find_mode, invert, open_attack, remarks
 from attacker.observation import Observation
 from attacker.plugin import MaliciousServer
 from clients.datasets import open_dataset
@@ -89,8 +89,10 @@ def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_dropout_is_told() -> None:
-    assert "has dropout (6)" in str(dropout_remark(FOREIGN))
-    assert dropout_remark(ForeignModel("foreign_nets:Net", 32)) is None
+    assert "has dropout (6)" in remarks(FOREIGN)[0]
+    assert len(remarks(FOREIGN)) == 1  # and nothing that is not known
+    assert remarks(ForeignModel("foreign_nets:Net", 32)) == []
+    assert "acts otherwise in training mode" in remarks(ForeignModel("foreign_nets:functional_dropout", 32))[0]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
         (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
+        (["--num-examples", 2, "--model", "foreign_nets:without_file"], "g.safetensors", "cannot be made (no weights)"),
+        (["--num-examples", 2, "--model", "foreign_nets:asserting"], "g.safetensors", "does not take images (1, 3, 32"),
         (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (1, classes)"),
     ],
 )
@@ -202,6 +204,18 @@ def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
         assert all(torch.equal(seen.gradient[name], value) for name, value in gradient.items())
         foreign.open().load_state_dict(seen.parameters)  # strict: nothing is missing, of buffers and ties either
         assert all(torch.equal(seen.parameters[name], value) for name, value in saved.items())
+
+
+def test_weights_in_the_place_of_a_gradient_are_noticed_and_the_other_way_round(files):
+    def told(update, kind, local=None):
+        return inversion.observe(ForeignModel(NET, 32), files / "w.safetensors", files / update, kind, 20, None, local)[
+            1
+        ]
+
+    local = LocalTraining(1, 0, RATE)
+    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", local) == ()
+    assert "near the weights that were sent" in told("after.safetensors", "gradient")[0]
+    assert "far from the weights that were sent" in told("g.safetensors", "weights", local)[0]
 
 
 def test_given_labels_become_shares(files):

@@ -79,6 +79,32 @@ def no_logits() -> nn.Module:
     return nn.Conv2d(3, 3, 1)
 
 
+class FunctionalDropout(Net):
+    """Dropout that no module tells of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
+def functional_dropout() -> nn.Module:
+    return FunctionalDropout()
+
+
+def without_file() -> nn.Module:
+    raise FileNotFoundError("no weights")
+
+
+def asserting() -> nn.Module:
+    """Refuses images of another size than its own, as torchvision's transformers do."""
+    network = Net()
+    network.register_forward_pre_hook(_assert_size)
+    return network
+
+
+def _assert_size(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    assert inputs[0].shape[-1] == 224, "wrong size"
+
+
 def halved(outputs: Tensor, labels: Tensor) -> Tensor:
     """Half the cross-entropy."""
     return nn.functional.cross_entropy(outputs, labels) / 2
