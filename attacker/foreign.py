@@ -79,12 +79,13 @@ class ForeignModel:
         if loss is not None and not binary:
             losses.bring(network, loss)
             return
-        network.register_forward_hook(_Logits(isinstance(loss, nn.BCELoss) or loss is functional.binary_cross_entropy))
-        if binary and self.classes(network) != 2:
+        outputs = self._outputs(network)
+        if binary and as_logits(outputs) is outputs:
             raise ConfigError(
-                f"loss {self.loss!r} is binary, but model {self.model!r} tells {self.classes(network)} labels apart at "
-                "once; give a model with one logit, or another loss"
+                f"loss {self.loss!r} is binary, but model {self.model!r} returns {_kind(outputs)} for two images; "
+                "give a model with one logit, or another loss"
             )
+        network.register_forward_hook(_Logits(isinstance(loss, nn.BCELoss) or loss is functional.binary_cross_entropy))
 
     def check(self) -> None:
         """Raises ConfigError, in a sentence, for a model that cannot be trained or attacked."""
@@ -93,21 +94,28 @@ class ForeignModel:
 
     def classes(self, network: nn.Module) -> int:
         """How many classes the opened model tells apart."""
-        try:
-            with torch.no_grad():
-                outputs = network(torch.zeros(1, 3, self.image_size, self.image_size))
-        except Exception as error:  # of any kind: torchvision asserts, others index out of range
-            raise ConfigError(
-                f"model {self.model!r} does not take images (1, 3, {self.image_size}, {self.image_size}): "
-                f"{short(error)}; give the image size that it was made for"
-            ) from error
+        outputs = self._outputs(network)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-            what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
             raise ConfigError(
-                f"model {self.model!r} returns {what} for one image, not logits (1, classes); name one that returns "
-                "those of one head (one logit alone goes with cross-entropy or BCEWithLogitsLoss)"
+                f"model {self.model!r} returns {_kind(outputs)} for two images, not logits (2, classes); name one that "
+                "returns those of one head (one logit alone goes with cross-entropy or BCEWithLogitsLoss)"
             )
         return outputs.shape[1]
+
+    def _outputs(self, network: nn.Module) -> object:
+        """What the model makes of two black images; of one alone batch norm may have no statistics."""
+        try:
+            with torch.no_grad():
+                return network(torch.zeros(2, 3, self.image_size, self.image_size))
+        except Exception as error:  # of any kind: torchvision asserts, others index out of range
+            raise ConfigError(
+                f"model {self.model!r} does not take images (2, 3, {self.image_size}, {self.image_size}): "
+                f"{short(error)}; give the image size that it was made for"
+            ) from error
+
+
+def _kind(outputs: object) -> str:
+    return f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def invert(
         print(f"matching loss: {said['matching_loss']}")
         for image in said["images"]:
             print(f"{out / image['file']}  weight {image['weight']:.2f}")
+    if (doubt := inversion.unexplained(found[0].matching_loss)) is not None:
+        note(doubt)
     messages.print(f"all of it: {out / 'reconstruction.json'}")
 
 

@@ -1,6 +1,5 @@
 """Which mode somebody else's users train in is found by what matches, for models as apps have them."""
 
-import math
 from dataclasses import replace
 from functools import cache
 
@@ -85,7 +84,14 @@ def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -
     found = find_mode(FOREIGN, [], 0)
     assert found is not None
     assert found.batch_norm == "eval"
-    assert math.isnan(found.losses["train"])
+    assert found.losses == {"eval": 0.5}
+    assert "training mode) it cannot be tried" in found.sentence()
+
+
+def test_batch_norm_of_features_is_tried_in_training_mode_too() -> None:
+    """It has one value a channel and image, so of one image alone there are no statistics."""
+    model = ForeignModel("foreign_nets:normed_features", 32).open("train")
+    assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2)
 
 
 def test_dropout_is_told() -> None:
@@ -123,9 +129,10 @@ def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained)
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("Several", r"returns a tuple for one image, not logits"),
+        ("Several", r"returns a tuple for two images, not logits"),
         ("fused", r"layer '2\.0' \(Fused\) has no second derivative"),
         ("Random", r"another gradient in '.*' each time it sees the same images"),
+        ("Rounded", r"has no second derivative \(it is zero all over\)"),
         ("all_frozen", r"no parameter that is trained"),
         ("detached", r"a gradient of zeros"),
     ],

@@ -79,6 +79,18 @@ def no_logits() -> nn.Module:
     return nn.Conv2d(3, 3, 1)
 
 
+def normed_features() -> nn.Module:
+    """Batch norm of features (n, c), one value a channel and image."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+
+class Rounded(Net):
+    """Sees whole numbers alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 8).round() / 8)
+
+
 class FunctionalDropout(Net):
     """Dropout that no module tells of."""
 
