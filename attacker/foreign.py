@@ -26,8 +26,8 @@ from attacker.modes import Mode, nearest
 from attacker.observation import Observation, Reconstruction
 from attacker.prior import load_prior
 from fl_sim import seeds
-from fl_sim.config import ConfigError
-from fl_sim.modules import BatchNorm, as_logits, dropouts, has_running_statistics, set_mode
+from fl_sim.config import ConfigError, short
+from fl_sim.modules import OTHERWISE, BatchNorm, acts_otherwise, as_logits, dropouts, has_running_statistics, set_mode
 from fl_sim.runs import RunFolder, write_atomically
 
 BINARY_LOSSES = (functional.binary_cross_entropy_with_logits, functional.binary_cross_entropy)
@@ -59,6 +59,8 @@ class ForeignModel:
             raise ConfigError(
                 f"model {self.model!r} cannot be called without arguments ({error}); name a function that makes it"
             ) from error
+        except Exception as error:  # of any kind: it is somebody else's
+            raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); mend its factory") from error
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"model {self.model!r} made a {type(network).__name__}; name what makes a torch.nn.Module"
@@ -77,12 +79,13 @@ class ForeignModel:
         if loss is not None and not binary:
             losses.bring(network, loss)
             return
-        network.register_forward_hook(_Logits(isinstance(loss, nn.BCELoss) or loss is functional.binary_cross_entropy))
-        if binary and self.classes(network) != 2:
+        outputs = self._outputs(network)
+        if binary and as_logits(outputs) is outputs:
             raise ConfigError(
-                f"loss {self.loss!r} is binary, but model {self.model!r} tells {self.classes(network)} labels apart at "
-                "once; give a model with one logit, or another loss"
+                f"loss {self.loss!r} is binary, but model {self.model!r} returns {_kind(outputs)} for two images; "
+                "give a model with one logit, or another loss"
             )
+        network.register_forward_hook(_Logits(isinstance(loss, nn.BCELoss) or loss is functional.binary_cross_entropy))
 
     def check(self) -> None:
         """Raises ConfigError, in a sentence, for a model that cannot be trained or attacked."""
@@ -91,22 +94,28 @@ class ForeignModel:
 
     def classes(self, network: nn.Module) -> int:
         """How many classes the opened model tells apart."""
-        try:
-            with torch.no_grad():
-                outputs = network(torch.zeros(1, 3, self.image_size, self.image_size))
-        except (RuntimeError, TypeError) as error:
-            what = " ".join(str(error).split())
-            raise ConfigError(
-                f"model {self.model!r} does not take images (1, 3, {self.image_size}, {self.image_size}): {what}; "
-                "give the image size that it was made for"
-            ) from error
+        outputs = self._outputs(network)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-            what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
             raise ConfigError(
-                f"model {self.model!r} returns {what} for one image, not logits (1, classes); name one that returns "
-                "those of one head (one logit alone goes with cross-entropy or BCEWithLogitsLoss)"
+                f"model {self.model!r} returns {_kind(outputs)} for two images, not logits (2, classes); name one that "
+                "returns those of one head (one logit alone goes with cross-entropy or BCEWithLogitsLoss)"
             )
         return outputs.shape[1]
+
+    def _outputs(self, network: nn.Module) -> object:
+        """What the model makes of two black images; of one alone batch norm may have no statistics."""
+        try:
+            with torch.no_grad():
+                return network(torch.zeros(2, 3, self.image_size, self.image_size))
+        except Exception as error:  # of any kind: torchvision asserts, others index out of range
+            raise ConfigError(
+                f"model {self.model!r} does not take images (2, 3, {self.image_size}, {self.image_size}): "
+                f"{short(error)}; give the image size that it was made for"
+            ) from error
+
+
+def _kind(outputs: object) -> str:
+    return f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
 
 
 @dataclass(frozen=True)
@@ -197,15 +206,22 @@ def find_mode(foreign: ForeignModel, observations: Sequence[Observation], seed: 
     return nearest(lambda mode: _attacker(foreign, mode), observations, seed)
 
 
-def dropout_remark(foreign: ForeignModel) -> str | None:
-    """A sentence where users may have trained with dropout."""
-    dropped = dropouts(foreign.open())
-    if not dropped:
-        return None
-    return (
-        f"model {foreign.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
-        "updates are matched without it, and an attack that also looks for them may see more"
-    )
+def remarks(foreign: ForeignModel) -> list[str]:
+    """A sentence each: where users may have trained the model otherwise than it is matched here."""
+    network, said = foreign.open(), []
+    dropped = dropouts(network)
+    if dropped:
+        said.append(
+            f"model {foreign.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
+            "updates are matched without it, and an attack that also looks for them may see more"
+        )
+    images = torch.rand(2, 3, foreign.image_size, foreign.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
+    if acts_otherwise(network, images):
+        said.append(
+            f"model {foreign.model!r} {OTHERWISE}: updates are matched in eval mode, and where users train in training "
+            "mode, a picture of nobody does not say that nothing leaks"
+        )
+    return said
 
 
 def _attacker(foreign: ForeignModel, batch_norm: BatchNorm) -> Attacker:
@@ -222,7 +238,7 @@ def _named(name: str, what: str, folder: str) -> Any:
         sys.path.append(folder)
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a relative name
+    except (Exception, SystemExit) as error:  # of any kind: a script runs as it is imported
         raise ConfigError(
-            f"{what} {name!r} cannot be imported ({error}); install its package, or name the folder that holds it"
+            f"{what} {name!r} cannot be imported ({short(error)}); install it, or put its folder into PYTHONPATH"
         ) from error

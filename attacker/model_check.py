@@ -69,6 +69,8 @@ def _problem(gradient: Callable[[Tensor], Tensor], x: Tensor) -> str | None:
         raise
     if not bool(torch.isfinite(slope).all()):
         return "it is NaN or Inf on noise"
+    if not bool(slope.any()):  # rounding, casts to whole numbers, detached tensors
+        return "it is zero all over"
     if x.dtype != torch.float64:
         return None
     direction = torch.randn(x.shape, generator=draw, dtype=x.dtype)

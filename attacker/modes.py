@@ -20,7 +20,7 @@ WORDS: dict[BatchNorm, str] = {"train": "with the statistics of the batch (train
 
 @dataclass(frozen=True)
 class Mode:
-    """The mode that was kept, and the mean matching loss in either, in [0, 2]; NaN where it cannot be had."""
+    """The mode that was kept, and the mean matching loss, in [0, 2], in each that could be tried."""
 
     batch_norm: BatchNorm
     losses: dict[BatchNorm, float]
@@ -28,9 +28,10 @@ class Mode:
     def sentence(self) -> str:
         """What was found, for the user."""
         other: BatchNorm = "eval" if self.batch_norm == "train" else "train"
+        beside = f"{self.losses[other]:.3g}" if other in self.losses else "it cannot be tried"
         return (
             f"batch norm is taken {WORDS[self.batch_norm]}: matching loss {self.losses[self.batch_norm]:.3g}, "
-            f"{WORDS[other]} {self.losses[other]:.3g}, after {STEPS} steps"
+            f"{WORDS[other]} {beside}, after {STEPS} steps"
         )
 
 
@@ -40,18 +41,19 @@ def nearest(attacker: Callable[[BatchNorm], Attacker], observations: Sequence[Ob
     Raises ConfigError if neither can be tried.
     """
     losses: dict[BatchNorm, float] = {}
-    said = ""
+    said = "NaN"
     for mode in WORDS:
         try:
-            losses[mode] = _loss(attacker(mode), observations, seed)
+            loss = _loss(attacker(mode), observations, seed)
         except ConfigError:
             raise
         except Exception as error:  # one image alone has no statistics, and a foreign model may raise anything
-            losses[mode], said = math.nan, short(error)
-    known = {mode: loss for mode, loss in losses.items() if math.isfinite(loss)}
-    if not known:
-        raise ConfigError(f"the model's batch norm fails in either mode ({said or 'NaN'}); mend the model")
-    return Mode(min(known, key=lambda mode: known[mode]), losses)
+            said = short(error)
+        else:
+            losses |= {mode: loss} if math.isfinite(loss) else {}
+    if not losses:
+        raise ConfigError(f"the model's batch norm fails in either mode ({said}); mend the model")
+    return Mode(min(losses, key=lambda mode: losses[mode]), losses)
 
 
 def _loss(attacker: Attacker, observations: Sequence[Observation], seed: int) -> float:

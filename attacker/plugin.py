@@ -103,6 +103,7 @@ class MaliciousServer(Strategy):
         `local_epochs`. Raises ConfigError, before anything starts, for what the audit could not use.
         """
         strategy = message_strategy(inner)
+        _check_told(learning_rate, local_epochs, batch_size, mean, std)
         (name, folder), named_loss = foreign.name_of(model, "model"), None
         if loss is not None:
             named_loss = foreign.name_of(loss, "loss")[0]
@@ -112,8 +113,6 @@ class MaliciousServer(Strategy):
         watcher = Watcher(strategy, store, watched, LocalTraining(local_epochs, batch_size, learning_rate))
         if store.run.captures.exists():
             raise ConfigError(f"{run} holds an earlier capture; give a folder that does not exist yet, or remove it")
-        if learning_rate <= 0:
-            raise ConfigError(f"learning_rate {learning_rate} given; give that of the users' optimiser, above 0")
         foreign.save(store.run, watched)
         return watcher
 
@@ -257,3 +256,17 @@ class MaliciousServer(Strategy):
 
     def _seconds(self, reply: Message) -> float | None:
         return seconds_since(reply, self._requests.get(reply.metadata.src_node_id))
+
+
+def _check_told(rate: float, epochs: int, batch: int, mean: foreign.Scale, std: foreign.Scale) -> None:
+    """ConfigError for what no app's users do."""
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"learning_rate {rate} given; give that of the users' optimiser, above 0")
+    if epochs < 1 or batch < 0:
+        raise ConfigError(
+            f"local_epochs {epochs} and batch_size {batch} given; give 1 epoch or more, and 0 (all photos) or more"
+        )
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise ConfigError(
+            f"mean {mean} and std {std} given; give three numbers each as the app's Normalize, std above 0"
+        )

@@ -14,10 +14,9 @@ from flwr.app import ArrayRecord, Message
 from attacker.replies import MOST, tensors
 from attacker.reply_checks import Refused
 from fl_sim.state_dicts import Fitted, Misfit, ModelTensors, in_short
-from fl_sim.updates import Update, norm, to_gradient
+from fl_sim.updates import NEAR, Update, cosine, norm, to_gradient
 
 EXAMPLES = "num-examples"  # what Flower's strategies weigh replies by, unless they are told otherwise
-NEAR = 0.5  # cosine of the weights sent and received, below which these are hardly weights
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_weights(reply: Message, sent: Update, model: ModelTensors, learning_rat
         notes.append(f"arrays that the model does not have were left out: {in_short(fitted.unknown)}")
     if len(got) < len(model.parameters):
         notes.append(f"{in_short(_absent(got, model))} did not come back, taken as frozen: zero gradient")
-    if _cosine({name: sent[name] for name in got}, got) < NEAR:
+    if cosine(sent, got) < NEAR:
         notes.append(
             "replies are far from the weights that were sent: are they gradients, or differences? Then this is no audit"
         )
@@ -88,12 +87,7 @@ def photos(reply: Message, weight: str) -> tuple[int | None, tuple[str, ...]]:
     """
     for key in dict.fromkeys((EXAMPLES, weight)):
         value = anywhere(reply, key)
-        if (
-            isinstance(value, int | float)
-            and (key == EXAMPLES or value > 1)
-            and 0 < value < MOST
-            and value == int(value)
-        ):
+        if is_count(value) and (key == EXAMPLES or value > 1):
             return int(value), () if key == EXAMPLES else (f"photos were counted by the metric {key!r}",)
     return None, ("replies do not say of how many photos they are",)
 
@@ -116,10 +110,3 @@ def is_count(value: object) -> TypeGuard[int | float]:
 
 def _absent(got: Update, model: ModelTensors) -> list[str]:
     return [name for name in model.parameters if name not in got]
-
-
-def _cosine(sent: Update, received: Update) -> float:
-    """Of the two, in [-1, 1]; 1 where one of them is zero, which says nothing."""
-    product = sum(float((sent[name].double() * value).sum()) for name, value in received.items())
-    size = norm(sent) * norm(received)
-    return product / size if size > 0 else 1.0

@@ -162,7 +162,8 @@ class Watcher(Strategy):
             )
         notes = fitted.notes
         if absent:
-            notes = (*notes, f"the server does not send {in_short(absent)}, taken as the factory or it made it last")
+            taken = "taken as it was last sent, or as the factory makes it"
+            notes = (*notes, f"the server does not send {in_short(absent)}, {taken}")
         self._parameters = self._parameters | fitted.values
         self._arrays = records[name]
         return name, notes

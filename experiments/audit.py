@@ -25,10 +25,10 @@ from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
 from experiments.embedders import Embedder
 from experiments.inversion import png
+from experiments.verdict import EXPLAINED
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
-EXPLAINED = 0.1  # matching loss up to which a picture explains its update; 0 is a match, 0.5 or more says nothing
 SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
 WITNESSES = 4  # users by whose updates it is decided how batch norm is trained
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attacker.foreign import ForeignModel
 from attacker.observation import LocalTraining, Observation, Reconstruction
+from experiments.verdict import EXPLAINED
 from fl_sim import updates
 from fl_sim.checkpoints import read_state
 from fl_sim.config import ConfigError
@@ -55,6 +56,11 @@ def observe(
         raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
     if frozen:
         more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
+    near = updates.cosine(sent, {name: received[name] for name in tensors.parameters if name in received})
+    if kind == "gradient" and near > updates.NEAR:
+        more = (*more, f"{update.name} is near the weights that were sent: is it new ones? Then give --kind weights")
+    if kind == "weights" and near < updates.NEAR:
+        more = (*more, f"{update.name} is far from the weights that were sent: is it a gradient, and no weights?")
     if kind == "weights":
         if local is None:
             raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")
@@ -83,6 +89,16 @@ def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[st
     said = {**facts, "matching_loss": loss, "seconds": round(found.seconds, 2), "images": images}
     write_atomically(out / "reconstruction.json", json.dumps(said, indent=2).encode())
     return said
+
+
+def unexplained(matching_loss: float) -> str | None:
+    """A sentence where a picture explains its update too badly to be evidence that nothing leaks."""
+    if matching_loss <= EXPLAINED:
+        return None
+    return (
+        f"the pictures do not explain the update (matching loss {matching_loss:.2g}, above {EXPLAINED}); that they "
+        "look like nobody does not say that nothing leaks: give more -o steps=, and check what was told of the training"
+    )
 
 
 def png(image: Tensor) -> bytes:

@@ -1,5 +1,6 @@
 """A state dict from a file: safetensors, or what torch.save wrote, of which only tensors are ever unpickled."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,13 +22,26 @@ def read_state(path: Path) -> tuple[Update, tuple[str, ...]]:
     """
     try:
         with path.open("rb") as file:
-            pickled = file.read(4) in STARTS
-        return _unpickled(path) if pickled else (read_tensors(path)[0], ())
+            start = file.read(4)
+        if (other := _other(path, start)) is not None:
+            raise ConfigError(f"{path} is {other}; save the tensors by name: torch.save(TENSORS, FILE)")
+        return _unpickled(path) if start in STARTS else (read_tensors(path)[0], ())
     except (OSError, DamagedFile) as error:
         what = " ".join(str(error).split())
         raise ConfigError(
             f"{path} cannot be read as safetensors or a .pth ({what}); write it with safetensors.torch, or torch.save"
         ) from error
+
+
+def _other(path: Path, start: bytes) -> str | None:
+    """What a whole file that starts so is, in words, if it is of another kind."""
+    if start == STARTS[0] and zipfile.is_zipfile(path):
+        names = zipfile.ZipFile(path).namelist()
+        if any(name.endswith(".npy") for name in names):
+            return "an archive of NumPy's savez"
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "TorchScript"
+    return "an array of NumPy's save, without a name" if start == b"\x93NUM" else None
 
 
 def _unpickled(path: Path) -> tuple[Update, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fl_sim.config import short
 from fl_sim.modules import BatchNorm, as_logits, set_mode
 
 
@@ -113,7 +114,8 @@ def build(
 
     That is eval mode, with `batch_norm` as `fl_sim.modules.set_mode` has it.
 
-    Raises ValueError for a name that is neither in the registry nor an importable `package.module:factory`.
+    Raises ValueError for a name that is neither in the registry nor an importable `package.module:factory`, and for a
+    factory that makes no model.
     """
     # PyTorch's initialisers draw from the global generator; fork it so that ours decides and nobody notices.
     with torch.random.fork_rng(devices=[]):
@@ -123,7 +125,7 @@ def build(
         elif name in MODELS:
             model = MODELS[name](num_classes, image_size, batch_norm)
         else:
-            model = _third_party(name)(num_classes, image_size)
+            model = _made(name, num_classes, image_size)
             model.register_forward_hook(_logits)
     return set_mode(model, batch_norm)
 
@@ -132,14 +134,31 @@ def _logits(model: nn.Module, inputs: object, outputs: object) -> object:
     return as_logits(outputs)
 
 
+def _made(name: str, num_classes: int, image_size: int) -> nn.Module:
+    """What somebody else's factory makes."""
+    factory = _third_party(name)
+    try:
+        model = factory(num_classes, image_size)
+    except Exception as error:  # of any kind: it is somebody else's
+        raise ValueError(
+            f"model {name!r} cannot be made by factory({num_classes}, {image_size}), of classes and pixels "
+            f"({short(error)}); mend the factory"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r} made a {type(model).__name__}; name what returns a torch.nn.Module")
+    return model
+
+
 def _third_party(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)} or package.module:factory")
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a relative name
-        raise ValueError(f"model {name!r} cannot be imported ({error}); is its package installed?") from error
+    except (Exception, SystemExit) as error:  # of any kind: a script runs as it is imported
+        raise ValueError(
+            f"model {name!r} cannot be imported ({short(error)}); install it, or put its folder into PYTHONPATH"
+        ) from error
     return factory
 
 

@@ -1,5 +1,6 @@
 """What users and attackers alike ask of any nn.Module: its mode, its gradient, its state, the layer of its logits."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -8,19 +9,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 BatchNorm = Literal["eval", "train"]
+OTHERWISE = (  # of whom `acts_otherwise`
+    "acts otherwise in training mode by more than dropout and batch norm of torch.nn (F.dropout? a batch norm of its "
+    "own? outputs beside the logits?)"
+)
 
 
 def set_mode(model: nn.Module, batch_norm: BatchNorm) -> nn.Module:
     """`model` in eval mode, but with `batch_norm = "train"` it normalises by the statistics of the batch at hand.
 
     Running statistics are neither read nor written then, so a gradient depends on the parameters and the batch alone.
-    Dropout is off in either.
+    A layer that the model's own `train()` leaves in eval mode, as of a frozen backbone, stays there. Dropout is off.
     """
+    model.train()
+    trained = {layer for layer in norms(model) if layer.training and batch_norm == "train"}
     model.eval()
     for layer in norms(model):
         # With both flags torch neither reads nor writes the buffers, and they stay in the state dict.
-        layer.training = batch_norm == "train"
-        layer.track_running_stats = batch_norm == "eval" and layer.running_mean is not None
+        layer.training = layer in trained
+        layer.track_running_stats = layer not in trained and layer.running_mean is not None
     return model
 
 
@@ -45,6 +52,24 @@ def dropouts(model: nn.Module) -> list[str]:
         if isinstance(rate, float) and rate > 0:
             found.append(name)
     return found
+
+
+@torch.no_grad()
+def acts_otherwise(model: nn.Module, images: Tensor) -> bool:
+    """Whether training mode changes what `model` makes of images (n, 3, H, W) by more than `norms` and `dropouts` do.
+
+    As of F.dropout, of a batch norm of somebody's own, or of outputs beside the logits.
+    """
+    known = set_mode(copy.deepcopy(free_of_graphs(model)), "train")
+    theirs = copy.deepcopy(known).train()
+    for name in dropouts(theirs):
+        theirs.get_submodule(name).training = False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            expected, found = known(images), theirs(images)
+    except Exception:  # of any kind, where the model is somebody else's: in training mode it asks for more
+        return True
+    return not (isinstance(found, Tensor) and found.shape == expected.shape and torch.allclose(found, expected, 1e-3))
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Update = dict[str, Tensor]
+NEAR = 0.5  # cosine of the weights sent and an update, below which this is hardly weights, and above hardly a gradient
 
 
 def flatten(update: Mapping[str, Tensor]) -> Tensor:
@@ -31,6 +32,13 @@ def norm(update: Mapping[str, Tensor]) -> float:
     """L2 norm of the whole update, computed in double precision so that it cannot overflow; whole numbers count too."""
     floats = (value if value.is_floating_point() else value.double() for value in update.values())
     return math.hypot(*(float(torch.linalg.vector_norm(value, dtype=torch.float64)) for value in floats))
+
+
+def cosine(sent: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> float:
+    """Of the entries of `update` and those of the same names in `sent`, in [-1, 1]; NaN where all of one are zero."""
+    product = sum(float((sent[name].double() * value).sum()) for name, value in update.items())
+    size = norm({name: sent[name] for name in update}) * norm(update)
+    return product / size if size > 0 else math.nan
 
 
 def apply_gradient(parameters: Mapping[str, Tensor], gradient: Mapping[str, Tensor], lr: float) -> Update:

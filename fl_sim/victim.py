@@ -10,7 +10,7 @@ from clients.datasets import open_dataset
 from clients.datasets.examine import examine
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError
-from fl_sim.modules import dropouts, load_state, logits_layer, norms
+from fl_sim.modules import OTHERWISE, acts_otherwise, dropouts, load_state, logits_layer, norms
 from fl_sim.tensors import DamagedFile, read_tensors
 
 Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
@@ -77,6 +77,11 @@ def remarks(config: Config, model: nn.Module) -> list[str]:
         )
     size = config.dataset.image_size
     images = torch.rand(2, 3, size, size, generator=seeds.generator(config.seed, "head")) * 2 - 1
+    if name not in models.MODELS and acts_otherwise(model, images):
+        found.append(
+            f"model {name!r} {OTHERWISE}: users and attacker alike have it in eval mode, so what it would hide is not "
+            "measured"
+        )
     if config.threat_model.labels == "recovered" and logits_layer(model, images) is None:
         found.append(
             f"no linear layer makes the logits of model {name!r}: labels are estimated from its last layer, which is "

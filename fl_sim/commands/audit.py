@@ -78,7 +78,7 @@ def audit(
     if (doubt := auditing.unexplained(table)) is not None:
         note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
-    for sentence in filter(None, [None if mode is None else mode.sentence(), foreign.dropout_remark(model)]):
+    for sentence in [*([] if mode is None else [mode.sentence()]), *foreign.remarks(model)]:
         messages.print(sentence, soft_wrap=True)
     if known is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")

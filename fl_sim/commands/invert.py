@@ -80,8 +80,7 @@ def invert(
         found = foreign.invert(
             watched, chosen, [observation], seed, lambda done, total: progress("steps", done, total), norm
         )
-    remarks = [None if mode is None else mode.sentence(), foreign.dropout_remark(watched)]
-    for sentence in filter(None, remarks):
+    for sentence in [*([] if mode is None else [mode.sentence()]), *foreign.remarks(watched)]:
         messages.print(sentence, soft_wrap=True)
     facts: dict[str, Any] = {"batch_norm": None if mode is None else dataclasses.asdict(mode)}
     facts |= {"update": str(update), "weights": str(weights), "model": model, "kind": kind, "num_examples": examples}
@@ -93,6 +92,8 @@ def invert(
         print(f"matching loss: {said['matching_loss']}")
         for image in said["images"]:
             print(f"{out / image['file']}  weight {image['weight']:.2f}")
+    if (doubt := inversion.unexplained(found[0].matching_loss)) is not None:
+        note(doubt)
     messages.print(f"all of it: {out / 'reconstruction.json'}")
 
 

@@ -1,6 +1,5 @@
 """Which mode somebody else's users train in is found by what matches, for models as apps have them."""
 
-import math
 from dataclasses import replace
 from functools import cache
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from attacker import modes
 from attacker.attacks import Attacker
-from attacker.foreign import ForeignModel, dropout_remark, find_mode, invert, open_attack
+from attacker.foreign import ForeignModel, find_mode, invert, open_attack, remarks
 from attacker.observation import Observation
 from attacker.plugin import MaliciousServer
 from clients.datasets import open_dataset
@@ -85,12 +84,21 @@ def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -
     found = find_mode(FOREIGN, [], 0)
     assert found is not None
     assert found.batch_norm == "eval"
-    assert math.isnan(found.losses["train"])
+    assert found.losses == {"eval": 0.5}
+    assert "training mode) it cannot be tried" in found.sentence()
+
+
+def test_batch_norm_of_features_is_tried_in_training_mode_too() -> None:
+    """It has one value a channel and image, so of one image alone there are no statistics."""
+    model = ForeignModel("foreign_nets:normed_features", 32).open("train")
+    assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2)
 
 
 def test_dropout_is_told() -> None:
-    assert "has dropout (6)" in str(dropout_remark(FOREIGN))
-    assert dropout_remark(ForeignModel("foreign_nets:Net", 32)) is None
+    assert "has dropout (6)" in remarks(FOREIGN)[0]
+    assert len(remarks(FOREIGN)) == 1  # and nothing that is not known
+    assert remarks(ForeignModel("foreign_nets:Net", 32)) == []
+    assert "acts otherwise in training mode" in remarks(ForeignModel("foreign_nets:functional_dropout", 32))[0]
 
 
 @pytest.mark.parametrize(
@@ -121,9 +129,10 @@ def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained)
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("Several", r"returns a tuple for one image, not logits"),
+        ("Several", r"returns a tuple for two images, not logits"),
         ("fused", r"layer '2\.0' \(Fused\) has no second derivative"),
         ("Random", r"another gradient in '.*' each time it sees the same images"),
+        ("Rounded", r"has no second derivative \(it is zero all over\)"),
         ("all_frozen", r"no parameter that is trained"),
         ("detached", r"a gradient of zeros"),
     ],

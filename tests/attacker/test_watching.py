@@ -331,6 +331,17 @@ def test_what_cannot_be_watched_is_refused_before_it_starts(tmp_path):
     ):
         with pytest.raises(ConfigError, match=told):
             around(inner, tmp_path / "run")
+    told = {"image_size": 32, "learning_rate": RATE}
+    for wrong, said in (
+        ({"learning_rate": 0.0}, "learning_rate 0.0 given"),
+        ({"learning_rate": float("nan")}, "learning_rate nan given"),
+        ({"local_epochs": 0}, "local_epochs 0"),
+        ({"batch_size": -1}, "batch_size -1"),
+        ({"mean": (0.5,)}, "three numbers each"),
+        ({"std": (0.0, 1.0, 1.0)}, "std above 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            MaliciousServer.around(strategy.FedAvg(), tmp_path / "run", Net, **{**told, **wrong})
     assert not (tmp_path / "run").exists()
     legacy = Server(client_manager=SimpleClientManager(), strategy=around(strategy.FedAvg(), tmp_path / "run"))
     with pytest.raises(ConfigError, match="this ServerApp is of Flower's legacy API"):

@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from foreign_nets import Net, attended, batch_normed, halved, normed, tied
@@ -49,6 +50,9 @@ def files(people, tmp_path_factory):
     torch.save(gradient, folder / "cut.pth")
     (folder / "cut.pth").write_bytes((folder / "cut.pth").read_bytes()[:1000])
     (folder / "text.safetensors").write_text("no tensors")
+    np.savez(folder / "g.npz", **{name: value.numpy() for name, value in gradient.items()})
+    torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3, 32, 32)), folder / "script.pt")
+    np.save(folder / "g.npy", np.ones(3))
     return folder
 
 
@@ -106,6 +110,10 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2], "numbers.pth", "holds no state dict, but other data"),
         (["--num-examples", 2], "cut.pth", "is damaged"),
         (["--num-examples", 2], "epoch.pth", "holds no state dict, but the entries epoch"),
+        (["--num-examples", 2], "g.npz", "is an archive of NumPy's savez"),
+        (["--num-examples", 2], "script.pt", "is TorchScript"),
+        (["--num-examples", 2], "g.npy", "is an array of NumPy's save"),
+        (["--num-examples", 2, "--loss", "torch.nn:BCEWithLogitsLoss"], "g.safetensors", "returns shape (2, 2)"),
         (["--num-examples", 2], "text.safetensors", "cannot be read as safetensors"),
         (["--num-examples", 2], "nowhere.safetensors", "cannot be read as safetensors"),
         (["--num-examples", 2, "--kind", "weights"], "after.safetensors", "without a learning rate"),
@@ -120,11 +128,13 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
         (["--num-examples", 2, "--attack", "user_difusion"], "g.safetensors", "unknown attack 'user_difusion'"),
         (["--num-examples", 2, "--attack", "imprint"], "g.safetensors", "rewrites the model"),
         (["--num-examples", 2, "-o", "step=3"], "g.safetensors", "did you mean 'steps'?"),
-        (["--num-examples", 2, "--image-size", 64], "g.safetensors", "does not take images (1, 3, 64, 64)"),
+        (["--num-examples", 2, "--image-size", 64], "g.safetensors", "does not take images (2, 3, 64, 64)"),
         (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
         (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
-        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (1, classes)"),
+        (["--num-examples", 2, "--model", "foreign_nets:without_file"], "g.safetensors", "cannot be made (no weights)"),
+        (["--num-examples", 2, "--model", "foreign_nets:asserting"], "g.safetensors", "does not take images (2, 3, 32"),
+        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (2, classes)"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, update, told, tmp_path):
@@ -153,7 +163,7 @@ def test_a_file_of_torch_with_prefixes_says_the_same(invert, files):
     results = [invert(*options, update=name) for name in ("g.safetensors", "g.pth", "list.pth")]
     plain, wrapped, nameless = (json.loads(out) for _, out, _ in results)
     assert plain["matching_loss"] == wrapped["matching_loss"] == nameless["matching_loss"]
-    assert "note" not in results[0][2]
+    assert "read" not in results[0][2]
     told = " ".join(results[1][2].split())
     assert "the entry 'state_dict' was read" in told
     assert "without their prefixes: 'module.conv1" in told
@@ -170,6 +180,12 @@ def test_gradients_of_a_frozen_model_are_none(files):
         expected = torch.zeros_like(gradient[name]) if value is None else value
         assert torch.equal(seen.gradient[name], expected)
         assert torch.equal(listed.gradient[name], expected)
+
+
+def test_pictures_that_explain_nothing_are_told(invert):
+    options = ["--attack", "inverting_gradients", "-o", "steps=1", "--num-examples", 20]
+    assert "the pictures do not explain the update" in " ".join(invert(*options)[2].split())
+    assert "do not explain" not in " ".join(invert(*options, "-o", "steps=60")[2].split())
 
 
 def test_what_the_update_lacks_is_frozen_and_told(invert, files):
@@ -202,6 +218,18 @@ def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
         assert all(torch.equal(seen.gradient[name], value) for name, value in gradient.items())
         foreign.open().load_state_dict(seen.parameters)  # strict: nothing is missing, of buffers and ties either
         assert all(torch.equal(seen.parameters[name], value) for name, value in saved.items())
+
+
+def test_weights_in_the_place_of_a_gradient_are_noticed_and_the_other_way_round(files):
+    def told(update, kind, local=None):
+        return inversion.observe(ForeignModel(NET, 32), files / "w.safetensors", files / update, kind, 20, None, local)[
+            1
+        ]
+
+    local = LocalTraining(1, 0, RATE)
+    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", local) == ()
+    assert "near the weights that were sent" in told("after.safetensors", "gradient")[0]
+    assert "far from the weights that were sent" in told("g.safetensors", "weights", local)[0]
 
 
 def test_given_labels_become_shares(files):

@@ -44,9 +44,26 @@ def test_a_model_of_ones_own_is_named_by_its_factory(monkeypatch):
 
     package = types.ModuleType("somebodys")
     package.own_model = own_model
+    package.no_arguments, package.nothing = torch.nn.Identity().forward, lambda classes, size: None
+    package.no_file = lambda classes, size: torch.load("no_such_file")
     monkeypatch.setitem(sys.modules, "somebodys", package)
     assert fresh("somebodys:own_model")(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
     with pytest.raises(ValueError, match="choose one of convnet"):
         fresh("convnett")
     with pytest.raises(ValueError, match="cannot be imported"):
         fresh("no_such_package:model")
+    for name, told in (
+        ("no_arguments", r"cannot be made by factory\(2, 32\)"),
+        ("no_file", "No such file"),
+        ("nothing", "made a NoneType; name what returns a torch.nn.Module"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            fresh(f"somebodys:{name}")
+
+
+@pytest.mark.parametrize("line", ["raise RuntimeError('no device')", "import sys; sys.exit()", "x = ("])
+def test_a_module_that_cannot_be_imported_is_told_whatever_it_raises(line, tmp_path, monkeypatch):
+    (tmp_path / "unimportable.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="'unimportable:model' cannot be imported"):
+        fresh("unimportable:model")

@@ -9,6 +9,7 @@ from tiny_faces import normed_net, tiny_net
 from torch import Tensor, nn
 
 from fl_sim.modules import (
+    acts_otherwise,
     as_logits,
     dropouts,
     free_of_graphs,
@@ -60,6 +61,44 @@ def test_the_mode_survives_copies_and_can_be_changed_back() -> None:
     assert not torch.allclose(fixed, batch)
     assert torch.equal(copy.deepcopy(model)(x), batch)
     assert torch.equal(set_mode(model, "eval")(x), fixed)
+
+
+class Frozen(nn.Sequential):
+    """Its first part stays in eval mode, as fine-tuning has it."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+def test_what_a_model_keeps_in_eval_mode_stays_in_it() -> None:
+    model = Frozen(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    theirs = copy.deepcopy(model).train()
+    assert torch.equal(set_mode(model, "train")(images() + 1), theirs(images() + 1))
+    assert torch.equal(set_mode(model, "eval")(images()), copy.deepcopy(model).eval()(images()))
+
+
+class Own(nn.Module):
+    """Centres by the batch in training mode, and drops, as no layer of torch.nn tells."""
+
+    def __init__(self, centred: bool, rate: float) -> None:
+        super().__init__()
+        self.centred, self.rate, self.net = centred, rate, normed_net(2, SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(0) if self.centred and self.training else x
+        return F.dropout(self.net(x), self.rate, self.training)
+
+
+def test_what_else_differs_in_training_mode_is_noticed() -> None:
+    for model in (Own(True, 0.0), Own(False, 0.5)):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        assert acts_otherwise(set_mode(model, "eval"), images())
+        assert not model.training
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    for known in (Own(False, 0.0), tiny_net(2, SIZE), nn.Sequential(nn.Dropout(0.5), normed_net(2, SIZE))):
+        assert not acts_otherwise(set_mode(known, "eval"), images())
 
 
 def test_whether_the_modes_differ() -> None:

@@ -79,6 +79,44 @@ def no_logits() -> nn.Module:
     return nn.Conv2d(3, 3, 1)
 
 
+def normed_features() -> nn.Module:
+    """Batch norm of features (n, c), one value a channel and image."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+
+class Rounded(Net):
+    """Sees whole numbers alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 8).round() / 8)
+
+
+class FunctionalDropout(Net):
+    """Dropout that no module tells of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
+def functional_dropout() -> nn.Module:
+    return FunctionalDropout()
+
+
+def without_file() -> nn.Module:
+    raise FileNotFoundError("no weights")
+
+
+def asserting() -> nn.Module:
+    """Refuses images of another size than its own, as torchvision's transformers do."""
+    network = Net()
+    network.register_forward_pre_hook(_assert_size)
+    return network
+
+
+def _assert_size(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    assert inputs[0].shape[-1] == 224, "wrong size"
+
+
 def halved(outputs: Tensor, labels: Tensor) -> Tensor:
     """Half the cross-entropy."""
     return nn.functional.cross_entropy(outputs, labels) / 2
