@@ -63,7 +63,7 @@ class ForeignModel:
             raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); mend its factory") from error
         if not isinstance(network, nn.Module):
             raise ConfigError(
-                f"model {self.model!r} made a {type(network).__name__}; name what makes a torch.nn.Module"
+                f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module"
             )
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):
             network.register_forward_pre_hook(_Rescale(self.mean, self.std))
