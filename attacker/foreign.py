@@ -62,9 +62,7 @@ class ForeignModel:
         except Exception as error:  # of any kind: it is somebody else's
             raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); mend its factory") from error
         if not isinstance(network, nn.Module):
-            raise ConfigError(
-                f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module"
-            )
+            raise ConfigError(f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module")
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):
             network.register_forward_pre_hook(_Rescale(self.mean, self.std))
         found = None if self.loss is None else _named(self.loss, "loss", self.folder)

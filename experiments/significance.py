@@ -6,8 +6,9 @@ naming      the exact binomial test of the users at rank 1 against guessing amon
 likeness    the sign-flip test of facial similarity, user by user, against the control that comes closest
 attributes  the same test of the share of a user's attributes that are read rightly
 
-An attack on single photos is also read by all its images together, and what is regressed from updates without a
-picture (`leakage.direct`) counts as an attack too.
+A leak may be thin, and of another user each round: with several rounds, users who are named in any of them are counted
+too, against as many guesses. An attack on single photos is also read by all its images together, and what is regressed
+from updates without a picture (`leakage.direct`) counts as an attack too.
 """
 
 from collections.abc import Sequence
@@ -30,18 +31,19 @@ OPTIONAL = (
     "epsilon_audited",
     "delta",
     "capture",
-)  # columns that tables of older versions lack
+    "group_size",
+)  # which tables of older versions lack
 READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one attack tells of its users in one round."""
+    """What one attack tells of its users in one round, or in any."""
 
     attack: str
     arm: str  # one of READINGS
     knowledge: str  # of the users' defenses
-    server_round: int
+    server_round: int | None  # None: any of the rounds
     named: int  # users at rank 1; a reconstruction that failed names nobody
     users: int
     answers: int  # updates of which it left a picture, or said something; users of one sum have one between them
@@ -80,12 +82,13 @@ class Finding:
 
 
 def findings(table: pd.DataFrame) -> list[Finding]:
-    """A finding for each attack, round and reading of a leakage table, in that order."""
-    groups = _groups(table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL]))))
+    """A finding for each attack, round and reading of a leakage table, in that order; then those for any round."""
+    known = table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL])))
+    groups = [*_groups(known), *_over_rounds(known)]
     named = [_named(one) for one in groups]
     p_named = holm(
         [
-            more_than_chance(hits[one.arm], users, 1 / size)
+            more_than_chance(hits[one.arm], users, min(one.guesses / size, 1.0))
             for one, (hits, users, size) in zip(groups, named, strict=True)
         ]
     )
@@ -144,8 +147,9 @@ class _Group(NamedTuple):
 
     attack: str
     arm: str
-    server_round: int
-    rows: pd.DataFrame  # all arms of the attack in the round
+    server_round: int | None  # None: any of them
+    rows: pd.DataFrame  # all arms of the attack in the round; of any round: a row a user and arm
+    guesses: int = 1  # rounds in which a user may be named
 
 
 def _groups(table: pd.DataFrame) -> list[_Group]:
@@ -161,6 +165,27 @@ def _groups(table: pd.DataFrame) -> list[_Group]:
             found.append(_Group("direct regression" if arm == "direct_update" else str(attack), arm, number, rows))
             if arm == "direct_update":
                 told.add(number)
+    return found
+
+
+def _over_rounds(table: pd.DataFrame) -> list[_Group]:
+    """The attacks of several rounds, a row a user and arm: the best rank, the mean similarity. Not of sums of users."""
+    found = []
+    for attack, rows in table.groupby("attack"):
+        rounds = int(rows.groupby(UNIT)["round"].nunique().max())
+        if rounds < 2 or _is_control(rows) or (rows["group_size"] > 1).any():
+            continue
+        people = rows.groupby([*UNIT, "arm"], as_index=False).agg(
+            rank=("rank", "min"),
+            facial_similarity=("facial_similarity", "mean"),
+            gallery_size=("gallery_size", "max"),
+            matching_loss=("matching_loss", "median"),
+            knowledge=("knowledge", "first"),
+            delta=("delta", "max"),
+        )
+        people = people.assign(capture=people["user"], epsilon=np.nan, epsilon_audited=np.nan)
+        arms = [arm for arm in ("attack", "all_images") if (people["arm"] == arm).any()]
+        found += [_Group(str(attack), arm, None, people, rounds) for arm in arms]
     return found
 
 

@@ -115,7 +115,7 @@ def _whole(interval: dict[str, Any] | None) -> str:
     return "-" if interval is None or interval["mean"] is None else f"{interval['mean']:.0f}"
 
 
-def _knowing(found: Mapping[int, Finding]) -> str:
+def _knowing(found: Mapping[int | None, Finding]) -> str:
     known = {one.knowledge for one in found.values()} - {"none"}
     return f", knows the defenses' {known.pop()}" if known else ""
 

@@ -36,6 +36,8 @@ class Verdict:
         if best.answers != best.users:
             claim += f" by {best.answers} answer{'s' * (best.answers != 1)}"
         claim += f" among {best.gallery} people"
+        if best.server_round is None:
+            claim, what = f"{claim} in some round", f"{what} a round"
         limit = f"at most {percent(best.share['high'])} (95 %)"
         said = {
             "named": f"From {what}, {claim}: {percent(best.share['low'])} to {percent(best.share['high'])} (95 %).",
@@ -134,6 +136,7 @@ def _blind(one: Finding) -> bool:
     return one.named_by_photo is not None and more_than_chance(one.named_by_photo, one.users, 1 / one.gallery) > LEVEL
 
 
-def _strength(one: Finding) -> tuple[bool, float, float]:
+def _strength(one: Finding) -> tuple[bool, bool, float, float]:
     similarity = one.similarity["mean"]
-    return one.names, one.named / max(one.users, 1), -2.0 if similarity is None else similarity
+    share = one.named / max(one.users, 1)
+    return one.names, one.server_round is not None, share, -2.0 if similarity is None else similarity

@@ -17,7 +17,7 @@ numbers quoted from it below are all that are known, and none is claimed to be m
 
 What differs from the paper in every item: its faces are CelebA's, its prior is a pretrained diffusion model, its face
 recogniser and its model under attack are not known here. Ours are named beside each item. Numbers are means over users
-with their 95 % bootstrap interval.
+with their 95 % interval, exact for shares of users (Clopper-Pearson), bootstrap for others.
 """
 
 

@@ -27,7 +27,7 @@ def verdicts(material: Material) -> list[list[str]]:
         [
             one.attack if one.arm != "all_images" else f"{one.attack}, all images",
             one.knowledge,
-            str(one.server_round),
+            "any" if one.server_round is None else str(one.server_round),
             f"{one.named} of {one.users}",
             spell_share(one.share),
             p_value(one.p_named),

@@ -61,10 +61,12 @@ def headline(material: Material) -> Headline:
         said = "Leakage has not been measured in this run." if material.leakage is None else NO_ATTACK
         return Headline(said, "", None, None, "unmeasured")
     best = found.strongest
-    label, first = best.attack if best.attack in material.attacks else material.attacks[0], best.server_round
+    label = best.attack if best.attack in material.attacks else material.attacks[0]
+    first = best.server_round or material.measured_rounds[0]
+    when = f"in round {first}" if best.server_round else "over all rounds"
     what = "one gradient" if material.config.federation.update == "gradient" else "one weight update"
     parts = [
-        f"Rank-1 {spell_share(best.share)} and facial similarity {_spell(best.similarity)}, in round {first}; "
+        f"Rank-1 {spell_share(best.share)} and facial similarity {_spell(best.similarity)}, {when}; "
         f"guessing names as many with p {p_value(best.p_named)}."
     ]
     if best.named_by_controls:

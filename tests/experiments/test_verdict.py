@@ -169,11 +169,29 @@ def test_the_leak_may_be_in_any_round_and_attack_and_in_all_images_together() ->
     assert "a, all images together, which knows the defense, names all 24 users" in judged.sentence()
 
 
+def test_a_thin_leak_of_another_user_each_round_is_one() -> None:
+    rounds = []
+    for number in range(1, 21):
+        table = rows(users=20, server_round=number)
+        table.loc[(table["arm"] == "attack") & (table["user"] == number - 1), "rank"] = 1
+        rounds.append(table)
+    found = findings(pd.concat(rounds, ignore_index=True))
+    judged = verdict(found)
+    assert judged is not None
+    assert judged.kind == "named"
+    assert judged.strongest.server_round is None
+    assert "names all 20 users among 100 people in some round" in judged.sentence()
+    same = [table.assign(rank=rounds[0]["rank"]) for table in rounds]  # one user, whom the gallery is near to, always
+    judged = verdict(findings(pd.concat(same, ignore_index=True)))
+    assert judged is not None
+    assert judged.kind == "nothing"
+
+
 def test_p_values_are_corrected_for_the_attacks_and_rounds_of_the_table() -> None:
     one = rows(named=2)
     alone = findings(one)[0].p_named
     among = findings(pd.concat([one, *(rows(attack=f"b{n}", server_round=r) for n in range(3) for r in (1, 2))]))
-    assert among[0].p_named == pytest.approx(min(1.0, 7 * alone))
+    assert among[0].p_named == pytest.approx(min(1.0, 10 * alone))  # seven, and three over both rounds
 
 
 @pytest.mark.slow
