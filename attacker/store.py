@@ -212,7 +212,8 @@ class CaptureStore:
     def observation(self, server_round: int, user: int, num_examples: int | None = None) -> Observation:
         """What the attacker knows of `user` in `server_round`. FileNotFoundError if nothing was captured.
 
-        `num_examples`: photos behind the update, of a user who did not tell; ConfigError where neither is given.
+        `num_examples`: photos behind the update, of a user who did not tell, or told of one, which may be a weight;
+        ConfigError where neither is given.
         """
         parameters = _decode(self.sent_model(server_round))[0]
         tensors, facts = _decode(self.run.capture(server_round, user))
@@ -220,7 +221,8 @@ class CaptureStore:
         beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
-        examples = facts["num_examples"] or num_examples
+        told = facts["num_examples"]
+        examples = num_examples or told if told in (None, 1) else told
         if examples is None:
             raise ConfigError(f"user {user} did not tell of how many photos its update is; give --num-examples")
         proportions, local = facts["label_proportions"], facts.get("local")  # absent from runs of older versions

@@ -88,8 +88,14 @@ def photos(reply: Message, weight: str) -> tuple[int | None, tuple[str, ...]]:
     for key in dict.fromkeys((EXAMPLES, weight)):
         value = anywhere(reply, key)
         if is_count(value) and (key == EXAMPLES or value > 1):
-            return int(value), () if key == EXAMPLES else (f"photos were counted by the metric {key!r}",)
+            return int(value), _doubts(key, value)
     return None, ("replies do not say of how many photos they are",)
+
+
+def _doubts(key: str, value: float) -> tuple[str, ...]:
+    if key != EXAMPLES:
+        return (f"photos were counted by the metric {key!r}",)
+    return () if value > 1 else ("the update is said to be of one photo; if that is a weight, give --num-examples",)
 
 
 def anywhere(message: Message, key: str) -> object:

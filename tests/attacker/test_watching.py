@@ -216,6 +216,14 @@ def test_photos_are_counted_by_what_the_app_weighs_by(key, value, examples, told
             CaptureStore(RunFolder(tmp_path)).observation(1, 0)
 
 
+def test_one_photo_each_may_be_a_weight_so_it_is_told_and_may_be_said_otherwise(tmp_path):
+    _, truth = federation(around(strategy.FedAvg(**ALL), tmp_path), metrics=lambda user: {"num-examples": 1})
+    assert "said to be of one photo; if that is a weight, give --num-examples" in captured(tmp_path, truth)
+    store = CaptureStore(RunFolder(tmp_path))
+    assert store.observation(1, 0).num_examples == 1
+    assert store.observation(1, 0, num_examples=24).num_examples == 24
+
+
 def spoiling(spoil):
     """What user 2 alone sends."""
 
