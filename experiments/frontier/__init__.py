@@ -51,6 +51,7 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
         folder=folder.name,
         answers=answers(found),
         panels=[panel for panel in (charts.utility(found), charts.privacy(found), charts.proved(found)) if panel],
+        promised=any(one.epsilon for one in found),
         legend=charts.legend(found),
         knowledge=charts.knowledge(found),
         knowledge_legend=[(svg.swatch(index), charts.knows(known)) for index, known in enumerate(KNOWLEDGE)],
