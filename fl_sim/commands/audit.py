@@ -40,6 +40,7 @@ def audit(
     from experiments import acquaintance
     from experiments import audit as auditing
     from experiments.embedders import open_embedder
+    from experiments.recognition import check_embedder
     from fl_sim.threads import one_thread
 
     run = RunFolder(folder)
@@ -61,6 +62,7 @@ def audit(
     if photos is not None:  # before the attacks, which take their time
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
+        check_embedder(judge, next(iter(known.values()))[0], f"--embedder {embedder}")
     for sentence in doubts([chosen], model.image_size):
         note(sentence)
     with one_thread(), bars() as progress:
