@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.frontier import charts, pictures
-from experiments.frontier.points import KNOWLEDGE, Point, adapting, less_than, points, series, undefended
+from experiments.frontier.points import KNOWLEDGE, REALISM, Point, adapting, less_than, points, series, undefended
 from experiments.frontier.words import answers, p_value, spell
 from experiments.report import svg
 from experiments.report.words import breakable
@@ -78,6 +78,7 @@ def cells(one: Point, bare: Point | None) -> list[str]:
         "no guarantee" if one.epsilon is None else f"{one.epsilon:.3g}",
         f"{one.epsilon_audited:.3g}",
         f"{one.most_named.named} of {one.most_named.users} {exact(one.most_named.rank1)}",
+        ", ".join(svg.DASH if value is None else svg.number(value) for value in one.most_named.realism),
         *(svg.DASH if level is None else spell(level.leakage) for level in levels),
         svg.DASH if compared is None else f"{spell(compared['difference'])}, p {p_value(compared['p'])}",
     ]
@@ -95,6 +96,7 @@ def rows(found: Sequence[Point]) -> list[dict[str, Any]]:
                 "leakage": one.strongest.leakage,
                 "rank1": one.most_named.rank1,
                 "named": one.most_named.named,
+                **dict(zip(REALISM, one.most_named.realism, strict=True)),
                 "keeps_promise": None if one.levels[0].promised is None else not one.breaks_promise,
                 "strongest": {"attack": one.strongest.attack, "knowledge": one.strongest.knowledge},
                 "by_attacker": {level.label: level.leakage for level in one.levels},

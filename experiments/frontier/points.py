@@ -18,6 +18,7 @@ from experiments.studies.defended import UNDEFENDED
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
 READINGS = ("attack", "all_images")  # arms that an attacker could choose to believe
 KNOWLEDGE = ("none", "mechanism", "parameters")
+REALISM = ("face_probability", "sharpness_middle")
 DELTA = 1e-5  # of an audited epsilon where no defense promises one
 Status = Literal["named", "alike", "nothing", "too few users", "unknown defense"]
 
@@ -36,6 +37,7 @@ class Level:
     answers: int  # fewest of a round: updates of which it left a picture (experiments.significance)
     excess: pd.Series  # by person: similarity of the attack less that of the wrong update
     promised: float | None  # epsilon at delta of the updates that the attack saw; None: no guarantee
+    realism: tuple[float | None, ...]  # means over pictures of the columns REALISM, of experiments.realism
     rounds: int  # attacked, times two where all images together are read besides
 
 
@@ -193,6 +195,7 @@ def _level(label: str, rows: pd.DataFrame) -> Level:
         answers=min(answers for _, answers in shares),
         excess=people["attack"] - people["wrong_update"],
         promised=_number(rows["epsilon"].max()),
+        realism=tuple(_number(rows.loc[rows["arm"] == "attack", name].mean()) for name in REALISM),
         rounds=len(read),
     )
 
