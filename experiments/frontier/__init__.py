@@ -112,14 +112,15 @@ def summary(found: Sequence[Point]) -> Table:
     table = Table(
         title="leakage to the strongest attacker", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
     )
-    table.add_column("defense", overflow="fold")
-    for heading in ("accuracy", "epsilon", "proved", "named", "leakage [95 %]"):
+    table.add_column("defense", overflow="fold", min_width=16)
+    for heading in ("accuracy", "epsilon\nproved", "named\n[95 %]", "leakage\n[95 %]"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("attacker\nknows", no_wrap=True)
     for one in found:
         accuracy, epsilon, proved, named, *_ = cells(one, None)
-        table.add_row(one.name, accuracy, epsilon.replace("no guarantee", "-"), proved, named.replace(" [", "\n["),
-                      spell(one.strongest.leakage).replace(" [", "\n["), one.strongest.knowledge)  # fmt: skip
+        told = f"{epsilon.replace('no guarantee', '-')}\n{proved}"
+        leakage = spell(one.strongest.leakage).replace(" [", "\n[")
+        table.add_row(one.name, accuracy, told, named.replace(" [", "\n["), leakage, one.strongest.knowledge)
     return table
 
 
