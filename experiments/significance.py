@@ -83,7 +83,7 @@ class Finding:
 
 def findings(table: pd.DataFrame) -> list[Finding]:
     """A finding for each attack, round and reading of a leakage table, in that order; then those for any round."""
-    known = table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL])))
+    known = with_optional(table)
     groups = [*_groups(known), *_over_rounds(known)]
     named = [_named(one) for one in groups]
     p_named = holm(
@@ -116,6 +116,11 @@ def audit(table: pd.DataFrame, gaussian: bool) -> pd.Series:
         delta = float(own["delta"].iloc[0])
         column[own.index] = audited_epsilon(hits[one.arm], users, gallery, delta, gaussian, len(groups))
     return column
+
+
+def with_optional(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with all columns OPTIONAL, empty where it lacks them."""
+    return table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL])))
 
 
 def as_json(one: Finding) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def _over_rounds(table: pd.DataFrame) -> list[_Group]:
 
 def _is_control(rows: pd.DataFrame) -> bool:
     """Whether the rows are of the prior alone, which looks at no update: its answers are those of its own control."""
-    own, drawn = (rows.loc[rows["arm"] == arm].sort_values("user") for arm in ("attack", "prior_only"))
+    own, drawn = (rows.loc[rows["arm"] == arm].sort_values(UNIT) for arm in ("attack", "prior_only"))
     return len(own) > 0 and np.array_equal(own["facial_similarity"].to_numpy(), drawn["facial_similarity"].to_numpy())
 
 
@@ -202,7 +207,8 @@ def share_named(own: pd.DataFrame) -> tuple[Interval, int]:
     away any, and on average with that by their number.
     """
     sums = own.assign(hit=(own["rank"] == 1).fillna(False), told=own["rank"].notna())
-    sums = sums.groupby(own["capture"].fillna(own["user"]))[["hit", "told"]].any()
+    # The users of each run have numbers, and captures, of their own.
+    sums = sums.groupby([own["run"], own["seed"], own["capture"].fillna(own["user"])])[["hit", "told"]].any()
     named, answers = int(sums["hit"].sum()), int(sums["told"].sum())
     surely, perhaps = share_of(named, len(sums)), share_of(named + len(sums) - answers, len(sums))
     each = len(own) / max(len(sums), 1)  # users of a sum

@@ -26,12 +26,13 @@ import tomli_w
 
 from experiments import attackers, pipeline, tables
 from experiments.preflight import preflight
+from experiments.report.material import distorted
 from experiments.studies.defended import measures
 from experiments.studies.defended import name as name_of
 from experiments.studies.study import Cell, Study, expand, variants
 from fl_sim import accounting
 from fl_sim.config import Config, ConfigError
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.runs import RunFolder, read_manifest, write_atomically
 
 Progress = Callable[[str, int, int], None]
 Tell = Callable[[str], None]
@@ -142,5 +143,6 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     facts |= {"epsilon_run": accounting.epsilon(cell.config), "mechanism": noise.kind if noise else None}
     unknown = attackers.known_to_nobody(attackers.not_adapted_to(attackers.planned(cell.config)))
     facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
+    facts["distorted"] = distorted(read_manifest(run), cell.config)
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
     return more.astype({"epsilon_run": "float64", "mechanism": "string"})

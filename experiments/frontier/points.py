@@ -4,23 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from experiments.audited_epsilon import audited_epsilon
-from experiments.shares import ENOUGH_USERS, LEVEL, holm, more_than_chance
-from experiments.significance import share_named
+from experiments.significance import findings, share_named, with_optional
 from experiments.statistics import Comparison, Interval, interval, normalised, paired
 from experiments.studies.defended import UNDEFENDED
+from experiments.verdict import Kind, verdict
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
-READINGS = ("attack", "all_images")  # arms that an attacker could choose to believe
 KNOWLEDGE = ("none", "mechanism", "parameters")
 REALISM = ("face_probability", "sharpness_middle")
 DELTA = 1e-5  # of an audited epsilon where no defense promises one
-Status = Literal["named", "alike", "nothing", "too few users", "unknown defense"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,6 @@ class Level:
     rank1: Interval  # share of users who are named, exact
     named: int  # in the round, and by the reading, in which most are
     users: int  # attacked in that round
-    answers: int  # fewest of a round: updates of which it left a picture (experiments.significance)
     excess: pd.Series  # by person: similarity of the attack less that of the wrong update
     promised: float | None  # epsilon at delta of the updates that the attack saw; None: no guarantee
     realism: tuple[float | None, ...]  # means over pictures of the columns REALISM, of experiments.realism
@@ -57,6 +53,7 @@ class Point:
     levels: list[Level]
     epsilon_audited: float  # at `delta`, proved by the attack that names most
     known_to_nobody: str  # defenses that no attack is adapted to; empty: none
+    status: Kind  # the verdict on its attackers alone: corrected for all points, many cells would make each look safe
 
     @property
     def name(self) -> str:
@@ -78,27 +75,8 @@ class Point:
 
     @property
     def at_chance(self) -> bool:
-        """Whether guessing would often name as many users as the attackers do (exact binomial tests, corrected)."""
-        tried = [one for one in self.levels for _ in range(one.rounds)]
-        return min(holm([more_than_chance(one.named, one.users, 1 / self.gallery) for one in tried])) > LEVEL
-
-    @property
-    def status(self) -> Status:
-        """What the attackers tell of the users beyond guessing and the controls.
-
-        Corrected for the attackers of this point alone: to correct for all points of a sweep would call a defense
-        safe because many others were tried.
-        """
-        if not self.at_chance:
-            return "named"
-        p_values = [
-            paired(np.zeros(len(one.excess)), one.excess.to_numpy(dtype=np.float64))["p"] for one in self.levels
-        ]
-        if min(holm([1.0 if p is None else p for p in p_values])) <= LEVEL:
-            return "alike"
-        if self.known_to_nobody:
-            return "unknown defense"
-        return "too few users" if min(one.answers for one in self.levels) < ENOUGH_USERS else "nothing"
+        """Whether no attacker names more users than guessing would, and than any control does."""
+        return self.status != "named"
 
     @property
     def most_named(self) -> Level:
@@ -115,6 +93,7 @@ class Point:
 def points(table: pd.DataFrame) -> list[Point]:
     """One point a defense and strength, in the order of the table."""
     found = []
+    table = with_optional(table)
     for (defense, setting, strength), rows in table.groupby(["defense", "setting", "strength"], sort=False):
         levels = [_level(str(label), own) for label, own in rows.groupby("label", sort=False)]
         first = rows.drop_duplicates("cell")
@@ -142,6 +121,7 @@ def points(table: pd.DataFrame) -> list[Point]:
                     tried=sum(one.rounds for one in levels),
                 ),
                 known_to_nobody=str(first["known_to_nobody"].iloc[0]),
+                status=_status(rows),
             )
         )
     return found
@@ -178,9 +158,8 @@ def adapting(one: Point) -> Comparison | None:
 def _level(label: str, rows: pd.DataFrame) -> Level:
     people = rows.groupby([*PERSON, "arm"])["facial_similarity"].mean().unstack("arm").sort_index()  # noqa: PD010
     people = people.reindex(columns=["attack", "wrong_update", "own_photo"]).astype("float64")
-    own = rows[rows["arm"].isin(READINGS)]
-    # The users of each seed have numbers, and captures, of their own.
-    read = [one.assign(capture=_captures(one)) for _, one in own.groupby(["round", "arm"])]
+    own = rows[rows["arm"].isin(("attack", "all_images"))]
+    read = [one for _, one in own.groupby(["round", "arm"])]
     shares = [share_named(one) for one in read]
     hits = [int((one["rank"] == 1).sum()) for one in read]
     most = hits.index(max(hits))
@@ -192,7 +171,6 @@ def _level(label: str, rows: pd.DataFrame) -> Level:
         rank1=shares[most][0],
         named=hits[most],
         users=len(read[most]),
-        answers=min(answers for _, answers in shares),
         excess=people["attack"] - people["wrong_update"],
         promised=_number(rows["epsilon"].max()),
         realism=tuple(_number(rows.loc[rows["arm"] == "attack", name].mean()) for name in REALISM),
@@ -200,10 +178,12 @@ def _level(label: str, rows: pd.DataFrame) -> Level:
     )
 
 
-def _captures(rows: pd.DataFrame) -> "pd.Series[str]":
-    """Which update each row is about, over all seeds."""
-    number = rows["capture"].fillna(rows["user"]) if "capture" in rows else rows["user"]
-    return rows["seed"].astype(str) + " " + number.astype(str)
+def _status(rows: pd.DataFrame) -> Kind:
+    """The verdict of experiments.verdict on the rows of one point; its seeds are pooled."""
+    first = rows.iloc[0]
+    unknown = [name for name in str(first["known_to_nobody"]).split(", ") if name]
+    judged = verdict(findings(rows.assign(attack=rows["label"])), unknown, bool(first["distorted"]))
+    return "unexplained" if judged is None else judged.kind  # None: no attack of it looks at an update
 
 
 def _strength(level: Level) -> tuple[float, float]:

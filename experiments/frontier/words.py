@@ -10,6 +10,12 @@ from experiments.shares import ENOUGH_USERS
 from experiments.statistics import Interval, users_needed
 from experiments.verdict import counted, percent
 
+STILL = "the pictures still resemble them"
+NO_VERDICT = {
+    "unknown defense": "no attack here knows {one.known_to_nobody}, and one that does may name more",
+    "unexplained": "the pictures do not explain the updates; take more steps or another attack",
+    "blind judge": "the face recogniser does not name users by real photos; take another (leakage.embedder)",
+}
 WORTH = 0.05  # of a real photo: what knowing the defense must add to be worth a sentence
 WISHED = 0.05  # half width of an interval of normalised leakage
 
@@ -82,18 +88,15 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
             f"take {ENOUGH_USERS} users or more.",
             "too",
         )
-    unknown = [one for one in safe.values() if one.status == "unknown defense"]
-    if unknown:
-        return (
-            f"No verdict on {unknown[0].name}: no attack here knows {unknown[0].known_to_nobody}, and one that does "
-            "may name more.",
-            "too",
-        )
+    for one in safe.values():
+        if one.status in NO_VERDICT:
+            return f"No verdict on {one.name}: {NO_VERDICT[one.status].format(one=one)}.", "too"
     if safe:
         nearest = max(safe.values(), key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
+        still = "attributes are still read off the pictures" if nearest.status == "attributes" else STILL
         return (
             f"No defense tried here hides the users: under {nearest.name} naming does not exceed guessing "
-            f"({_named(nearest)}), but the pictures still resemble them.",
+            f"({_named(nearest)}), but {still}.",
             "alike",
         )
     return "No defense tried here brings the naming of users down to chance.", "named"

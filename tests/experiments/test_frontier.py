@@ -95,6 +95,22 @@ def test_a_defense_that_no_attack_knows_is_not_recommended() -> None:
     assert answers(found).headline.startswith("No verdict on noise std 1.0: no attack here knows noise")
 
 
+def test_what_the_report_gives_no_verdict_on_the_frontier_does_not_recommend() -> None:
+    """One verdict for both: pictures that explain nothing, a judge that names nobody, attributes that are read."""
+    table = fake_sweep(users=16)
+    poor = points(table.assign(matching_loss=0.4))
+    assert poor[-1].status == "unexplained"
+    assert "the pictures do not explain the updates" in answers(poor).headline
+    blind = table.copy()
+    blind.loc[(blind["strength"] == "std 1.0") & (blind["arm"] == "own_photo"), "rank"] = 50
+    assert points(blind)[-1].status == "blind judge"
+    assert "does not name users by real photos" in answers(points(blind)).headline
+    read = table.assign(attr_hat_true=1, attr_hat_inferred=0)
+    read.loc[(read["strength"] == "std 1.0") & (read["arm"] == "attack"), "attr_hat_inferred"] = 1
+    assert points(read)[-1].status == "attributes"
+    assert "attributes are still read off the pictures" in answers(points(read)).headline
+
+
 def test_the_proved_epsilon_is_corrected_for_the_attackers_and_breaks_a_promise_that_is_too_small() -> None:
     table = fake_sweep(users=16)
     weak = points(table)[3]  # noise std 0.1, which names everybody

@@ -30,7 +30,9 @@ def fake_sweep(users: int = 10, seeds: int = 1) -> pd.DataFrame:
                                 "cell": f"{defense}-{strength.replace(' ', '_')}-{seed}", "defense": defense,
                                 "strength": strength, "accuracy": accuracy, "epsilon": epsilon,
                                 "epsilon_run": epsilon, "mechanism": None if epsilon is None else "gaussian",
-                                "delta": 1e-5, "known_to_nobody": "", "face_probability": 0.9, "sharpness_middle": 0.6,
+                                "delta": 1e-5, "known_to_nobody": "", "distorted": False,
+                                "matching_loss": 0.01, "group_size": 1, "face_probability": 0.9,
+                                "sharpness_middle": 0.6,
                             }
                         )  # fmt: skip
     return pd.DataFrame(rows).astype({"rank": "Int64", "epsilon": "float64", "epsilon_run": "float64"})
