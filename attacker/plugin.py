@@ -22,6 +22,7 @@ from attacker.replies import claimed_partition, in_one_line, last_line, seconds_
 from attacker.reply_checks import Refused, Terms, check_origin, read_update
 from attacker.store import Capture, CaptureStore
 from attacker.watching import Watcher, message_strategy
+from attacker.wrapping import Wrapping
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 from fl_sim.updates import Update
@@ -30,7 +31,7 @@ Rewrite = Callable[[int, Update], Update]
 """(round, the honest model) -> the model to send in its place, of the same names and shapes."""
 
 
-class MaliciousServer(Strategy):
+class MaliciousServer(Wrapping):
     """`inner`, with every reply captured into `store`.
 
     A user is known by the partition id, which is asked for once per node by a QUERY message; a node that
@@ -177,17 +178,6 @@ class MaliciousServer(Strategy):
             server_round, captures, self.terms.update, self.terms.learning_rate, self._parameters, self.local
         )
         return arrays, metrics
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.inner.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        self.inner.summary()
 
     def _remember(self, arrays: ArrayRecord) -> None:
         self._arrays, self._parameters = arrays, dict(arrays.to_torch_state_dict())

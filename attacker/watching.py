@@ -21,6 +21,7 @@ from attacker.replies import in_one_line, last_line, seconds_since, size_of
 from attacker.reply_checks import Refused
 from attacker.store import Capture, CaptureStore
 from attacker.watched_replies import EXAMPLES, fit, partition, photos, read_weights
+from attacker.wrapping import Wrapping
 from fl_sim.config import ConfigError
 from fl_sim.state_dicts import ModelTensors, in_short
 from fl_sim.updates import Update
@@ -28,7 +29,7 @@ from fl_sim.updates import Update
 logger = logging.getLogger("flwr")  # the app's own log, where somebody looks
 
 
-class Watcher(Strategy):
+class Watcher(Wrapping):
     """`inner`, with every reply captured into `store`.
 
     While `start` runs, it stands in the place of two methods of `inner`: Flower's loop and a loop of the app's own, in
@@ -107,17 +108,6 @@ class Watcher(Strategy):
                     server_round, captures, "weights", self.local.learning_rate, self._parameters, self.local
                 )
         return arrays, metrics
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.inner.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.inner.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        self.inner.summary()
 
     def _sends(self, server_round: int, messages: Sequence[Message], first: bool) -> None:
         """Remember what users are sent in a round. ConfigError where it cannot be the audited model."""

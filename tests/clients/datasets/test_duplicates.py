@@ -43,14 +43,19 @@ def test_photos_that_are_all_different_leave_nothing_to_tell(people: Path) -> No
     assert found.notes == ()
 
 
-def test_a_photo_listed_twice_is_used_once_and_counted(people: Path, names_of: Names) -> None:
-    add(people, *(f"anna/../anna/{index}.png,anna,users,1,1,3" for index in range(8)))
+def _shows_each_photo_once(people: Path, names_of: Names) -> None:
+    """Anna's eight, private and held out, however they are drawn."""
     for seed in range(10):
         user = next(
             user for index in range(2) if (user := open_folder(settings(people), seed).user(index)).identity == "anna"
         )
         shown = names_of(torch.cat([user.private.photos, user.held_out.photos]))
         assert len(set(shown)) == len(shown) == 8
+
+
+def test_a_photo_listed_twice_is_used_once_and_counted(people: Path, names_of: Names) -> None:
+    add(people, *(f"anna/../anna/{index}.png,anna,users,1,1,3" for index in range(8)))
+    _shows_each_photo_once(people, names_of)
     (note,) = examine(settings(people), 0).notes
     assert note.startswith("left out, copies of other photos of that person: 8 (")
 
@@ -60,12 +65,7 @@ def test_a_photo_stored_twice_is_used_once_whatever_the_format(people: Path, nam
     for index in range(8):
         Image.open(people / f"anna/{index}.png").save(people / f"anna/copy-{index}.{suffix}")
         add(people, f"anna/copy-{index}.{suffix},anna,users,1,1,3")
-    for seed in range(10):
-        user = next(
-            user for index in range(2) if (user := open_folder(settings(people), seed).user(index)).identity == "anna"
-        )
-        shown = names_of(torch.cat([user.private.photos, user.held_out.photos]))
-        assert len(set(shown)) == len(shown) == 8
+    _shows_each_photo_once(people, names_of)
     (note,) = examine(settings(people), 0).notes
     assert "copies of other photos of that person" in note
 
