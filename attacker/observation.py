@@ -46,3 +46,5 @@ class Reconstruction:
     weights: Tensor  # (groups,), what each image's label has of the photos, or of what they contribute; sums to 1
     matching_loss: float  # distance of the dummy gradient to the observed one; NaN if the attack has none
     seconds: float  # of this user's share of the job's wall time
+    draws: Tensor | None = None  # (draws, 3, H, W) in [0, 1], faces that the update leaves possible; None: not told
+    determined: Tensor | None = None  # (3, H, W) in [0, 1], what the update says before a prior draws the rest

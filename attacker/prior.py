@@ -5,6 +5,9 @@
 `google/ddpm-celebahq-256`. `Prior.x0_hat` turns whatever the U-Net predicts (noise, image or velocity)
 into the denoised image, so that attacks never branch on it. A prior with an autoencoder is a latent one
 (Rombach et al. 2022): the U-Net works on `encode(images)`, and `decode` leads back.
+
+A conditional prior (concatenated channels, as SR3 of Saharia et al. 2021) has learnt p(photo | mean face): what a
+person's photo may look like, given a blurred and damaged mean of others. Without a mean face it is a prior as any.
 """
 
 import json
@@ -23,19 +26,22 @@ from attacker.prior_files import find_parts, read_config, read_network
 from fl_sim.config import ConfigError
 
 SHIPPED = Path(__file__).parent / "weights"
+MEAN_FACE = "mean face"  # `condition` in the training.json of a conditional prior
 
 
 @dataclass(frozen=True)
 class Prior:
     """q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I), and a network that undoes it (Ho et al. 2020)."""
 
-    unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S), or (n, 2 c, S, S) with a variance
+    unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S), or (n, 2 c, S, S) with a variance;
+    # of a conditional prior it takes (n, 2 c, S, S), the mean face after x_t, zeros for none
     alphas_cumprod: Tensor  # (T,) abar_t, falling from about 1 to about 0
     prediction_type: str  # "epsilon", "sample" or "v_prediction"
     size: int  # S, the size that the U-Net was trained at, in its own pixels
     image_size: int  # pixels: the size that the attack works at; resized and back inside
     autocast: bool  # bfloat16 arithmetic inside the networks
     autoencoder: Autoencoder | None = None  # if the U-Net works on its codes instead of pixels
+    conditional: bool = False  # on a mean face
 
     @property
     def steps(self) -> int:
@@ -76,13 +82,14 @@ class Prior:
         signal, sigma = self._scales(t)
         return signal * x0 + sigma * noise
 
-    def x0_hat(self, x_t: Tensor, t: Tensor, differentiable: bool = False) -> Tensor:
+    def x0_hat(self, x_t: Tensor, t: Tensor, differentiable: bool = False, condition: Tensor | None = None) -> Tensor:
         """What the U-Net sees in x_t (n, c, H, W), t (n,) int64, without the noise: (n, c, H, W), pixels in [-1, 1].
 
         Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
-        attack. Gradients flow through the U-Net only if `differentiable`.
+        attack. Gradients flow through the U-Net only if `differentiable`. `condition` (n, c, H, W) is the mean face,
+        as `encode` gives it, of a conditional prior.
         """
-        return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable), t)
+        return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable, condition), t)
 
     def readings(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
         """What `x0_hat` is if the U-Net predicts what its scheduler says, and what it is if it predicts another."""
@@ -121,18 +128,24 @@ class Prior:
             clean = self.x0_hat(code * self._scales(t)[0], t)
             return self.decode(clean) if self.latent else x + resize(clean - code, x.shape[-1])
 
-    def sample(self, noise: Tensor, steps: int, differentiable: bool = False) -> Tensor:
+    def sample(
+        self, noise: Tensor, steps: int, differentiable: bool = False, condition: Tensor | None = None
+    ) -> Tensor:
         """Images (n, 3, image_size, image_size) in [-1, 1] drawn by `steps` DDIM steps (Song et al. 2021, eta = 0).
 
         `noise` (n, c, S, S) standard normal decides the image. Gradients flow back to it only if `differentiable`;
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
+        `condition` is that of `x0_hat`.
         """
         # More steps than the schedule has are those of the schedule.
         times = sorted(set(torch.linspace(self.steps - 1, 0, steps).round().long().tolist()), reverse=True)
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
             now = torch.full((len(x),), t, device=x.device)
-            x0 = checkpoint(self.x0_hat, x, now, True, use_reentrant=False) if differentiable else self.x0_hat(x, now)
+            if differentiable:
+                x0 = checkpoint(self.x0_hat, x, now, True, condition, use_reentrant=False)
+            else:
+                x0 = self.x0_hat(x, now, condition=condition)
             if following is None:
                 with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
                     return self.decode(x0).clamp(-1, 1)
@@ -144,13 +157,16 @@ class Prior:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)
         return abar.sqrt(), (1 - abar).sqrt()
 
-    def _predict(self, x_t: Tensor, t: Tensor, differentiable: bool) -> Tensor:
+    def _predict(self, x_t: Tensor, t: Tensor, differentiable: bool, condition: Tensor | None = None) -> Tensor:
+        channels = x_t.shape[1]
+        if self.conditional:
+            x_t = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], dim=1)
         with (
             torch.set_grad_enabled(differentiable and torch.is_grad_enabled()),
             torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.autocast),
         ):
             prediction: Tensor = self.unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
-        return prediction[:, : x_t.shape[1]].float()
+        return prediction[:, :channels].float()
 
     def _x0(self, kind: str, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         signal, sigma = self._scales(t)
@@ -184,7 +200,8 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
     from diffusers import UNet2DModel
 
     unet = read_network(UNet2DModel, parts.unet)
-    _check_channels(path, unet.config, schedule, autoencoder)
+    conditional = is_conditional(parts.unet)
+    _check_channels(path, unet.config, schedule, autoencoder, conditional)
     return Prior(
         unet=unet.to(device, memory_format=torch.channels_last),
         alphas_cumprod=schedule.alphas_cumprod.to(device),
@@ -193,6 +210,7 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
         image_size=image_size,
         autocast=fast_bfloat16(torch.device(device)),
         autoencoder=None if autoencoder is None else autoencoder.to(device),
+        conditional=conditional,
     )
 
 
@@ -222,6 +240,18 @@ def _checked_size(path: Path, config: dict[str, Any], schedule: NoiseSchedule) -
     return _square(path, config.get("sample_size"), len(widths) if isinstance(widths, list) else 1)
 
 
+def is_conditional(unet: Path) -> bool:
+    """Whether `training.json` beside the folder `unet` says that the network learnt to draw photos of mean faces.
+
+    Its channels alone would not tell: other networks of so many draw what nobody here knows.
+    """
+    try:
+        facts = json.loads((unet.parent / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("condition") == MEAN_FACE
+
+
 def _square(path: Path, given: Any, levels: int) -> int:
     """The one side of `sample_size`, an int or a pair; each of `levels` resolutions but the last halves it."""
     sides = given if isinstance(given, list) else [given, given]
@@ -238,13 +268,16 @@ def _square(path: Path, given: Any, levels: int) -> int:
     return size
 
 
-def _check_channels(path: Path, config: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None) -> None:
+def _check_channels(
+    path: Path, config: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None, conditional: bool
+) -> None:
     given, wanted = (config.in_channels, config.out_channels), 3 if autoencoder is None else autoencoder.channels
+    inputs = 2 * wanted if conditional else wanted
     outputs = 2 * wanted if schedule.learned_variance else wanted
-    if given != (wanted, outputs):
+    if given != (inputs, outputs):
         space = "pixels" if autoencoder is None else "the codes of its autoencoder"
         raise ConfigError(
-            f"{path} maps {given[0]} to {given[1]} channels; for {space} it must map {wanted} to {outputs}"
+            f"{path} maps {given[0]} to {given[1]} channels; for {space} it must map {inputs} to {outputs}"
         )
 
 
