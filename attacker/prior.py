@@ -118,16 +118,6 @@ class Prior:
         seen = self.decode(self.x0_hat(self.noised(code, noise, t), t, differentiable))
         return (self.decode(code) if self.latent else x) - seen
 
-    def denoised(self, x: Tensor, t: Tensor) -> Tensor:
-        """Images (n, 3, H, W) in [-1, 1] without the noise that they have themselves: that of step t (n,) int64.
-
-        x, or its code, is taken for x_0 + noise of variance (1 - abar_t) / abar_t; nothing is added.
-        """
-        with torch.no_grad():
-            code = self.encode(x)
-            clean = self.x0_hat(code * self._scales(t)[0], t)
-            return self.decode(clean) if self.latent else x + resize(clean - code, x.shape[-1])
-
     def sample(
         self, noise: Tensor, steps: int, differentiable: bool = False, condition: Tensor | None = None
     ) -> Tensor:

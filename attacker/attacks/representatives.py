@@ -307,8 +307,12 @@ def means(images: Tensor, groups: Sequence[Group], count: int) -> tuple[Tensor, 
 
 def reconstructions(images: Tensor, losses: Tensor, groups: Sequence[Group], seconds: float) -> list[Reconstruction]:
     """One Reconstruction a victim from images (n, 3, H, W) in [-1, 1]; the job's `seconds` are shared equally."""
-    photos = ((images + 1) / 2).clamp(0, 1).cpu()
     return [
         Reconstruction(part, group.weights.cpu(), float(loss), seconds / len(groups))
-        for part, group, loss in zip(split(photos, groups), groups, losses, strict=True)
+        for part, group, loss in zip(split(photos(images), groups), groups, losses, strict=True)
     ]
+
+
+def photos(images: Tensor) -> Tensor:
+    """Images (..., 3, H, W) in [-1, 1] as pictures in [0, 1], on the CPU."""
+    return ((images + 1) / 2).clamp(0, 1).cpu()

@@ -9,9 +9,12 @@ the balance of the two terms open; here each enters with its gradient scaled to 
 that one weight serves models whose matching losses differ by orders of magnitude, and the U-Net's
 Jacobian is left out (Poole et al. 2022), which costs a forward pass a step and works as well.
 
-The paper optimises one image (`per_group = 1`). Here several explain the update together and their mean is the
-answer: a single image that must explain the spread of a user's photos explains it with artefacts. The prior
+The paper optimises one image (`per_group = 1`). Here several explain the update together, and their mean is what the
+update determines: a single image that must explain the spread of a user's photos explains it with artefacts. The prior
 looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
+
+A mean of photos is no photo. Where the prior is conditional on a mean face, the answer is a photo that it draws given
+that mean, and all draws are told (attacker.posterior); any other prior leaves the mean as the answer.
 
 Where a defense is known to have added noise or to have bent the update, and there are public faces, the step keeps to
 what stands out of that: `within_faces`.
@@ -23,7 +26,7 @@ photos have one label (docs/studies.md).
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -38,12 +41,14 @@ from attacker.attacks.representatives import (
     descend,
     draw,
     means,
+    photos,
     reconstructions,
     victims,
 )
-from attacker.matching import smooth, unit
+from attacker.matching import smooth, split, unit
 from attacker.noise import noise_parts
 from attacker.observation import Observation, Reconstruction
+from attacker.posterior import draw_users
 from fl_sim.config import ConfigError
 
 LEVELS = (0.1, 0.3, 0.5)  # of the noise schedule, at which restarts are compared by the prior
@@ -73,7 +78,8 @@ class Settings:
     window: Annotated[float, Field(ge=0, le=1)] = 0.15  # its width, of the schedule
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of a running mean of the images, which is then the answer
     sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on the answer: a mean is softer than any photo
-    t_clean: Annotated[float, Field(ge=0, le=1)] = 0.0  # noise level at which the result is denoised once; 0: not
+    draws: Annotated[int, Field(ge=0)] = 8  # faces that a conditional prior draws given that mean; 0: it is the answer
+    draw_steps: Annotated[int, Field(ge=1)] = 20  # DDIM steps of each, a U-Net pass a step
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
     unroll: Annotated[int, Field(ge=1)] = (
@@ -148,11 +154,20 @@ def attack(
         spot = better.repeat_interleave(torch.tensor([len(group.labels) for group in groups], device=better.device))
         best = torch.where(spot[:, None, None, None], found, best if len(best) else found)
         least, lowest = torch.where(better, score, least), torch.where(better, losses, lowest)
-    if settings.t_clean:  # the gradient leaves faint noise; the prior takes what lies below that level for noise
-        best = prior.denoised(best, _at(best, settings.t_clean * top))
-    if settings.sharpen:
-        best = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
-    return reconstructions(best, lowest, groups, time.perf_counter() - started)
+    shown = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
+    if not (prior.conditional and settings.draws):
+        return reconstructions(shown, lowest, groups, time.perf_counter() - started)
+    noise = draw([settings.draws] * len(counts), generators, torch.randn, prior.channels, prior.size, prior.size)
+    noise = noise.to(best.device)
+    drawn = draw_users(prior, split(best, groups), torch.split(noise, settings.draws), settings.draw_steps)
+    progress(total, total)
+    answers = torch.cat([own for own, _ in drawn])
+    faced = reconstructions(answers, lowest, groups, time.perf_counter() - started)
+    determined = [own[0] for own in split(shown, groups)]
+    return [
+        replace(one, draws=photos(draws), determined=photos(mean))
+        for one, (_, draws), mean in zip(faced, drawn, determined, strict=True)
+    ]
 
 
 def centre(settings: Settings, done: float) -> float:

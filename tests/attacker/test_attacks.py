@@ -34,11 +34,11 @@ SIZE = 32
 
 
 class BlurUNet(torch.nn.Module):
-    """Stands for a U-Net that predicts the image: a blur of what it sees."""
+    """Stands for a U-Net that predicts the image: a blur of what it sees, and of the mean face if one is given."""
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> Any:
         class Output:
-            sample = F.avg_pool2d(x, 5, stride=1, padding=2)
+            sample = F.avg_pool2d(x, 5, stride=1, padding=2).unflatten(1, (-1, 3)).sum(1)
 
         return Output()
 
@@ -267,6 +267,23 @@ def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_f
     power, other = user_diffusion.within_faces(torch.tensor([0.0, 0.5, 1.0]), 0.6)
     assert power.tolist() == [1, 1, 2]
     assert other.flatten().tolist() == [1 - 0.6, 0, 0]
+
+
+def test_a_conditional_prior_turns_the_mean_that_an_update_determines_into_draws() -> None:
+    plain = setting()
+    able = dataclasses.replace(plain, prior=dataclasses.replace(prior(), conditional=True))
+    (mean,) = run(user_diffusion, plain, [0], steps=4)
+    (drawn,) = run(user_diffusion, able, [0], steps=4, draws=5)
+    assert (mean.draws, mean.determined) == (None, None)
+    assert drawn.draws is not None
+    assert drawn.determined is not None
+    assert drawn.draws.shape == (5, 3, SIZE, SIZE)
+    assert drawn.images.shape == mean.images.shape
+    assert torch.equal(drawn.determined, mean.images[0])
+    assert any(torch.equal(drawn.images[0], draw) for draw in drawn.draws)
+    assert drawn.matching_loss == mean.matching_loss
+    (without,) = run(user_diffusion, able, [0], steps=4, draws=0)
+    assert torch.equal(without.images, mean.images)
 
 
 def test_the_control_matches_nothing() -> None:

@@ -52,15 +52,6 @@ def test_sampling_with_an_exact_prediction_ends_at_the_image(prediction: str) ->
     assert torch.allclose(prior.sample(noise, 10), x0, atol=1e-3)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_noise_of_an_image_itself_is_taken_out(prediction: str) -> None:
-    prior, x0 = oracle(prediction)
-    t = torch.full((4,), 200)
-    noise = torch.randn(x0.shape, generator=generator(0, "noise"))
-    noisy = prior.noised(x0, noise, t) / prior.alphas_cumprod[200].sqrt()
-    assert torch.allclose(prior.denoised(noisy, t), x0, atol=1e-3)
-
-
 def test_noising_has_the_schedule_s_variance() -> None:
     prior, _ = oracle("epsilon", size=64)
     t = torch.full((4,), 500)
@@ -179,7 +170,6 @@ def test_latent_priors_work_on_codes_of_their_autoencoder(tmp_path: Path) -> Non
         assert prior.residual(images, noise, t, jacobian).shape == images.shape
     seen = prior.decode(prior.x0_hat(prior.noised(code, noise, t), t))
     assert torch.allclose(prior.residual(images, noise, t), prior.decode(code) - seen, atol=1e-5)
-    assert prior.denoised(images, t).shape == images.shape
     assert prior.sample(noise, 2).shape == images.shape
     free = code.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
