@@ -77,7 +77,7 @@ class Settings:
     repeats: Annotated[int, Field(ge=1)] = 1  # times that the window slides down
     window: Annotated[float, Field(ge=0, le=1)] = 0.15  # its width, of the schedule
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of a running mean of the images, which is then the answer
-    sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on the answer: a mean is softer than any photo
+    sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on an answer that is a mean, which is softer than any photo
     draws: Annotated[int, Field(ge=0)] = 8  # faces that a conditional prior draws given that mean; 0: it is the answer
     draw_steps: Annotated[int, Field(ge=1)] = 20  # DDIM steps of each, a U-Net pass a step
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
@@ -154,8 +154,8 @@ def attack(
         spot = better.repeat_interleave(torch.tensor([len(group.labels) for group in groups], device=better.device))
         best = torch.where(spot[:, None, None, None], found, best if len(best) else found)
         least, lowest = torch.where(better, score, least), torch.where(better, losses, lowest)
-    shown = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
     if not (prior.conditional and settings.draws):
+        shown = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
         return reconstructions(shown, lowest, groups, time.perf_counter() - started)
     noise = draw([settings.draws] * len(counts), generators, torch.randn, prior.channels, prior.size, prior.size)
     noise = noise.to(best.device)
@@ -163,7 +163,7 @@ def attack(
     progress(total, total)
     answers = torch.cat([own for own, _ in drawn])
     faced = reconstructions(answers, lowest, groups, time.perf_counter() - started)
-    determined = [own[0] for own in split(shown, groups)]
+    determined = [own[0] for own in split(best, groups)]
     return [
         replace(one, draws=photos(draws), determined=photos(mean))
         for one, (_, draws), mean in zip(faced, drawn, determined, strict=True)

@@ -272,7 +272,7 @@ def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_f
 def test_a_conditional_prior_turns_the_mean_that_an_update_determines_into_draws() -> None:
     plain = setting()
     able = dataclasses.replace(plain, prior=dataclasses.replace(prior(), conditional=True))
-    (mean,) = run(user_diffusion, plain, [0], steps=4)
+    (mean,) = run(user_diffusion, plain, [0], steps=4, sharpen=0)
     (drawn,) = run(user_diffusion, able, [0], steps=4, draws=5)
     assert (mean.draws, mean.determined) == (None, None)
     assert drawn.draws is not None
@@ -282,7 +282,7 @@ def test_a_conditional_prior_turns_the_mean_that_an_update_determines_into_draws
     assert torch.equal(drawn.determined, mean.images[0])
     assert any(torch.equal(drawn.images[0], draw) for draw in drawn.draws)
     assert drawn.matching_loss == mean.matching_loss
-    (without,) = run(user_diffusion, able, [0], steps=4, draws=0)
+    (without,) = run(user_diffusion, able, [0], steps=4, draws=0, sharpen=0)
     assert torch.equal(without.images, mean.images)
 
 
