@@ -29,7 +29,7 @@ from fl_sim.seeds import generator
 
 HELD_OUT_BATCHES = 16  # of 32 pairs, on which the held-out losses are measured
 SHEET = (3, 6, 8)  # samples.png: rows of plain samples, rows with a mean face, pictures a row
-SAMPLING_STEPS = 25  # of its pictures
+SAMPLING_STEPS = 50  # of its pictures
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,23 @@ class Outcome:
 def train(
     album: Album,
     held_out: Album,
-    start: Start,
-    out: Path,
+    state: State,
     settings: Settings,
     seed: int,
-    device: torch.device,
     facts: dict[str, Any],
     progress: Callable[[int, int, float], None],
 ) -> Outcome:
-    """Train `start`, which is used up, on the people of `album`; save to the folder `out`. `held_out` is of others.
+    """Train `state` on the people of `album` and save the prior to its folder. `held_out` is of other people.
 
     `progress(step, steps, loss)` is called after every step, the loss averaged. `facts` (what the prior was
     trained on) go into `training.json`. The draws of step k depend on (seed, k) alone, so a resumed training sees
-    what an undisturbed one sees. ConfigError for a checkpoint of another training.
+    what an undisturbed one sees.
     """
-    unet = start.unet.to(device, memory_format=torch.channels_last)
-    state = State(unet, start.name, out / "checkpoint.safetensors")
+    device = state.unet.device
     space = face_space(album, seed)
     pairs, others = Pairs(album, space, device), Pairs(held_out, space, device)
-    loss = _Loss(start.schedule, settings.bf16, device)
-    predict = _predictor(unet, settings)
+    loss = _Loss(state.start.schedule, settings.bf16, device)
+    predict = _predictor(state.unet, settings)
     started, before = time.monotonic(), state.seconds
     for step in range(state.step, settings.steps):
         photos, means = pairs.draw(settings.batch_size, seed, "prior-batch", step)
@@ -98,9 +95,11 @@ def train(
     state.save()
     averaged = state.averaged()
     outcome = Outcome(state.step, *_evaluate(averaged, loss, others, seed), state.seconds)
-    learnt = {"condition": MEAN_FACE, "start": start.name or None, "train_photos": len(album.photos)}
-    _publish(out, averaged, start, others, settings, seed, {**facts, **learnt, **asdict(outcome)})
-    _plot(state.curve, outcome, out / "loss.png")
+    learnt = {"condition": MEAN_FACE, "start": state.start.name or None, "train_photos": len(album.photos)}
+    _plot(state.curve, outcome, state.out / "loss.png")
+    save_image(_sheet(averaged, state.start.schedule, others, settings, seed), state.out / "samples.png", nrow=SHEET[2])
+    written = {**facts, **learnt, **asdict(outcome), "settings": asdict(settings), "seed": seed}
+    _publish(state.out, averaged, state.start, written)
     return outcome
 
 
@@ -169,14 +168,11 @@ class _Loss:
         return error.square().mean()
 
 
-def _publish(
-    out: Path, unet: UNet2DModel, start: Start, held_out: Pairs, settings: Settings, seed: int, facts: dict[str, Any]
-) -> None:
-    save_image(_sheet(unet, start.schedule, held_out, settings, seed), out / "samples.png", nrow=SHEET[2])
+def _publish(out: Path, unet: UNet2DModel, start: Start, facts: dict[str, Any]) -> None:
     unet.half().save_pretrained(out / "unet")
     (out / "scheduler").mkdir(exist_ok=True)
     (out / "scheduler" / "scheduler_config.json").write_text(json.dumps(start.scheduler, indent=2))
-    (out / "training.json").write_text(json.dumps({**facts, "settings": asdict(settings), "seed": seed}, indent=2))
+    (out / "training.json").write_text(json.dumps(facts, indent=2))
 
 
 def _sheet(unet: UNet2DModel, schedule: NoiseSchedule, held_out: Pairs, settings: Settings, seed: int) -> Tensor:

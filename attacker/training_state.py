@@ -6,26 +6,30 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from attacker.prior_start import Start
 from fl_sim.config import ConfigError
+from fl_sim.tensors import read_tensors
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class State:
-    """A training in progress: `unet`, on its device, at `step`; goes on from the checkpoint in `path` if there is one.
+    """A training of `start`, which is used up, on `device` into the folder `out`; it is at `step`.
 
-    ConfigError for a checkpoint of another network, or of one that began at another prior than `start`.
+    It goes on from the checkpoint in `out`, if there is one. ConfigError for a checkpoint that is damaged, of another
+    network, or of a training that began at another prior.
     """
 
-    def __init__(self, unet: UNet2DModel, start: str, path: Path) -> None:
-        self.path, self.start, self.step, self.seconds, self.curve = path, start, 0, 0.0, list[float]()
-        self.unet = unet
-        self.ema = {name: value.detach().clone() for name, value in unet.named_parameters()}
-        self.optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=1e-4, fused=unet.device.type == "cuda")
-        if path.exists():
-            self._load()
+    def __init__(self, start: Start, out: Path, device: torch.device) -> None:
+        self.start, self.out, self.step, self.seconds, self.curve = start, out, 0, 0.0, list[float]()
+        self.unet = start.unet.to(device, memory_format=torch.channels_last)
+        self.ema = {name: value.detach().clone() for name, value in self.unet.named_parameters()}
+        self.optimizer = torch.optim.AdamW(self.unet.parameters(), weight_decay=1e-4, fused=device.type == "cuda")
+        if (out / CHECKPOINT).exists():
+            self._load(out / CHECKPOINT)
 
     @property
     def average_loss(self) -> float:
@@ -64,23 +68,22 @@ class State:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in slots.items()}
         tensors["curve"] = torch.tensor(self.curve)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
+        self.out.mkdir(parents=True, exist_ok=True)
+        temporary = (self.out / CHECKPOINT).with_suffix(".part")
         save_file(
             {name: value.contiguous().cpu() for name, value in tensors.items()},
             temporary,
-            metadata={"step": str(self.step), "seconds": str(self.seconds), "start": self.start},
+            metadata={"step": str(self.step), "seconds": str(self.seconds), "start": self.start.name},
         )
-        temporary.replace(self.path)
+        temporary.replace(self.out / CHECKPOINT)
 
-    def _load(self) -> None:
-        tensors = load_file(self.path)
-        with safe_open(self.path, "pt") as file:
-            metadata = file.metadata()
-        if metadata["start"] != self.start:
+    def _load(self, path: Path) -> None:
+        tensors, metadata = read_tensors(path)
+        began = metadata.get("start", "")
+        if began != self.start.name:
             raise ConfigError(
-                f"the checkpoint {self.path} began at {metadata['start'] or 'random weights'}, not at "
-                f"{self.start or 'random weights'}; give the same --start or another --out"
+                f"the training in {path} began at {began or 'random weights'}, not at "
+                f"{self.start.name or 'random weights'}; give the same --start or another --out"
             )
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
         self.curve = tensors.pop("curve").tolist()
@@ -88,7 +91,7 @@ class State:
             self.unet.load_state_dict({**self.unet.state_dict(), **_part(tensors, "unet.")})
         except RuntimeError as error:
             raise ConfigError(
-                f"the checkpoint {self.path} belongs to another network; give the same settings or another --out"
+                f"the checkpoint {path} belongs to another network; give the same settings or another --out"
             ) from error
         self.ema = {name: value.to(self.unet.device) for name, value in _part(tensors, "ema.").items()}
         slots: dict[int, dict[str, Tensor]] = {}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attacker import prior_start, train_prior
 from attacker.pairs import Album
+from attacker.training_state import State
 from clients.datasets import open_dataset
 from clients.datasets.examine import examine
 from clients.datasets.synthetic import TrainingPhotos, training_photos
@@ -46,9 +47,12 @@ def prior(
     `network` is the prior to start from, or the channels of a new one. ConfigError if there is nobody to learn from.
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    settings, size = train_prior.Settings(**options), dataset.image_size
-    start = prior_start.of_prior(network, size) if isinstance(network, str) else prior_start.fresh(size, network, seed)
+    size = dataset.image_size
+    start = (
+        prior_start.fresh(size, network, seed) if isinstance(network, tuple) else prior_start.of_prior(network, size)
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = State(start, out, device)
     if dataset.name == "synthetic":
         open_dataset(dataset, seed)  # knows the tasks
         train, held_out = (
@@ -62,16 +66,9 @@ def prior(
         train = Album(public[~held][:photos], people[~held][:photos], labels[~held][:photos])
         held_out = Album(public[held], people[held], labels[held])
         source = _source(dataset)
+    settings = train_prior.Settings(**options)
     outcome = train_prior.train(
-        train,
-        held_out,
-        start,
-        out,
-        settings,
-        seed,
-        device,
-        {"source": source},
-        lambda k, n, loss: progress("steps", k, n),
+        train, held_out, state, settings, seed, {"source": source}, lambda k, n, loss: progress("steps", k, n)
     )
     return {**asdict(outcome), "train_photos": len(train.photos), "samples": str(out / "samples.png")}
 
