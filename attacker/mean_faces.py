@@ -16,9 +16,13 @@ from torch import Tensor
 from attacker.faces import FaceSpace
 
 # Ranges of uniform draws, one an image; where "logarithm" is said the logarithm is uniform.
-FIRST_GAIN = (0.5, 1.1)  # factor of the first principal component
-LAST_GAIN = (0.2, 1.1)  # of the last one, as a part of the first's; between them it goes with the root of the rank
-DISTURBANCE = (0.05, 2.0)  # logarithm; standard deviation of components' noise, as a part of faces' deviation
+FIRST_GAIN = (0.75, 1.2)  # factor of the first principal component
+LAST_GAIN = (0.5, 1.05)  # of the last one, as a part of the first's; between them it goes with the root of the rank
+DISTURBANCE = (
+    0.03,
+    2.0,
+)  # logarithm, the lower half more often; standard deviation of components' noise, as a part of faces' deviation
+LOWER = 1.5  # power of the uniform draw of the disturbance's logarithm
 EVENNESS = 0.5  # most by which the exponent of a deviation, in its noise, is below 1: 0 would treat all alike
 REST_GAIN = (0.0, 1.0)  # factor of what no component holds
 GRAIN = (0.005, 0.15)  # logarithm; standard deviation of the blurred white noise, images being in [-1, 1]
@@ -35,7 +39,7 @@ def damaged(means: Tensor, space: FaceSpace, random: torch.Generator) -> Tensor:
     difference = (means - space.mean).flatten(1)
     along = difference @ space.components.T  # (n, q)
     rest = difference - along @ space.components
-    strength = _between(DISTURBANCE, n, random, logarithm=True)  # (n, 1)
+    strength = _between(DISTURBANCE, n, random, logarithm=True, power=LOWER)  # (n, 1)
     noise = strength * torch.randn(n, ranks, generator=random, device=random.device) * _profile(space, n, random)
     faces = (_gains(n, ranks, random) * along + noise) @ space.components + _between(REST_GAIN, n, random) * rest
     grain = _between(GRAIN, n, random, logarithm=True) * (strength / FULL_GRAIN).clamp(max=1)
@@ -67,8 +71,13 @@ def _blurred(white: Tensor, random: torch.Generator) -> Tensor:
     return soft / soft.flatten(1).std(dim=1)[:, None, None, None]
 
 
-def _between(bounds: tuple[float, float], n: int, random: torch.Generator, logarithm: bool = False) -> Tensor:
-    """(n, 1) draws, uniform between the bounds, or their logarithms between those of the bounds."""
+def _between(
+    bounds: tuple[float, float], n: int, random: torch.Generator, logarithm: bool = False, power: float = 1
+) -> Tensor:
+    """(n, 1) draws between the bounds, or their logarithms between those of the bounds.
+
+    Uniform, with a `power` above 1 nearer to the lower bound.
+    """
     low, high = (math.log(bound) for bound in bounds) if logarithm else bounds
-    drawn = low + (high - low) * torch.rand(n, 1, generator=random, device=random.device)
+    drawn = low + (high - low) * torch.rand(n, 1, generator=random, device=random.device) ** power
     return drawn.exp() if logarithm else drawn

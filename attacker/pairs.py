@@ -10,6 +10,7 @@ from fl_sim.models import normalise
 from fl_sim.seeds import generator
 
 MEAN_OF = (3, 30)  # photos of which a mean is taken, where the person has that many; each number is as likely
+TYPICAL = 3  # photos nearest to their mean, of which one is shown with it
 SPACE_PHOTOS = 4000  # on which the principal components are found
 
 
@@ -55,27 +56,38 @@ class Pairs:
         self._sets = album.sets()
         self._space = space.at(album.size, device)
 
-    def draw(self, count: int, seed: int, *names: int | str) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, without: float, seed: int, *names: int | str) -> tuple[Tensor, Tensor]:
         """`count` pairs of the stream `names`: photos and damaged mean faces, (count, 3, H, H) in [-1, 1] both.
 
-        A mean is that of photos of one set (one person, one label or all), and the photo is one of that set, in the
-        mean or not. Half of the pairs are mirrored. Of a set of one photo, that photo is the mean.
+        A mean is that of photos of one set (one person, one label or all). The photo is one of those nearest to it:
+        what a mean tells best is what a person looks like in a typical pose. A share `without` has zeros for a mean,
+        and any photo. Half of the pairs are mirrored. Of a set of one photo, that photo is the mean.
         """
         random = generator(seed, *names, "pairs")
         chosen = [self._choose(random) for _ in range(count)]
+        lacking = torch.rand(count, generator=random) < without
+        ranks = torch.randint(TYPICAL, (count,), generator=random).tolist()
         mirrored = (torch.rand(count, generator=random) < 0.5).to(self._photos.device)[:, None, None, None]
-        shown = self._photos[torch.stack([one for one, _ in chosen]).to(self._photos.device)]
-        pictures = torch.stack([shown.float(), self._means([some for _, some in chosen])])
+        means = self._means(chosen)
+        drawn = zip(chosen, means, lacking.tolist(), ranks, strict=True)
+        photos = [self._photos[one[0]].float() if lost else self._typical(one, mean, k) for one, mean, lost, k in drawn]
+        pictures = torch.stack([torch.stack(photos), means])
         pictures = normalise(torch.where(mirrored, pictures.flip(-1), pictures) / 255)
         noise = generator(seed, *names, "damage", device=self._photos.device)
-        return pictures[0], mean_faces.damaged(pictures[1], self._space, noise)
+        damaged = mean_faces.damaged(pictures[1], self._space, noise)
+        return pictures[0], damaged * ~lacking.to(damaged.device)[:, None, None, None]
 
-    def _choose(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Of a random set: the index () of one photo, and the indices (k,) of those of the mean."""
+    def _choose(self, random: torch.Generator) -> Tensor:
+        """The indices (k,) of photos of a random set, in random order."""
         one = self._sets[int(torch.randint(len(self._sets), (), generator=random))]
         shuffled = one[torch.randperm(len(one), generator=random)]
-        size = int(torch.randint(MEAN_OF[0], MEAN_OF[1] + 1, (), generator=random))
-        return one[torch.randint(len(one), (), generator=random)], shuffled[:size]
+        return shuffled[: int(torch.randint(MEAN_OF[0], MEAN_OF[1] + 1, (), generator=random))]
+
+    def _typical(self, chosen: Tensor, mean: Tensor, rank: int) -> Tensor:
+        """Of the photos `chosen` (k,), that (3, H, H) which is the `rank`-th nearest to their mean (3, H, H)."""
+        photos = self._photos[chosen.to(self._photos.device)].float()
+        order = (photos - mean).square().sum((1, 2, 3)).argsort()
+        return photos[order[rank % len(order)]]
 
     def _means(self, chosen: list[Tensor]) -> Tensor:
         """The mean photos (n, 3, H, H) in [0, 255] of n lists of indices."""

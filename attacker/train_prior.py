@@ -84,9 +84,7 @@ def train(
     predict = _predictor(state.unet, settings)
     started, before = time.monotonic(), state.seconds
     for step in range(state.step, settings.steps):
-        photos, means = pairs.draw(settings.batch_size, seed, "prior-batch", step)
-        without = torch.rand(len(means), generator=generator(seed, "prior-without", step)) < settings.without_mean
-        means = means * ~without.to(device)[:, None, None, None]
+        photos, means = pairs.draw(settings.batch_size, settings.without_mean, seed, "prior-batch", step)
         state.update(loss(predict, photos, means, seed, step), settings.rate(step), settings.ema)
         state.seconds = before + time.monotonic() - started
         progress(state.step, settings.steps, state.average_loss)
@@ -108,7 +106,7 @@ def _evaluate(unet: UNet2DModel, loss: "_Loss", pairs: Pairs, seed: int) -> tupl
     """Losses without and with a mean face, of the same photos at the same noise; the noise levels spread evenly."""
     found = []
     for index in range(HELD_OUT_BATCHES):
-        photos, means = pairs.draw(32, seed, "prior-held-out", index)
+        photos, means = pairs.draw(32, 0.0, seed, "prior-held-out", index)
         found.append([float(loss(_Predictor(unet), photos, given, seed, -1 - index)) for given in (means * 0, means)])
     plain, given_mean = torch.tensor(found).mean(0).tolist()
     return plain, given_mean
@@ -183,7 +181,7 @@ def _sheet(unet: UNet2DModel, schedule: NoiseSchedule, held_out: Pairs, settings
         unet, schedule.alphas_cumprod.to(device), schedule.prediction_type, size, size, settings.bf16, conditional=True
     )
     random = generator(seed, "prior-samples")
-    photos, means = held_out.draw(given, seed, "prior-sheet")
+    photos, means = held_out.draw(given, 0.0, seed, "prior-sheet")
     conditions = torch.cat(
         [torch.zeros_like(means[:1]).expand(plain * width, -1, -1, -1), means.repeat_interleave(width - 2, dim=0)]
     )
