@@ -18,11 +18,8 @@ from attacker.faces import FaceSpace
 # Ranges of uniform draws, one an image; where "logarithm" is said the logarithm is uniform.
 FIRST_GAIN = (0.75, 1.2)  # factor of the first principal component
 LAST_GAIN = (0.5, 1.05)  # of the last one, as a part of the first's; between them it goes with the root of the rank
-DISTURBANCE = (
-    0.03,
-    2.0,
-)  # logarithm, the lower half more often; standard deviation of components' noise, as a part of faces' deviation
-LOWER = 1.5  # power of the uniform draw of the disturbance's logarithm
+DISTURBANCE = (0.03, 2.0)  # logarithm; standard deviation of components' noise, as a part of faces' deviation
+LOWER = 1.5  # power of that uniform draw: above 1, strong disturbance, which tells of defenses, is rarer
 EVENNESS = 0.5  # most by which the exponent of a deviation, in its noise, is below 1: 0 would treat all alike
 REST_GAIN = (0.0, 1.0)  # factor of what no component holds
 GRAIN = (0.005, 0.15)  # logarithm; standard deviation of the blurred white noise, images being in [-1, 1]
