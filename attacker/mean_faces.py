@@ -54,7 +54,7 @@ def _gains(n: int, ranks: int, random: torch.Generator) -> Tensor:
 def _profile(space: FaceSpace, n: int, random: torch.Generator) -> Tensor:
     """(n, q) standard deviations of the components' noise at strength 1: the faces' own, or more even than those."""
     exponent = -EVENNESS * torch.rand(n, 1, generator=random, device=random.device).square()
-    deviations = space.deviations.clamp_min(1e-6 * float(space.deviations.max()))  # some are 0 of few photos
+    deviations = space.deviations.clamp_min(1e-6)  # of few photos some are 0
     return deviations * (deviations / deviations.median()) ** exponent
 
 

@@ -58,3 +58,8 @@ def test_components_are_disturbed_in_proportion_to_how_faces_differ_along_them(p
 def test_the_levels_of_damage_span_more_than_an_order_of_magnitude(photos):
     moved = (damage(photos) - (photos * 2 - 1)).flatten(1).std(1)
     assert float(moved.quantile(0.95) / moved.quantile(0.05)) > 5
+
+
+def test_faces_that_are_all_alike_are_disturbed_by_finite_numbers():
+    alike = torch.full((4, 3, 16, 16), 0.5)
+    assert bool(torch.isfinite(damage(alike)).all())

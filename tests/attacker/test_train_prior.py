@@ -103,6 +103,13 @@ def test_a_training_begins_at_another_prior_and_keeps_what_it_predicts(predictio
     assert json.loads((tmp_path / "new" / "training.json").read_text())["start"] == str(tmp_path / "old")
 
 
+def test_a_prior_that_predicts_a_variance_too_keeps_those_channels(tmp_path):
+    network, noise = priors.unet(3, out_channels=6), priors.scheduler(variance_type="learned_range")
+    priors.write_prior(tmp_path / "old", network, noise)
+    train(tmp_path / "new", 1, start=prior_start.of_prior(str(tmp_path / "old"), 16))
+    assert load_prior(str(tmp_path / "new"), 16).conditional
+
+
 def test_the_loss_of_each_prediction_is_nothing_for_a_network_that_knows_the_answer():
     photos = torch.rand(4, 3, 16, 16) * 2 - 1
     schedule = prior_start.fresh(16, (8, 32), 0).schedule
