@@ -17,10 +17,11 @@ from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
 READINGS = ("all_images", "best_image")  # of attacks that leave several images
+BEHIND_DRAWS = ("determined",)  # of attacks that draw what the update leaves open
 OF_SUMS = ("best_member",)  # where the server saw only the sum of several users
 WITHOUT_PICTURE = ("direct_update", "base_rate")
 REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
+ARMS = ("attack", *BEHIND_DRAWS, *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from experiments.verdict import NO_ATTACK, exact, percent, verdict
 
 ARM_NAMES = {
     "attack": "attack",
+    "determined": "determined",
     "all_images": "all images",
     "best_image": "best image",
     "best_member": "best of the sum",
@@ -34,6 +35,8 @@ METRICS = {  # column of the aggregates: heading
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "draws_similarity": "similarity of any draw",
+    "draws_spread": "spread of the draws",
 }
 ATTRIBUTE_CLASSES = {  # of synthetic people, in the order of their class numbers
     "hair_color": ("black", "brown", "blond", "red", "grey"),
