@@ -61,7 +61,7 @@ def realism_table(figures: dict[str, Any]) -> Table | None:
     """
     overall = figures["overall"]
     first: dict[str, Any] = next(iter(overall.values()), {})
-    read = {"attack": "", "determined": ", its mean face"}
+    read = {"attack": "", "determined": ", determined"}
     pairs = [(one, arm) for one, arms in overall.items() for arm in read if arm in arms]
     lines = [(f"{one}{read[arm]}", overall[one][arm]) for one, arm in pairs]
     lines += [(CONTROLS[arm].replace("\n", " "), first[arm]) for arm in ("prior_only", "own_photo") if arm in first]
@@ -133,7 +133,7 @@ def _caption(arms: dict[str, Any], found: Iterable[Finding]) -> str | None:
         said.append(f"the mean face that the update determines {_cell(arms['determined'])} (all rounds)")
     drawn = arms.get("attack", {}).get("draws_similarity")
     if drawn is not None and drawn["mean"] is not None:
-        said.append(f"a draw, whichever {drawn['mean']:.2f} (all rounds)")
+        said.append(f"any one of its draws {drawn['mean']:.2f} (all rounds)")
     if "best_member" in arms:
         said.append(f"of each sum the user it is most like {_cell(arms['best_member'])} (all rounds)")
     audited = [one for one in found if one.epsilon_audited is not None]

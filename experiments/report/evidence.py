@@ -5,7 +5,7 @@ from experiments.report.material import Material
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, p_value, spell, spell_share
 
-READ = {"all_images": ", all images", "determined": ", its mean face"}  # how an attack is read, where not by its answer
+READ = {"all_images": ", all images", "determined": ", determined"}  # how an attack is read, where not by its answer
 
 
 def realism(material: Material) -> list[list[str]]:

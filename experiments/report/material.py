@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from attacker.store import CaptureStore, read_attack_table
 from experiments.aggregate import aggregate, attribute_names
 from experiments.attackers import known_to_nobody
-from experiments.significance import CONTROLS, Finding, findings
+from experiments.significance import CONTROLS, PICTURES, Finding, findings
 from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
@@ -84,6 +84,11 @@ class Material:
         if server_round is not None:
             keep &= self.leakage["round"] == server_round
         return self.leakage[keep]
+
+    def leaks(self, attack: str) -> bool:
+        """Whether the pictures of an attack tell more of the users than its controls, in any round."""
+        own = [one for one in self.findings if one.attack == attack and one.arm in PICTURES]
+        return any(one.names or one.resembles or one.reads_attributes for one in own)
 
     @property
     def attribute_names(self) -> list[str]:
