@@ -266,7 +266,9 @@ def write_reconstruction(
         "seconds": repr(reconstruction.seconds),
         "attack": json.dumps(dict(attack), sort_keys=True),
     }
-    tensors = {"images": reconstruction.images.cpu().contiguous(), "weights": reconstruction.weights.cpu().contiguous()}
+    parts = {name: getattr(reconstruction, name) for name in ("images", "weights", "draws", "determined")}
+    # Copies, since the answer may be a view of the draws, which safetensors refuses.
+    tensors = {name: part.cpu().contiguous().clone() for name, part in parts.items() if part is not None}
     write_atomically(run.reconstruction(label, server_round, user), save(tensors, metadata))
 
 
@@ -280,6 +282,8 @@ def read_reconstruction(run: RunFolder, label: str, server_round: int, user: int
             weights=tensors["weights"],
             matching_loss=float(metadata["matching_loss"]),
             seconds=float(metadata["seconds"]),
+            draws=tensors.get("draws"),
+            determined=tensors.get("determined"),
         )
     except (KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is no reconstruction ({error!r}); remove it and give fl-sim attack again") from error

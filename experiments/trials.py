@@ -116,8 +116,10 @@ def try_attack(attack: Attack, user: Victim, prior: Prior | None) -> None:
     images = found[0].images
     if images.shape[1:] != (3, size, size) or len(images) != len(found[0].weights):
         raise ConfigError(f"{where}: its images are {tuple(images.shape)}, needed is (n, 3, {size}, {size}); {remedy}")
-    if not bool(images.isfinite().all()):
-        raise ConfigError(f"{where}: its images are not finite; {remedy}")
+    shown = {"images": images, "draws": found[0].draws, "determined": found[0].determined}
+    for name, pictures in shown.items():
+        if pictures is not None and not bool(pictures.isfinite().all()):
+            raise ConfigError(f"{where}: not all pixels of its {name} are finite; {remedy}")
 
 
 def fewest_steps(settings: Any) -> Any:
