@@ -1,9 +1,17 @@
-"""Faces that an update leaves possible: draws of p(photo | mean face) from a conditional prior.
+"""Faces that an update leaves possible: photos drawn jointly by a conditional prior, whose mean is what it determines.
 
 An update determines something like the mean of a user's photos (`user_diffusion` finds it), and a mean is nobody's
-portrait. A conditional prior has learnt what photos of a person look like whose mean, damaged as attacks damage it, is
-this one: sure where the mean is, free where it says nothing. What its draws share is what leaked; where they differ,
-the prior made it up. Of an update that tells nothing they are as many strangers.
+portrait. A conditional prior has learnt p(photo | mean face): what photos of a person look like whose mean, damaged as
+attacks damage it, is this one. A few photos are drawn together, and after each step of the reverse process two things
+that the mean tells are restored in the predicted photos (as in null-space projection, Wang et al. 2022):
+
+- *their mean*, at all frequencies, for the user's photos had it. One photo alone need not;
+- *whom they show*: each photo's coordinates along the discriminants of faces (`attacker.faces.Discriminants`), in which
+  photos of one person agree, and in part its coarse shape. Pose, light and expression stay free.
+
+Both only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
+at pure noise it predicts the photo that it expects given the mean, and what of the mean comes back in it is trusted. Of
+an update that tells nothing, the draws are as many strangers.
 """
 
 from collections.abc import Sequence
@@ -11,44 +19,131 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attacker.faces import FaceSpace
+from attacker.matching import smooth
 from attacker.prior import Prior
+from fl_sim.seeds import generator
 
-TOGETHER = 32  # faces drawn in one pass of the U-Net, which bounds the memory
+TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
+BLURS = (0.7, 1.4, 2.8, 5.6)  # pixels of 64, of the Gaussians that part the frequencies
+USUAL = 16  # predictions without a mean face, whose mean is the usual face
+SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
+COARSE, COARSE_HELD = 2, 0.3  # bands of lowest frequency that each photo has from the mean, and how much of them a step
 
 
-def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int) -> Tensor:
-    """A photo (n, 3, H, W) in [-1, 1] for each of `means` (n, 3, H, W), by `steps` DDIM steps.
+def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: FaceSpace | None = None) -> Tensor:
+    """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
-    `noise` (n, c, S, S), standard normal, decides what the mean leaves open. ValueError for a prior that is not
-    conditional.
+    `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` that knows what tells
+    people apart, whom they show is held by their coarse shape alone; a single draw has no mean to hold. ValueError for
+    a prior that is not conditional.
     """
     if not prior.conditional:
         raise ValueError("the prior is not conditional on a mean face")
     with torch.no_grad():
-        parts = zip(torch.split(means, TOGETHER), torch.split(noise, TOGETHER), strict=True)
-        return torch.cat([prior.sample(some, steps, condition=prior.encode(mean)) for mean, some in parts])
+        given = prior.encode(means)
+        if space is not None:
+            space = space.at(prior.size, given.device) if space.discriminants is not None else None
+        faces = prior.decode(_reverse(prior, given, noise, steps, space).flatten(0, 1)).clamp(-1, 1)
+        return faces.view(*noise.shape[:2], *faces.shape[1:])
+
+
+def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: FaceSpace | None) -> Tensor:
+    """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
+    x, each = noise.flatten(0, 1), noise.shape[1]
+    repeated = given.repeat_interleave(each, 0)
+    usual = _usual(prior, given)
+    trusted: list[Tensor] = []
+    sure = torch.ones(())
+    times = noise_levels(prior.steps, steps)
+    for t, following in zip(times, [*times[1:], None], strict=True):
+        x0 = _predict(prior, x, t, repeated).view_as(noise)
+        if t == times[0]:
+            expected = x0.mean(1)
+            trusted = trusted_shares(given - usual, expected - usual)
+            sure = trusted_identity(given - usual, expected - usual, space) if space else sure
+        if space is not None:
+            x0 = hold_identity(x0, given, sure, space)
+        x0 = hold_shape(x0, given, trusted)
+        if each > 1:
+            x0 = hold_mean(x0, given, trusted)
+        x0 = x0.clamp(-1, 1)
+        if following is not None:
+            x = prior.step(x, x0.flatten(0, 1), t, following)
+    return x0
+
+
+def noise_levels(total: int, steps: int) -> list[int]:
+    """Times to visit, falling from `total` - 1 to 0: `steps` at most, denser towards 0, where details are drawn.
+
+    Quadratic, as in Song et al. 2021 (DDIM), appendix D.2.
+    """
+    return sorted(set((torch.linspace(1, 0, steps).square() * (total - 1)).round().long().tolist()), reverse=True)
+
+
+def hold_mean(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), moved together so that their mean is `given` (n, c, S, S) where it is trusted."""
+    missing = bands(given - x0.mean(1))
+    return x0 + torch.stack([share * band for share, band in zip(trusted, missing, strict=True)]).sum(0)[:, None]
+
+
+def hold_shape(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards the coarse shape of `given` (n, c, S, S) where it is trusted."""
+    missing = bands((given[:, None] - x0).flatten(0, 1))[-COARSE:]
+    parts = [share[:, None] * band.view_as(x0) for share, band in zip(trusted[-COARSE:], missing, strict=True)]
+    return x0 + COARSE_HELD * torch.stack(parts).sum(0)
+
+
+def hold_identity(x0: Tensor, given: Tensor, sure: Tensor, space: FaceSpace) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards whom `given` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
+    assert space.discriminants is not None
+    weight = sure.repeat_interleave(x0.shape[1], 0) * space.discriminants.reliability**SELECTIVITY  # (n k, q)
+    apart = space.identity((given[:, None] - x0).flatten(0, 1))
+    return x0 + space.of_identity(weight * apart).view_as(x0)
+
+
+def bands(images: Tensor) -> list[Tensor]:
+    """Images (n, c, S, S) parted by frequency, the finest first; they sum to the images."""
+    found, rest = [], images
+    for blur in BLURS:
+        low = smooth(rest, blur * images.shape[-1] / 64)
+        found.append(rest - low)
+        rest = low
+    return [*found, rest]
+
+
+def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
+    """What part of each band of `given` comes back in `expected`, (n, 1, 1, 1) in [0, 1]; both less the usual face."""
+    pairs = zip(bands(given), bands(expected), strict=True)
+    return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] for own, back in pairs]
+
+
+def trusted_identity(given: Tensor, expected: Tensor, space: FaceSpace) -> Tensor:
+    """The same of whom they show: (n, 1) in [0, 1]."""
+    assert space.discriminants is not None
+    weight = space.discriminants.reliability.sqrt()
+    return _share(weight * space.identity(given), weight * space.identity(expected))
+
+
+def _share(given: Tensor, expected: Tensor) -> Tensor:
+    """The regression (n, 1) of `expected` on `given` (n, d), in [0, 1]."""
+    return ((given * expected).sum(1) / given.square().sum(1).clamp_min(1e-9)).clamp(0, 1)[:, None]
+
+
+def _usual(prior: Prior, given: Tensor) -> Tensor:
+    """The face (1, c, S, S) that the prior expects without a mean face."""
+    noise = torch.randn(USUAL, *given.shape[1:], generator=generator(0, "usual face")).to(given.device)
+    return _predict(prior, noise, prior.steps - 1, None).mean(0, keepdim=True)
+
+
+def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor | None) -> Tensor:
+    def part(some: slice) -> Tensor:
+        now = torch.full((len(x[some]),), t, device=x.device)
+        return prior.x0_hat(x[some], now, condition=None if condition is None else condition[some])
+
+    return torch.cat([part(slice(start, start + TOGETHER)) for start in range(0, len(x), TOGETHER)])
 
 
 def most_typical(draws: Tensor) -> int:
-    """Which of `draws` (n, 3, H, W) is the nearest to their mean; the first of equals."""
+    """Which of `draws` (k, 3, H, W) is the nearest to their mean; the first of equals."""
     return int((draws - draws.mean(0)).square().sum((1, 2, 3)).argmin())
-
-
-def draw_users(
-    prior: Prior, means: Sequence[Tensor], noise: Sequence[Tensor], steps: int
-) -> list[tuple[Tensor, Tensor]]:
-    """For each user the answers (groups, 3, H, W), one a mean of `means`, and all draws (draws, 3, H, W) of the first.
-
-    `means` (groups, 3, H, W) in [-1, 1] a user, a label group each; `noise` (draws, c, S, S) a user. The first answer
-    is the most typical draw; the other groups' are drawn from the same noise.
-    """
-    repeated = torch.cat([own[:1].expand(len(some), -1, -1, -1) for own, some in zip(means, noise, strict=True)])
-    draws = torch.split(draw_faces(prior, repeated, torch.cat(list(noise)), steps), [len(some) for some in noise])
-    chosen = [most_typical(one) for one in draws]
-    rest = [own[1:] for own in means]
-    again = [some[k].expand(len(own), -1, -1, -1) for some, k, own in zip(noise, chosen, rest, strict=True)]
-    others = torch.cat(rest)
-    if len(others):
-        others = draw_faces(prior, others, torch.cat(again), steps)
-    apart = torch.split(others, [len(own) for own in rest])
-    return [(torch.cat([d[k][None], more]), d) for d, k, more in zip(draws, chosen, apart, strict=True)]

@@ -34,7 +34,7 @@ class Prior:
     """q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I), and a network that undoes it (Ho et al. 2020)."""
 
     unet: nn.Module  # (n, c, S, S), (n,) -> object with .sample (n, c, S, S), or (n, 2 c, S, S) with a variance;
-    # of a conditional prior it takes (n, 2 c, S, S), the mean face after x_t, zeros for none
+    # of a conditional prior, which works on pixels, it takes (n, 6, S, S), the mean face after x_t, zeros for none
     alphas_cumprod: Tensor  # (T,) abar_t, falling from about 1 to about 0
     prediction_type: str  # "epsilon", "sample" or "v_prediction"
     size: int  # S, the size that the U-Net was trained at, in its own pixels
@@ -139,9 +139,14 @@ class Prior:
             if following is None:
                 with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
                     return self.decode(x0).clamp(-1, 1)
-            signal, sigma = self._scales(now)
-            x = self.noised(x0, (x - signal * x0) / sigma, torch.full_like(now, following))
+            x = self.step(x, x0, t, following)
         raise ValueError("a sample takes at least 1 step")
+
+    def step(self, x_t: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
+        """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021)."""
+        now = torch.full((len(x_t),), t, device=x_t.device)
+        signal, sigma = self._scales(now)
+        return self.noised(x0, (x_t - signal * x0) / sigma, torch.full_like(now, following))
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)
@@ -262,6 +267,8 @@ def _check_channels(
     path: Path, config: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None, conditional: bool
 ) -> None:
     given, wanted = (config.in_channels, config.out_channels), 3 if autoencoder is None else autoencoder.channels
+    if conditional and autoencoder is not None:
+        raise ConfigError(f"{path} is of a conditional prior on codes; give one on pixels, as fl-sim train-prior makes")
     inputs = 2 * wanted if conditional else wanted
     outputs = 2 * wanted if schedule.learned_variance else wanted
     if given != (inputs, outputs):

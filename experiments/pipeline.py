@@ -234,7 +234,9 @@ def _face_space(dataset: str, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces; `dataset` is its section of the config as JSON."""
     opened = open_dataset(Dataset.model_validate_json(dataset), seed)
     with one_thread():
-        return faces.encode(faces.fit(torch.cat([opened.public(index).photos for index in range(people)])))
+        albums = [opened.public(index).photos for index in range(people)]
+        whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
+        return faces.encode(faces.fit(torch.cat(albums), whose))
 
 
 def _looks_at_faces(config: Config) -> bool:

@@ -45,10 +45,11 @@ from attacker.attacks.representatives import (
     reconstructions,
     victims,
 )
-from attacker.matching import smooth, split, unit
+from attacker.matching import Group, smooth, split, unit
 from attacker.noise import noise_parts
 from attacker.observation import Observation, Reconstruction
-from attacker.posterior import draw_users
+from attacker.posterior import draw_faces, most_typical
+from attacker.prior import Prior
 from fl_sim.config import ConfigError
 
 LEVELS = (0.1, 0.3, 0.5)  # of the noise schedule, at which restarts are compared by the prior
@@ -77,9 +78,9 @@ class Settings:
     repeats: Annotated[int, Field(ge=1)] = 1  # times that the window slides down
     window: Annotated[float, Field(ge=0, le=1)] = 0.15  # its width, of the schedule
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of a running mean of the images, which is then the answer
-    sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on an answer that is a mean, which is softer than any photo
-    draws: Annotated[int, Field(ge=0)] = 8  # faces that a conditional prior draws given that mean; 0: it is the answer
-    draw_steps: Annotated[int, Field(ge=1)] = 20  # DDIM steps of each, a U-Net pass a step
+    sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on the answer, which is softer than a photo
+    draws: Annotated[int, Field(ge=0)] = 4  # photos that a conditional prior draws given that mean; 0: it is the answer
+    draw_steps: Annotated[int, Field(ge=1)] = 16  # DDIM steps of each, a U-Net pass a step
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
     unroll: Annotated[int, Field(ge=1)] = (
@@ -154,20 +155,51 @@ def attack(
         spot = better.repeat_interleave(torch.tensor([len(group.labels) for group in groups], device=better.device))
         best = torch.where(spot[:, None, None, None], found, best if len(best) else found)
         least, lowest = torch.where(better, score, least), torch.where(better, losses, lowest)
-    if not (prior.conditional and settings.draws):
-        shown = best + settings.sharpen * (best - smooth(best, attacker.image_size / 64))
-        return reconstructions(shown, lowest, groups, time.perf_counter() - started)
-    noise = draw([settings.draws] * len(counts), generators, torch.randn, prior.channels, prior.size, prior.size)
-    noise = noise.to(best.device)
-    drawn = draw_users(prior, split(best, groups), torch.split(noise, settings.draws), settings.draw_steps)
-    progress(total, total)
-    answers = torch.cat([own for own, _ in drawn])
-    faced = reconstructions(answers, lowest, groups, time.perf_counter() - started)
-    determined = [own[0] for own in split(best, groups)]
+    drawn = None
+    if prior.conditional and settings.draws:
+        determined = [own[0] for own in split(best, groups)]
+        best, drawn = draw_photos(best, groups, attacker, prior, settings, generators)
+    shown = sharpened(best, settings.sharpen)
+    answers = reconstructions(shown, lowest, groups, time.perf_counter() - started)
+    if drawn is None:
+        return answers
     return [
-        replace(one, draws=photos(draws), determined=photos(mean))
-        for one, (_, draws), mean in zip(faced, drawn, determined, strict=True)
+        replace(answer, draws=photos(sharpened(draws, settings.sharpen)), determined=photos(mean))
+        for answer, draws, mean in zip(answers, drawn, determined, strict=True)
     ]
+
+
+def draw_photos(
+    means: Tensor,
+    groups: Sequence[Group],
+    attacker: Attacker,
+    prior: Prior,
+    settings: Settings,
+    generators: Sequence[torch.Generator],
+) -> tuple[Tensor, Tensor]:
+    """Photos for the `means` (n, 3, H, W) of all `groups`, one each, and all draws (victims, draws, 3, H, W).
+
+    The draws are of a victim's first group, and its photo is the most typical of them. Other groups get a single draw,
+    from the same noise.
+    """
+    owner = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group.labels) for group in groups]))
+    first = torch.cat([torch.ones(1, dtype=torch.bool), owner[1:] != owner[:-1]])
+    noise = draw([settings.draws] * len(groups), generators, torch.randn, prior.channels, prior.size, prior.size)
+    noise = noise.view(len(groups), settings.draws, *noise.shape[1:]).to(means.device)
+    draws = draw_faces(prior, means[first], noise, settings.draw_steps, attacker.faces)
+    typical = torch.tensor([most_typical(own) for own in draws])
+    answers = torch.empty_like(means)
+    answers[first] = draws[torch.arange(len(groups)), typical]
+    if not first.all():
+        others = noise[owner[~first], typical[owner[~first]]][:, None]
+        answers[~first] = draw_faces(prior, means[~first], others, settings.draw_steps, attacker.faces)[:, 0]
+    return answers, draws
+
+
+def sharpened(images: Tensor, amount: float) -> Tensor:
+    """Images (..., 3, H, W) plus `amount` of what a Gaussian blur of a 64th of their side takes away (unsharp mask)."""
+    flat = images.flatten(0, -4)
+    return images + amount * (flat - smooth(flat, images.shape[-1] / 64)).view_as(images)
 
 
 def centre(settings: Settings, done: float) -> float:

@@ -64,3 +64,53 @@ def test_another_size_has_the_same_mean_and_steps_of_that_size() -> None:
 def test_one_photo_is_no_space() -> None:
     with pytest.raises(ValueError, match="two or more"):
         fit(photos(1))
+
+
+def album(people: int, each: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos of people who differ along the first of three directions; along the second their photos do."""
+    source = generator(0, "album")
+    coarse = torch.randn(9, 3, 3, generator=source).view(3, 3, 3, 3)
+    directions = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear") / SIZE
+    who = torch.randn(people, generator=source).repeat_interleave(each)
+    weights = torch.stack([who, torch.randn(len(who), generator=source), 0.3 * torch.randn(len(who), generator=source)])
+    photos = 0.5 + torch.einsum("rn,rchw->nchw", weights, directions)
+    return photos + 0.01 * torch.randn(photos.shape, generator=source), torch.arange(people).repeat_interleave(each)
+
+
+def test_what_tells_people_apart_is_found_and_how_they_pose_is_not() -> None:
+    photos, people = album(100, 20)
+    told = fit(photos, people).discriminants
+    assert told is not None
+    assert 0 < float(told.reliability.min()) <= float(told.reliability.max()) < 1
+    along = fit(photos, people).identity(photos * 2 - 1 - fit(photos).mean)[:, 0]
+    means = along.view(100, 20).mean(1)
+    assert float(means.var()) > 3 * float((along.view(100, 20) - means[:, None]).var())
+    assert float((along.view(100, 20) - means[:, None]).var()) == pytest.approx(1, rel=0.15)
+
+
+def test_coordinates_of_identity_lead_to_images_and_back() -> None:
+    space = fit(*album(100, 20))
+    assert space.discriminants is not None
+    wanted = torch.randn(4, len(space.discriminants.between), generator=generator(0, "wanted"))
+    assert torch.allclose(space.identity(space.of_identity(wanted)), wanted, atol=1e-3)
+    images = (album(100, 20)[0] * 2 - 1)[::20]
+    larger = space.at(2 * SIZE, torch.device("cpu"))
+    doubled = torch.nn.functional.interpolate(images, (2 * SIZE, 2 * SIZE), mode="bilinear", antialias=True)
+    small, large = space.identity(images - space.mean)[:, 0], larger.identity(doubled - larger.mean)[:, 0]
+    assert float(torch.corrcoef(torch.stack([small, large]))[0, 1]) > 0.9
+    assert float(large.std()) == pytest.approx(float(small.std()), rel=0.3)
+
+
+def test_it_is_not_told_whom_photos_of_one_each_or_of_random_owners_show(tmp_path: Path) -> None:
+    photos, people = album(100, 20)
+    assert fit(photos).discriminants is None
+    assert fit(photos[:30], torch.arange(30)).discriminants is None
+    path = tmp_path / "faces.safetensors"
+    for owners in (None, people):
+        space = fit(photos, owners)
+        path.write_bytes(encode(space))
+        found = read(path)
+        assert found is not None
+        assert (found.discriminants is None) == (owners is None)
+        if found.discriminants is not None and space.discriminants is not None:
+            assert torch.equal(found.discriminants.analysis, space.discriminants.analysis)

@@ -1,5 +1,6 @@
 """Draws of photos given a mean face: they follow the mean, not each other, and the answer is one of them."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,21 @@ import torch
 from priors import unet, write_prior
 from torch import Tensor, nn
 
-from attacker.posterior import draw_faces, draw_users, most_typical
+from attacker.faces import fit
+from attacker.posterior import (
+    bands,
+    draw_faces,
+    hold_identity,
+    hold_mean,
+    most_typical,
+    noise_levels,
+    trusted_shares,
+)
 from attacker.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 
-SIZE = 8
+SIZE = 16
 
 
 class Mirror(nn.Module):
@@ -35,57 +45,103 @@ def means(count: int) -> Tensor:
     return torch.rand(count, 3, SIZE, SIZE, generator=generator(0, "means")) - 0.5
 
 
-def noise(count: int, name: str = "noise") -> Tensor:
-    return torch.randn(count, 3, SIZE, SIZE, generator=generator(0, name))
+def noise(users: int, draws: int) -> Tensor:
+    return torch.stack([torch.randn(draws, 3, SIZE, SIZE, generator=generator(0, "noise", k)) for k in range(users)])
 
 
 def test_draws_follow_the_mean_face_and_differ_by_the_noise() -> None:
     mean = means(2)
-    drawn = draw_faces(prior(), mean[[0, 0, 1]], noise(3), 4)
-    assert (drawn - mean[[0, 0, 1]]).abs().max() < 0.3
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(draw_faces(prior(), mean[:1], noise(1), 4), draw_faces(prior(), mean[:1], noise(1), 4))
+    drawn = draw_faces(prior(), mean, noise(2, 3), 4)
+    assert drawn.shape == (2, 3, 3, SIZE, SIZE)
+    assert (drawn - mean[:, None]).abs().max() < 0.3
+    assert not torch.equal(drawn[0, 0], drawn[0, 1])
+    assert torch.equal(drawn, draw_faces(prior(), mean, noise(2, 3), 4))
 
 
-def test_many_draws_are_as_if_each_were_alone() -> None:
-    mean, z = means(40), noise(40)
+def test_a_user_s_draws_do_not_depend_on_who_else_is_there() -> None:
+    mean, z = means(20), noise(20, 2)
     together = draw_faces(prior(), mean, z, 3)
-    assert torch.allclose(together[35:36], draw_faces(prior(), mean[35:36], z[35:36], 3), atol=1e-6)
+    for k in (0, 17):
+        assert torch.allclose(together[k : k + 1], draw_faces(prior(), mean[k : k + 1], z[k : k + 1], 3), atol=1e-6)
 
 
-def test_without_a_mean_face_a_conditional_prior_is_a_prior_as_any() -> None:
-    z = noise(2)
-    assert torch.equal(prior().sample(z, 3), prior().sample(z, 3, condition=torch.zeros_like(z)))
+def test_the_mean_of_the_draws_is_what_the_update_determines_where_that_can_be_trusted() -> None:
+    x0, given = noise(2, 3), means(2)
+    one, none = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
+    assert torch.allclose(hold_mean(x0, given, [one] * 5).mean(1), given, atol=1e-6)
+    assert torch.equal(hold_mean(x0, given, [none] * 5), x0)
+    coarse = hold_mean(x0, given, [none] * 4 + [one])
+    apart = [(bands(x.mean(1) - given)[-1]).norm() for x in (x0, coarse)]
+    assert apart[1] < 0.6 * apart[0]
+    assert torch.allclose(coarse - coarse.mean(1, keepdim=True), x0 - x0.mean(1, keepdim=True), atol=1e-5)
+
+
+def test_bands_sum_to_the_image_and_the_last_is_the_coarsest() -> None:
+    image = means(2)
+    parts = bands(image)
+    assert torch.allclose(torch.stack(parts).sum(0), image, atol=1e-6)
+    flat = torch.full_like(image, 0.3)
+    assert torch.allclose(bands(flat)[-1], flat, atol=1e-6)
+
+
+def test_what_comes_back_is_trusted_what_is_lost_is_not() -> None:
+    image, other = means(1), noise(1, 1)[0]
+    assert all(
+        float(share) == pytest.approx(1, abs=1e-4) for share in trusted_shares(image, image)[1:]
+    )  # at 16 px the finest band is empty
+    assert all(float(share) == 0 for share in trusted_shares(image, -image))
+    assert all(float(share) == 0 for share in trusted_shares(image, torch.zeros_like(image)))
+    noisy = trusted_shares(image + 3 * other, image)
+    assert float(noisy[1]) < 0.3
+
+
+def album(people: int = 30, photos: int = 20) -> tuple[Tensor, Tensor]:
+    """Photos (n, 3, SIZE, SIZE) that differ by person along one direction, by photo along others; and whose each is."""
+    source = generator(0, "album")
+    person, light = torch.rand(2, 3, SIZE, SIZE, generator=source) - 0.5
+    who = torch.randn(people, generator=source).repeat_interleave(photos)[:, None, None, None]
+    how = torch.randn(people * photos, 1, 1, 1, generator=source)
+    grain = torch.randn(people * photos, 3, SIZE, SIZE, generator=source)
+    return 0.5 + 0.1 * who * person + 0.1 * how * light + 0.01 * grain, torch.arange(people).repeat_interleave(photos)
+
+
+def test_whom_the_mean_shows_is_held_and_how_the_photo_was_taken_is_not() -> None:
+    photos, people = album()
+    space = fit(photos, people)
+    assert space.discriminants is not None
+    sure = torch.ones(1, 1)
+    images = photos * 2 - 1
+    given, x0 = images[:1], images[None, 20:23]  # of somebody else
+    held = hold_identity(x0, given, sure, space)
+    assert torch.allclose(hold_identity(x0, given, 0 * sure, space), x0)
+    before, after = (space.identity((given[:, None] - x)[0])[:, 0].abs() for x in (x0, held))
+    assert (after < 0.1 * before).all()
+    rest = (x0 - held)[0].flatten(1)
+    assert float(rest.norm()) < 1.5 * float((given[:, None] - x0).norm())
 
 
 def test_a_prior_that_has_not_learnt_mean_faces_draws_none() -> None:
     with pytest.raises(ValueError, match="not conditional"):
-        draw_faces(prior(conditional=False), means(1), noise(1), 3)
+        draw_faces(prior(conditional=False), means(1), noise(1, 1), 3)
+
+
+def test_without_a_mean_face_a_conditional_prior_is_a_prior_as_any() -> None:
+    z = noise(1, 2)[0]
+    assert torch.equal(prior().sample(z, 3), prior().sample(z, 3, condition=torch.zeros_like(z)))
+
+
+def test_times_fall_to_zero_and_are_denser_there() -> None:
+    times = noise_levels(1000, 12)
+    assert (times[0], times[-1], len(times)) == (999, 0, 12)
+    gaps = [one - other for one, other in itertools.pairwise(times)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert noise_levels(4, 50) == [3, 2, 1, 0]
 
 
 def test_the_most_typical_draw_is_the_nearest_to_their_mean() -> None:
     draws = torch.stack([torch.full((3, 2, 2), value) for value in (0.0, 0.9, 0.4)])
     assert most_typical(draws) == 2
     assert most_typical(draws[:1].expand(3, -1, -1, -1)) == 0
-
-
-def test_each_user_has_an_answer_a_label_and_the_draws_of_the_first() -> None:
-    given = [means(3)[:2], means(3)[2:]]
-    (two, first), (one, second) = draw_users(prior(), given, [noise(5), noise(5, "other")], 3)
-    assert two.shape == (2, 3, SIZE, SIZE)
-    assert one.shape == (1, 3, SIZE, SIZE)
-    assert any(torch.equal(two[0], draw) for draw in first)
-    assert any(torch.equal(one[0], draw) for draw in second)
-    assert (two[1] - given[0][1]).abs().max() < 0.3
-
-
-def test_a_user_s_draws_do_not_depend_on_who_else_is_there() -> None:
-    given, drawn = [means(3)[:2], means(3)[2:]], [noise(5), noise(5, "other")]
-    together = draw_users(prior(), given, drawn, 3)
-    for k in range(2):
-        (alone,) = draw_users(prior(), given[k : k + 1], drawn[k : k + 1], 3)
-        assert torch.allclose(alone[0], together[k][0], atol=1e-6)
-        assert torch.allclose(alone[1], together[k][1], atol=1e-6)
 
 
 def test_a_network_of_twice_the_channels_is_conditional_only_if_its_training_says_so(tmp_path: Path) -> None:
