@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacker.faces import FaceSpace
 from attacker.matching import smooth
-from attacker.prior import Prior
+from attacker.prior import Prior, noise_levels
 from fl_sim.seeds import generator
 
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
@@ -71,14 +71,6 @@ def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Face
         if following is not None:
             x = prior.step(x, x0.flatten(0, 1), t, following)
     return x0
-
-
-def noise_levels(total: int, steps: int) -> list[int]:
-    """Times to visit, falling from `total` - 1 to 0: `steps` at most, denser towards 0, where details are drawn.
-
-    Quadratic, as in Song et al. 2021 (DDIM), appendix D.2.
-    """
-    return sorted(set((torch.linspace(1, 0, steps).square() * (total - 1)).round().long().tolist()), reverse=True)
 
 
 def hold_mean(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:

@@ -127,8 +127,7 @@ class Prior:
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
         `condition` is that of `x0_hat`.
         """
-        # More steps than the schedule has are those of the schedule.
-        times = sorted(set(torch.linspace(self.steps - 1, 0, steps).round().long().tolist()), reverse=True)
+        times = noise_levels(self.steps, steps)
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
             now = torch.full((len(x),), t, device=x.device)
@@ -172,6 +171,16 @@ class Prior:
         else:
             x0 = (x_t - sigma * prediction) / signal
         return x0 if self.latent else x0.clamp(-1, 1)
+
+
+def noise_levels(total: int, steps: int) -> list[int]:
+    """Times to visit, falling from `total` - 1 to 0: `steps` at most, denser towards 0, where details are drawn.
+
+    Quadratic, as in Song et al. 2021 (DDIM), appendix D.2.
+    """
+    if steps >= total:
+        return list(range(total - 1, -1, -1))
+    return sorted(set((torch.linspace(1, 0, steps).square() * (total - 1)).round().long().tolist()), reverse=True)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

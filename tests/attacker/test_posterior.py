@@ -1,6 +1,5 @@
 """Draws of photos given a mean face: they follow the mean, not each other, and the answer is one of them."""
 
-import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,6 @@ from attacker.posterior import (
     hold_identity,
     hold_mean,
     most_typical,
-    noise_levels,
     trusted_shares,
 )
 from attacker.prior import Prior, load_prior
@@ -128,14 +126,6 @@ def test_a_prior_that_has_not_learnt_mean_faces_draws_none() -> None:
 def test_without_a_mean_face_a_conditional_prior_is_a_prior_as_any() -> None:
     z = noise(1, 2)[0]
     assert torch.equal(prior().sample(z, 3), prior().sample(z, 3, condition=torch.zeros_like(z)))
-
-
-def test_times_fall_to_zero_and_are_denser_there() -> None:
-    times = noise_levels(1000, 12)
-    assert (times[0], times[-1], len(times)) == (999, 0, 12)
-    gaps = [one - other for one, other in itertools.pairwise(times)]
-    assert gaps == sorted(gaps, reverse=True)
-    assert noise_levels(4, 50) == [3, 2, 1, 0]
 
 
 def test_the_most_typical_draw_is_the_nearest_to_their_mean() -> None:

@@ -1,6 +1,7 @@
 """The prior: whatever the U-Net predicts, x0_hat of an exact prediction is the image."""
 
 import dataclasses
+import itertools
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from priors import scheduler, unet, write_prior, write_vae
 from torch import Tensor, nn
 
 from attacker.noise_schedule import PREDICTIONS
-from attacker.prior import Prior, load_prior, resize
+from attacker.prior import Prior, load_prior, noise_levels, resize
 from fl_sim.seeds import generator
 
 
@@ -50,6 +51,14 @@ def test_sampling_with_an_exact_prediction_ends_at_the_image(prediction: str) ->
     prior, x0 = oracle(prediction)
     noise = torch.randn(x0.shape, generator=generator(0, "noise"))
     assert torch.allclose(prior.sample(noise, 10), x0, atol=1e-3)
+
+
+def test_times_fall_to_zero_and_are_denser_there() -> None:
+    times = noise_levels(1000, 12)
+    assert (times[0], times[-1], len(times)) == (999, 0, 12)
+    gaps = [one - other for one, other in itertools.pairwise(times)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert noise_levels(4, 50) == [3, 2, 1, 0]
 
 
 def test_noising_has_the_schedule_s_variance() -> None:
