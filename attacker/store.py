@@ -266,7 +266,12 @@ def write_reconstruction(
         "seconds": repr(reconstruction.seconds),
         "attack": json.dumps(dict(attack), sort_keys=True),
     }
-    tensors = {"images": reconstruction.images.cpu().contiguous(), "weights": reconstruction.weights.cpu().contiguous()}
+    made = {name: getattr(reconstruction, name) for name in ("images", "weights", "draws", "determined")}
+    tensors = {
+        name: value.cpu().clone(memory_format=torch.contiguous_format)  # the answer may be a view of the draws
+        for name, value in made.items()
+        if value is not None
+    }
     write_atomically(run.reconstruction(label, server_round, user), save(tensors, metadata))
 
 
@@ -280,6 +285,8 @@ def read_reconstruction(run: RunFolder, label: str, server_round: int, user: int
             weights=tensors["weights"],
             matching_loss=float(metadata["matching_loss"]),
             seconds=float(metadata["seconds"]),
+            draws=tensors.get("draws"),
+            determined=tensors.get("determined"),
         )
     except (KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is no reconstruction ({error!r}); remove it and give fl-sim attack again") from error

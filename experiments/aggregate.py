@@ -23,6 +23,8 @@ MORE = (  # means of columns as such
     "face_probability",
     *SHARPNESS,
     *SWD,
+    "draws_similarity",
+    "draws_spread",
     "seconds",
 )
 

@@ -1,14 +1,15 @@
 """The audit of somebody else's federation, in a folder that `MaliciousServer.around` captured into.
 
 `reconstruct` attacks the captures and writes the reconstructions into the folder, with `ATTACK.png`: a row a user,
-a column a round. What a picture has to do with its user only private photos can tell; where the auditor has them, a
-folder a user, `measure` compares, beside what the same pictures have to do with the other users.
+a column a round. Where the attack draws what an update leaves open, `ATTACK-draws.png` has a row an update. What a
+picture has to do with its user only private photos can tell; where the auditor has them, a folder a user, `measure`
+compares, beside what the same pictures have to do with the other users.
 """
 
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from attacker.modes import Mode
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
+from experiments import draws
 from experiments.embedders import Embedder
 from experiments.inversion import png
 from experiments.verdict import EXPLAINED
@@ -165,17 +167,24 @@ def measure(
     facial_similarity   mean cosine to the user's own photos, in [-1, 1]; higher leaks
     others              the same to the photos of the other users: what any face scores
     rank                of the user among all users, by the mean embedding of their photos; 1 leaks
+    draws_similarity    facial_similarity of a draw, the mean over all draws of the update; only of attacks with draws
+    determined          facial_similarity of the mean face behind them
     """
     embedded = {user: embed(one) for user, one in photos.items()}
     rows = []
     for row in table.to_dict("records"):
-        image = read_reconstruction(run, label, int(row["round"]), int(row["user"])).images[:1]
-        face = embed(image)[0]  # (d,)
+        made = read_reconstruction(run, label, int(row["round"]), int(row["user"]))
+        face = embed(made.images[:1])[0]  # (d,)
         cosines = {user: float((known @ face).mean()) for user, known in embedded.items()}
         own = cosines.pop(int(row["user"]))
         above = sum(other >= own for other in cosines.values())  # ties count against the attacker
         others = sum(cosines.values()) / len(cosines)
         rows.append({**row, "facial_similarity": own, "others": others, "rank": 1 + above, "among": len(photos)})
+        behind = {"draws_similarity": made.draws, "determined": made.determined}
+        for name, images in behind.items():
+            if images is not None:
+                cosines_of = embedded[int(row["user"])] @ embed(images.reshape(-1, *images.shape[-3:])).T
+                rows[-1][name] = float(cosines_of.mean())
     judged = pd.DataFrame(rows)
     write_atomically(run.root / f"audit-{label}.csv", judged.to_csv(index=False).encode())
     return judged
@@ -185,27 +194,51 @@ def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Ten
     """Write `LABEL.png` beside the reconstructions: a row a user, a column a round, after a private photo if given."""
     users, rounds = sorted(set(table["user"])), sorted(set(table["round"]))
     first = 1 if photos else 0
-    width, height = (len(rounds) + first) * (SIDE + GAP) + 60, len(users) * (SIDE + GAP) + 20
-    page = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(page)
-    captions = ["private"] * first + [f"round {one}" for one in rounds]
-    for column, caption in enumerate(captions):
-        draw.text((60 + column * (SIDE + GAP), 4), caption, fill="black")
-    for line, user in enumerate(users):
-        top = 20 + line * (SIDE + GAP)
-        draw.text((4, top), f"user {user}", fill="black")
+    rows = {}
+    for user in users:
         shown = {0: photos[user][0]} if photos else {}
         for column, one in enumerate(rounds, first):
             if run.reconstruction(label, one, user).exists():
                 shown[column] = read_reconstruction(run, label, one, user).images[0]
+        rows[f"user {user}"] = shown
+    path = run.reconstructions / f"{label}.png"
+    _write_sheet(path, ["private"] * first + [f"round {one}" for one in rounds], rows)
+    return path
+
+
+def draws_sheet(run: RunFolder, label: str, table: pd.DataFrame) -> Path | None:
+    """Write `LABEL-draws.png`: a row an update, with the mean face that it determines, a map of where the draws differ
+    (experiments.draws.heat), and the draws. None where the attack left none."""
+    rows, most = {}, 0
+    for user, one in zip(table["user"], table["round"], strict=True):
+        made = read_reconstruction(run, label, int(one), int(user))
+        if made.draws is None:
+            continue
+        shown = {1: draws.heat(made.draws), **dict(enumerate(made.draws, 2))}
+        rows[f"user {user}\nround {one}"] = shown if made.determined is None else {0: made.determined, **shown}
+        most = max(most, len(made.draws))
+    if not rows:
+        return None
+    path = run.reconstructions / f"{label}-draws.png"
+    _write_sheet(path, ["determined", "they differ", *(f"draw {number}" for number in range(1, most + 1))], rows)
+    return path
+
+
+def _write_sheet(path: Path, captions: Sequence[str], rows: Mapping[str, Mapping[int, Tensor]]) -> None:
+    """A PNG with a caption a column, and by the name of each row the picture (3, H, W) of each column."""
+    page = Image.new("RGB", (len(captions) * (SIDE + GAP) + 60, len(rows) * (SIDE + GAP) + 20), "white")
+    pen = ImageDraw.Draw(page)
+    for column, caption in enumerate(captions):
+        pen.text((60 + column * (SIDE + GAP), 4), caption, fill="black")
+    for line, (name, shown) in enumerate(rows.items()):
+        top = 20 + line * (SIDE + GAP)
+        pen.text((4, top), name, fill="black")
         for column, image in shown.items():
             picture = Image.open(io.BytesIO(png(image))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
             page.paste(picture, (60 + column * (SIDE + GAP), top))
     file = io.BytesIO()
     page.save(file, "PNG")
-    path = run.reconstructions / f"{label}.png"
     write_atomically(path, file.getvalue())
-    return path
 
 
 def _photo(path: Path, size: int, whose: Whose, user: str) -> Tensor:

@@ -18,6 +18,7 @@ from clients.user import User
 
 Arm = Literal[
     "attack",
+    "determined",
     "all_images",
     "best_image",
     "best_member",
@@ -31,6 +32,7 @@ Arm = Literal[
 ]
 ARMS: dict[Arm, str] = {
     "attack": "the reconstruction made from this user's update: its first image, the answer",
+    "determined": "the mean face that the update determines, before the prior drew the rest of the answer",
     "all_images": "all images of that reconstruction, embedded and averaged by their weights",
     "best_image": "the one of them most like the user, chosen by who knows the truth: an upper bound, no attack",
     "best_member": "the reconstruction from a sum of several users' updates, of the one alone whom it is most like",
@@ -53,6 +55,7 @@ class Exhibit:
     weights: Tensor  # (k,) of the images in the mean, sums to 1
     matching_loss: float | None = None  # only of a reconstruction from this user's own update
     seconds: float | None = None
+    draws: Tensor | None = None  # (n, 3, H, W) in [0, 1], what the update leaves possible; the picture is one of them
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,27 @@ def references(user: User, public_mean: Tensor) -> list[Exhibit]:
 
 
 def exhibits(
-    user: int, made: Mapping[int, Reconstruction], prior: Mapping[int, Reconstruction] | None, several: bool
+    user: int,
+    made: Mapping[int, Reconstruction],
+    prior: Mapping[int, Reconstruction] | None,
+    several: bool,
+    determines: bool = False,
 ) -> list[Exhibit]:
     """The arms that differ by attack, in one round: `made` and `prior` are by user; `prior` None if it was not run.
 
-    `several`: the attack leaves more than one image of some user, so all users get the arms that read them.
+    `several`: the attack leaves more than one image of some user, so all users get the arms that read them;
+    `determines`: it leaves the mean face behind its draws of some user.
     """
     found = [_of("attack", made.get(user))]
+    if determines:
+        found.append(_determined(made.get(user)))
     if several:
         found += [_all("all_images", made.get(user)), _all("best_image", made.get(user))]
     if prior is not None:
         found.append(_of("prior_only", prior.get(user)))
     other = wrong_user(user, sorted(made.keys() | {user}))
     if other is not None:
-        found.append(_picture("wrong_update", made[other].images[0]))
+        found.append(Exhibit("wrong_update", made[other].images[:1], torch.ones(1), draws=made[other].draws))
     return found
 
 
@@ -106,7 +116,13 @@ def prior_label(attack: Mapping[str, Any], controls: Mapping[str, Mapping[str, A
 def _of(arm: Arm, made: Reconstruction | None) -> Exhibit:
     if made is None:
         return Exhibit(arm, None, torch.ones(0))
-    return Exhibit(arm, made.images[:1], torch.ones(1), made.matching_loss, made.seconds)
+    return Exhibit(arm, made.images[:1], torch.ones(1), made.matching_loss, made.seconds, made.draws)
+
+
+def _determined(made: Reconstruction | None) -> Exhibit:
+    if made is None or made.determined is None:
+        return Exhibit("determined", None, torch.ones(0))
+    return Exhibit("determined", made.determined[None], torch.ones(1), made.matching_loss, made.seconds)
 
 
 def _all(arm: Arm, made: Reconstruction | None) -> Exhibit:

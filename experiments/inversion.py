@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attacker.foreign import ForeignModel
 from attacker.observation import LocalTraining, Observation, Reconstruction
+from experiments import draws
 from experiments.verdict import EXPLAINED
 from fl_sim import updates
 from fl_sim.checkpoints import read_state
@@ -80,13 +81,24 @@ def observe(
 
 
 def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `image-K.png`, the answer first, and `reconstruction.json`; the content of the latter, with `facts`."""
+    """Write `image-K.png`, the answer first, and `reconstruction.json`; the content of the latter, with `facts`.
+
+    Where the attack left draws: `determined.png`, the mean face behind them, `draw-K.png`, and `differ.png`, where
+    they differ (experiments.draws.heat).
+    """
     images = []
     for number, (image, weight) in enumerate(zip(found.images, found.weights.tolist(), strict=True)):
         write_atomically(out / f"image-{number}.png", png(image))
         images.append({"file": f"image-{number}.png", "weight": round(weight, 4)})
     loss = found.matching_loss if math.isfinite(found.matching_loss) else None
     said = {**facts, "matching_loss": loss, "seconds": round(found.seconds, 2), "images": images}
+    shown = {} if found.determined is None else {"determined.png": found.determined}
+    if found.draws is not None:
+        names = [f"draw-{number}.png" for number in range(len(found.draws))]
+        shown |= {**dict(zip(names, found.draws, strict=True)), "differ.png": draws.heat(found.draws)}
+        said |= {"draws": names, "draws_spread": round(draws.spread(found.draws), 4)}
+    for name, image in shown.items():
+        write_atomically(out / name, png(image))
     write_atomically(out / "reconstruction.json", json.dumps(said, indent=2).encode())
     return said
 
@@ -98,6 +110,18 @@ def unexplained(matching_loss: float) -> str | None:
     return (
         f"the pictures do not explain the update (matching loss {matching_loss:.2g}, above {EXPLAINED}); that they "
         "look like nobody does not say that nothing leaks: give more -o steps=, and check what was told of the training"
+    )
+
+
+def left_open(out: Path, said: Mapping[str, Any]) -> str | None:
+    """What to make of the draws that `write` left in `out` and told of, in a sentence; None without draws."""
+    if "draws" not in said:
+        return None
+    count, spread = len(said["draws"]), said["draws_spread"]
+    return (
+        f"{count} draws of this update: {out / 'draw-*.png'} (spread {spread:.3f}, 0 where all agree). Where they "
+        f"differ, which {out / 'differ.png'} shows in orange, the prior invented it. A realistic face is no evidence: "
+        "the prior draws one for any update"
     )
 
 

@@ -12,6 +12,7 @@ from clients.datasets import open_dataset
 from clients.user import User
 from experiments import attributes, embedders, image_metrics
 from experiments.controls import Exhibit, Guess
+from experiments.draws import spread
 from experiments.embedders import Embedder
 from experiments.gallery import Gallery, build_gallery
 from experiments.realism import FACES, SHARPNESS, Reference, face_probability, reference
@@ -86,16 +87,32 @@ class Judgement:
         if self.lpips is not None:
             distances = [image_metrics.best_lpips(image, self.photos, self.lpips) for image in images]
             row["lpips"] = _mean(distances, weights)
-        read = [self.judges.classify(image[None]) for image in images]
-        votes = {name: torch.cat([one[name] for one in read]) for name in self.judges.names}  # (k,) classes
-        return row | {
-            f"attr_{name}_inferred": int(torch.bincount(cast, weights).argmax()) for name, cast in votes.items()
-        }
+        if exhibit.draws is not None and bool(torch.isfinite(exhibit.draws).all()):
+            return row | self._drawn(exhibit.draws)
+        return row | {f"attr_{name}_inferred": found for name, (found, _) in self._read(images, weights).items()}
 
     def guess(self, guess: Guess) -> dict[str, Any]:
         """The row of what was said without a picture; null are all metrics of pictures."""
         said = {f"attr_{name}_inferred": value for name, value in guess.attributes.items()}
         return self._blank(guess.arm) | self._recognised(guess.embedding) | said
+
+    def _read(self, images: Tensor, weights: Tensor) -> dict[str, tuple[int, float]]:
+        """Of each attribute the class that `images` (k, 3, H, W) show by weighted vote, and its share in (0, 1]."""
+        read = [self.judges.classify(image[None]) for image in images]
+        found = {}
+        for name in self.judges.names:
+            votes = torch.bincount(torch.cat([one[name] for one in read]), weights.double())  # (classes,)
+            found[name] = int(votes.argmax()), float(votes.max() / votes.sum())
+        return found
+
+    def _drawn(self, draws: Tensor) -> dict[str, Any]:
+        """What `draws` (n, 3, H, W) of one update say: the columns `draws...`, and attributes by their majority."""
+        cosines = torch.cat([self.judges.embed(draw[None]) for draw in draws]).double() @ self.embeddings.double().T
+        row: dict[str, Any] = {"draws": len(draws), "draws_spread": spread(draws)}
+        row["draws_similarity"] = float(cosines.mean())
+        for name, (found, share) in self._read(draws, torch.ones(len(draws))).items():
+            row |= {f"attr_{name}_inferred": found, f"attr_{name}_share": share}
+        return row
 
     def _real(self, images: Tensor, weights: Tensor) -> dict[str, Any]:
         """How real images (k, 3, H, W) look, whomever they show; no probability where the detector fails on photos."""

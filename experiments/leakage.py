@@ -111,6 +111,18 @@ COLUMNS: dict[str, Column] = {
         )
         for scale in ("full", "half", "quarter")
     },
+    "draws": Column(
+        "Int64", "1 or more", "", "faces that the attack drew for the one update; null, as all of them, without draws"
+    ),
+    "draws_similarity": Column(
+        "float64", "-1 to 1", "higher leaks", "mean over the draws of facial_similarity, each taken by itself"
+    ),
+    "draws_spread": Column(
+        "float64",
+        "0 to 0.5",
+        "",
+        "lower is more determined: standard deviation over the draws, mean over pixels and channels in [0, 1]",
+    ),
     "matching_loss": Column(
         "float64",
         "depends on the distance",
@@ -119,13 +131,17 @@ COLUMNS: dict[str, Column] = {
     ),
     "seconds": Column("float64", "0 to inf", "", "of attack time for this user; null for arms that no attack made"),
 }
-"""Where an arm shows several images, the embedding is their weighted mean, an attribute is what they say by weighted
+"""Where the attack left draws, the arms attack and wrong_update are one of them by all columns of pictures but
+`draws_*`; an attribute is what most of them show, and `attr_NAME_share` the share that does.
+
+Where an arm shows several images, the embedding is their weighted mean, an attribute is what they say by weighted
 vote (the lower class of two that are even), and PSNR, SSIM, LPIPS, face_probability and sharpness are weighted means
 over the images.
 
-Each column but the pairs `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
-the classifier off the arm's picture; of the arms without one, said directly), Int64 classes from 0. Null: the picture
-is missing or not finite, the arm has none, or the dataset does not know the attribute."""
+Each column but, per attribute, `attr_NAME_true` (of the person, from the dataset) and `attr_NAME_inferred` (read by
+the classifier off the arm's picture; of the arms without one, said directly), Int64 classes from 0, and
+`attr_NAME_share` (float64 in (0, 1]; null without draws). Null: the picture is missing or not finite, the arm has none,
+or the dataset does not know the attribute."""
 
 KEYS = ["run", "seed", "round", "user", "attack", "arm"]
 
@@ -178,7 +194,7 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
                     made = _read(run, label, number, {capture, other})
                     control = prior_label(tables[label], priors)
                     drawn = _read(run, control, number, {capture}) if control is not None else None
-                    shown = exhibits(capture, made, drawn, several=there.images > 1)
+                    shown = exhibits(capture, made, drawn, there.images > 1, there.determined)
                     textures.add(label, number, [*shown, *told])
                     judged = [*(judge(exhibit) for exhibit in shown), *direct, *shared]
                     key = {"run": config.name, "seed": config.seed, "round": number, "user": partition, "attack": label}
@@ -220,18 +236,20 @@ def _attacks(run: RunFolder, captured: dict[int, list[int]]) -> dict[str, dict[s
 class _Left(NamedTuple):
     users: list[int]  # who have a reconstruction
     images: int  # most images that one of them holds
+    determined: bool  # whether one of them holds the mean face behind its draws
 
 
 def _left(run: RunFolder, label: str, number: int, accepted: list[int]) -> _Left:
     """What an attack left in a round, without reading the images themselves."""
     paths = {user: run.reconstruction(label, number, user) for user in accepted}
-    users, images = [], 0
+    users, images, determined = [], 0, False
     for user, path in paths.items():
         if path.is_file():
             users.append(user)
             with safe_open(path, framework="pt") as file:
                 images = max(images, file.get_slice("images").get_shape()[0])
-    return _Left(users, images)
+                determined |= "determined" in file.keys()  # noqa: SIM118
+    return _Left(users, images, determined)
 
 
 def _name(label: str, table: dict[str, Any]) -> str:
@@ -247,5 +265,6 @@ def _read(run: RunFolder, label: str, number: int, users: Iterable[int | None]) 
 def _typed(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
     """Every column, in the order of COLUMNS, of its dtype even where all is null."""
     kinds = {name: column.dtype for name, column in COLUMNS.items()}
-    kinds |= {f"attr_{name}_{side}": "Int64" for name in names for side in ("true", "inferred")}
+    sides = {"true": "Int64", "inferred": "Int64", "share": "float64"}
+    kinds |= {f"attr_{name}_{side}": kind for name in names for side, kind in sides.items()}
     return pd.DataFrame(rows).reindex(columns=list(kinds)).astype(kinds)

@@ -27,7 +27,7 @@ PATCH, DIRECTIONS, RESIDUAL = 7, 128, 1.4  # pixels; projections; pixels of blur
 MOST_PATCHES = 4096  # of a group of images at one scale
 LEVELS = 1024  # quantiles that stand for a distribution
 DETECTOR_SIDE = 256  # pixels: MTCNN looks for faces of 20 and more
-TEXTURED = ("attack", "prior_only", "own_photo", "own_mean")  # arms whose patches are compared
+TEXTURED = ("attack", "determined", "prior_only", "own_photo", "own_mean")  # arms whose patches are compared
 FACES = 0.9  # mean probability that a detector must give to photos, to say anything of pictures
 
 

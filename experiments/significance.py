@@ -7,8 +7,9 @@ likeness    the sign-flip test of facial similarity, user by user, against the c
 attributes  the same test of the share of a user's attributes that are read rightly
 
 A leak may be thin, and of another user each round: with several rounds, users who are named in any of them are counted
-too, against as many guesses. An attack on single photos is also read by all its images together, and what is regressed
-from updates without a picture (`leakage.direct`) counts as an attack too.
+too, against as many guesses. An attack on single photos is also read by all its images together, one that draws
+what the update leaves open by the mean face behind its draws, and what is regressed from updates without a picture
+(`leakage.direct`) counts as an attack too.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ OPTIONAL = (
     "capture",
     "group_size",
 )  # which tables of older versions lack
-READINGS = ("attack", "all_images", "direct_update")  # arms that an attacker could choose to believe
+PICTURES = ("attack", "all_images", "determined")  # arms that show what an attack left of the user
+READINGS = (*PICTURES, "direct_update")  # arms that an attacker could choose to believe
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _over_rounds(table: pd.DataFrame) -> list[_Group]:
             delta=("delta", "max"),
         )
         people = people.assign(capture=people["user"], epsilon=np.nan, epsilon_audited=np.nan)
-        arms = [arm for arm in ("attack", "all_images") if (people["arm"] == arm).any()]
+        arms = [arm for arm in PICTURES if (people["arm"] == arm).any()]
         found += [_Group(str(attack), arm, None, people, rounds) for arm in arms]
     return found
 

@@ -29,7 +29,8 @@ def leakage_tables(figures: dict[str, Any], found: Sequence[Finding]) -> Group:
     """Facial similarity and rank-1 of each attack per round, beside the controls and the ceiling.
 
     Under an attack that leaves several images: what all of them say, and the best one, over all rounds. Under one that
-    an epsilon can be audited by: what it proves. Last the attributes. `figures` as `experiments.leakage.aggregate`
+    draws what the update leaves open: what the mean face behind the draws says, and any one draw. Under one that an
+    epsilon can be audited by: what it proves. Last the attributes. `figures` as `experiments.leakage.aggregate`
     returns them, `found` as `experiments.verdict.findings` does. Intervals are 95 %, over users. 80 columns wide.
     """
     tables = []
@@ -54,12 +55,15 @@ def leakage_tables(figures: dict[str, Any], found: Sequence[Finding]) -> Group:
 def realism_table(figures: dict[str, Any]) -> Table | None:
     """How real the pictures look, whomever they show, over all rounds; None where that was not measured.
 
-    One row an attack, the prior alone and a real photo: the face detector's probability, sharpness in three bands (a
-    photo's is 1), and the distance of patches to those of photos at three scales.
+    One row an attack, the mean face behind its draws, the prior alone and a real photo: the face detector's
+    probability, sharpness in three bands (a photo's is 1), and the distance of patches to those of photos at three
+    scales.
     """
     overall = figures["overall"]
     first: dict[str, Any] = next(iter(overall.values()), {})
-    lines = [(attack, arms.get("attack", {})) for attack, arms in overall.items()]
+    read = {"attack": "", "determined": ", determined"}
+    pairs = [(one, arm) for one, arms in overall.items() for arm in read if arm in arms]
+    lines = [(f"{one}{read[arm]}", overall[one][arm]) for one, arm in pairs]
     lines += [(CONTROLS[arm].replace("\n", " "), first[arm]) for arm in ("prior_only", "own_photo") if arm in first]
     if not any(SHARPNESS[0] in figures_of for _, figures_of in lines):
         return None
@@ -125,6 +129,11 @@ def _caption(arms: dict[str, Any], found: Iterable[Finding]) -> str | None:
     if "all_images" in arms:
         together, best = (_cell(arms.get(arm)) for arm in ("all_images", "best_image"))
         said.append(f"all its images together {together}, the best of them {best} (all rounds)")
+    if "determined" in arms:
+        said.append(f"the mean face that the update determines {_cell(arms['determined'])} (all rounds)")
+    drawn = arms.get("attack", {}).get("draws_similarity")
+    if drawn is not None and drawn["mean"] is not None:
+        said.append(f"any one of its draws {drawn['mean']:.2f} (all rounds)")
     if "best_member" in arms:
         said.append(f"of each sum the user it is most like {_cell(arms['best_member'])} (all rounds)")
     audited = [one for one in found if one.epsilon_audited is not None]

@@ -30,7 +30,11 @@ class Verdict:
     def sentence(self, what: str = "one update") -> str:
         """In one sentence; `what` the attack was given."""
         best = self.strongest
-        read = {"all_images": ", all images together", "direct_update": ", without a picture"}.get(best.arm, "")
+        read = {
+            "all_images": ", all images together",
+            "determined": ", by the mean face that the update determines",
+            "direct_update": ", without a picture",
+        }.get(best.arm, "")
         known = "" if best.knowledge == "none" else ", which knows the defense"
         claim = f"{best.attack}{read}{known}{',' if read or known else ''} names {counted(best.named, best.users)}"
         if best.answers != best.users:

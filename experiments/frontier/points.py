@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.audited_epsilon import audited_epsilon
-from experiments.significance import findings, share_named, with_optional
+from experiments.significance import PICTURES, findings, share_named, with_optional
 from experiments.statistics import Comparison, Interval, interval, normalised, paired
 from experiments.studies.defended import UNDEFENDED
 from experiments.verdict import Kind, verdict
@@ -158,7 +158,7 @@ def adapting(one: Point) -> Comparison | None:
 def _level(label: str, rows: pd.DataFrame) -> Level:
     people = rows.groupby([*PERSON, "arm"])["facial_similarity"].mean().unstack("arm").sort_index()  # noqa: PD010
     people = people.reindex(columns=["attack", "wrong_update", "own_photo"]).astype("float64")
-    own = rows[rows["arm"].isin(("attack", "all_images"))]
+    own = rows[rows["arm"].isin(PICTURES)]
     read = [one for _, one in own.groupby(["round", "arm"])]
     shares = [share_named(one) for one in read]
     hits = [int((one["rank"] == 1).sum()) for one in read]

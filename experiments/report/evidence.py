@@ -5,10 +5,13 @@ from experiments.report.material import Material
 from experiments.report.svg import DASH, number
 from experiments.report.words import ARM_NAMES, p_value, spell, spell_share
 
+READ = {"all_images": ", all images", "determined": ", determined"}  # how an attack is read, where not by its answer
+
 
 def realism(material: Material) -> list[list[str]]:
     """How real the pictures look, over all rounds: (attack or arm, face detected, sharpness, patch distance)."""
-    rows = [(attack, attack, "attack") for attack in material.attacks]
+    read = {"attack": "", "determined": READ["determined"]}
+    rows = [(f"{attack}{title}", attack, arm) for attack in material.attacks for arm, title in read.items()]
     rows += [(ARM_NAMES[arm], material.attacks[0], arm) for arm in ("prior_only", "own_photo") if material.attacks]
     found = []
     for title, attack, arm in rows:
@@ -25,7 +28,7 @@ def verdicts(material: Material) -> list[list[str]]:
     """What each attack tells in each round, as text; the columns are those of the page."""
     return [
         [
-            one.attack if one.arm != "all_images" else f"{one.attack}, all images",
+            f"{one.attack}{READ.get(one.arm, '')}",
             one.knowledge,
             "any" if one.server_round is None else str(one.server_round),
             f"{one.named} of {one.users}",

@@ -12,17 +12,20 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from attacker.store import read_reconstruction
+from attacker.observation import Reconstruction
+from attacker.store import read_attack_table, read_reconstruction
 from clients.datasets import open_dataset
 from clients.user import FaceDataset
+from experiments import draws
 from experiments.report import svg
 from experiments.report.figures import series_of
 from experiments.report.material import Material
-from experiments.report.words import class_name, heading
+from experiments.report.words import NO_EVIDENCE, class_name, heading, shared
 
 USERS = 12  # shown
 PHOTOS = 6  # private photos shown a user
 ROUNDS = 8  # shown, spread over all measured ones
+DRAWS = 12  # shown beside the answer
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,17 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What one update leaves open, of the first round that is shown."""
+
+    server_round: int
+    count: int  # draws, the answer among them
+    determined: Picture | None  # the mean face behind the draws
+    others: list[Picture]  # draws but the answer
+    heat: Picture  # where the draws differ
+
+
+@dataclass(frozen=True)
 class Strip:
     """The reconstructions of one attack, a picture a round."""
 
@@ -45,15 +59,17 @@ class Strip:
     swatch: Markup
     control: bool
     pictures: list[Picture]
+    drawn: Drawn | None
+    said: str  # a sentence: what the pictures are evidence of; empty where no prior drew them
 
 
 @dataclass(frozen=True)
 class Trait:
-    """One attribute of a user: what is true, and (attack, value, right?) of what was inferred."""
+    """One attribute of a user: what is true, and (value, `5 of 8 draws`, right?) by each attack."""
 
     name: str
     true: str
-    inferred: list[tuple[str, bool]]
+    inferred: list[tuple[str, str, bool]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,11 @@ class Gallery:
     trait_round: int | None  # the round that the inferred attributes are of
     photos_of: int  # private photos a user has
     notes: list[str]  # sentences
+
+    @property
+    def draws(self) -> bool:
+        """Whether an attack shows what an update leaves open."""
+        return any(strip.drawn for portrait in self.portraits for strip in portrait.strips)
 
 
 def gallery(material: Material, with_private_photos: bool) -> Gallery:
@@ -137,30 +158,58 @@ def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
     strips = []
     series = series_of(material)
     for label in sorted(material.labels, key=lambda label: label in material.priors):
-        pictures = []
+        pictures, drawn, prior = [], None, False
         for server_round in rounds:
             try:
                 captured = _value(_row(material, label, server_round, user), "capture")
                 capture = int(captured) if math.isfinite(captured) else user
                 found = read_reconstruction(material.run, label, server_round, capture)
+                prior = prior or "prior" in (read_attack_table(material.run, label, server_round, capture) or {})
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
             pictures.append(_scored(material, found.images[0], label, server_round, user))
+            drawn = drawn or _drawn(material, found, label, server_round, user)
         if pictures:
             control = label in material.priors and label not in material.attacks
             swatch = svg.swatch(0, "mark control") if control else svg.swatch(series.get(label, 0))
-            strips.append(Strip(label, swatch, control, pictures))
+            said = "" if control or not (prior or drawn) else NO_EVIDENCE
+            if said and material.leaks(label):
+                said = shared(drawn.count) if drawn else ""
+            strips.append(Strip(label, swatch, control, pictures, drawn, said))
     return strips
 
 
-def _scored(material: Material, image: Tensor, label: str, server_round: int, user: int) -> Picture:
-    row = _row(material, label, server_round, user)
+def _drawn(material: Material, found: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
+    if found.draws is None or not bool(found.draws.isfinite().all()):
+        return None
+    count, of = len(found.draws), f"of user {user} by {label} in round {server_round}"
+    others = [
+        _picture(draw, f"another of the {count} draws {of}", f"draw {number}")
+        for number, draw in enumerate(draws.others(found)[:DRAWS], 2)
+    ]
+    most, least = draws.most_and_least(found.draws)
+    differ = f"where the {count} draws {of} differ: most in the {most}, least in the {least}; "
+    differ += f"{svg.number(draws.spread(found.draws))} on average, where black and white differ by 1"
+    heat = _picture(draws.heat(found.draws), differ)
+    determined = None
+    if found.determined is not None:
+        determined = _scored(material, found.determined, label, server_round, user, "determined")
+    return Drawn(server_round, count, determined, others, heat)
+
+
+def _scored(
+    material: Material, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack"
+) -> Picture:
+    row = _row(material, label, server_round, user, arm)
     rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
     said_rank = f"rank {rank:.0f}" if math.isfinite(rank) else ""
     said = svg.number(similarity) if math.isfinite(similarity) else ""
-    alt = f"reconstruction of user {user} by {label} in round {server_round}"
+    what, caption = "reconstruction", f"round {server_round}"
+    if arm == "determined":
+        what, caption = "mean face that the update determines,", "determined"
+    alt = f"{what} of user {user} by {label} in round {server_round}"
     alt += f", {said_rank}, similarity {said}" if said_rank else ""
-    return Picture(data_uri(image), alt, f"round {server_round}", said_rank, said, rank == 1)
+    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1)
 
 
 def _alike(material: Material, user: int) -> str:
@@ -180,7 +229,9 @@ def _traits(material: Material, user: int) -> list[Trait]:
             row = _row(material, label, first, user)
             true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
             guess = _value(row, f"attr_{attribute}_inferred")
-            inferred.append((_class_name(material, attribute, guess), guess == true))
+            share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
+            agree = f"{share * count:.0f} of {count:.0f} draws" if math.isfinite(share * count) else ""
+            inferred.append((_class_name(material, attribute, guess), agree, guess == true))
         traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
     return traits
 
@@ -192,9 +243,9 @@ def _class_name(material: Material, attribute: str, value: float) -> str:
     return class_name(attribute, value, largest, material.config.dataset.name == "synthetic")
 
 
-def _row(material: Material, label: str, server_round: int, user: int) -> dict[str, Any]:
+def _row(material: Material, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
     """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
-    sources = [(label, "attack")]
+    sources = [(label, arm)]
     if label in material.priors:
         sources += [(attack, "prior_only") for attack in material.attacks]
     for attack, arm in sources:

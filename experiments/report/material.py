@@ -11,16 +11,17 @@ from safetensors import SafetensorError
 from attacker.store import CaptureStore, read_attack_table
 from experiments.aggregate import aggregate, attribute_names
 from experiments.attackers import known_to_nobody
-from experiments.significance import CONTROLS, Finding, findings
+from experiments.significance import CONTROLS, PICTURES, Finding, findings
 from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
 READINGS = ("all_images", "best_image")  # of attacks that leave several images
+BEHIND_DRAWS = ("determined",)  # of attacks that draw what the update leaves open
 OF_SUMS = ("best_member",)  # where the server saw only the sum of several users
 WITHOUT_PICTURE = ("direct_update", "base_rate")
 REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
+ARMS = ("attack", *BEHIND_DRAWS, *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Material:
         if server_round is not None:
             keep &= self.leakage["round"] == server_round
         return self.leakage[keep]
+
+    def leaks(self, attack: str) -> bool:
+        """Whether the pictures of an attack tell more of the users than its controls, in any round."""
+        own = [one for one in self.findings if one.attack == attack and one.arm in PICTURES]
+        return any(one.names or one.resembles or one.reads_attributes for one in own)
 
     @property
     def attribute_names(self) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments.report.material import (
     ARMS,
+    BEHIND_DRAWS,
     OF_SUMS,
     READINGS,
     REFERENCES,
@@ -51,7 +52,7 @@ class NumberTable:
 
 KINDS = {
     "attack": "attack",
-    **dict.fromkeys((*READINGS, *OF_SUMS), "reading"),
+    **dict.fromkeys((*BEHIND_DRAWS, *READINGS, *OF_SUMS), "reading"),
     **dict.fromkeys(WITHOUT_PICTURE, "control"),
     **dict.fromkeys(CONTROLS, "control"),
     **dict.fromkeys(REFERENCES, "reference"),

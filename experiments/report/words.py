@@ -12,6 +12,7 @@ from experiments.verdict import NO_ATTACK, exact, percent, verdict
 
 ARM_NAMES = {
     "attack": "attack",
+    "determined": "determined",
     "all_images": "all images",
     "best_image": "best image",
     "best_member": "best of the sum",
@@ -34,7 +35,13 @@ METRICS = {  # column of the aggregates: heading
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "draws_similarity": "similarity of any draw",
+    "draws_spread": "spread of the draws",
 }
+NO_EVIDENCE = (
+    "A realistic face is no evidence: the prior draws one for any update. This attack was not shown to tell more of "
+    "the users than its controls."
+)
 ATTRIBUTE_CLASSES = {  # of synthetic people, in the order of their class numbers
     "hair_color": ("black", "brown", "blond", "red", "grey"),
     "age_group": ("young", "middle", "old"),
@@ -128,6 +135,16 @@ def class_name(attribute: str, value: float, largest: float, synthetic: bool) ->
     if 0 <= value < len(names):
         return names[int(value)]
     return ("no", "yes")[int(value)] if largest <= 1 else f"{value:.0f}"
+
+
+def shared(draws: int) -> str:
+    """What so many draws are evidence of, where the attack tells more of the users than its controls."""
+    if draws == 1:
+        return "One draw: what of it leaked, and what the prior invented, cannot be told apart."
+    return (
+        f"Where the {draws} draws differ, the prior invented it. What they share leaked, unless the prior draws it for "
+        "anybody (compare prior only)."
+    )
 
 
 def breakable(text: str) -> Markup:

@@ -80,6 +80,8 @@ def audit(
     if (doubt := auditing.unexplained(table)) is not None:
         note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
+    if (drawn := auditing.draws_sheet(run, chosen.label, table)) is not None:
+        messages.print(f"what each update determines, and what was drawn: {drawn}", soft_wrap=True)
     for sentence in [*([] if mode is None else [mode.sentence()]), *foreign.remarks(model)]:
         messages.print(sentence, soft_wrap=True)
     if known is None:

@@ -92,6 +92,8 @@ def invert(
         print(f"matching loss: {said['matching_loss']}")
         for image in said["images"]:
             print(f"{out / image['file']}  weight {image['weight']:.2f}")
+    if (drawn := inversion.left_open(out, said)) is not None:
+        note(drawn)
     if (doubt := inversion.unexplained(found[0].matching_loss)) is not None:
         note(doubt)
     messages.print(f"all of it: {out / 'reconstruction.json'}")

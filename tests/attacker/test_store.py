@@ -16,6 +16,7 @@ from attacker.store import (
     write_reconstruction,
 )
 from fl_sim.runs import RunFolder
+from fl_sim.tensors import DamagedFile
 
 # Names whose alphabetical order is not the model's.
 MODEL = {"z.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2), "z.mean": torch.zeros(3)}
@@ -130,3 +131,29 @@ def test_reconstructions_are_read_back(tmp_path_factory, loss, seconds, table):
     assert found.matching_loss == loss or (math.isnan(found.matching_loss) and math.isnan(loss))
     assert found.seconds == seconds
     assert read_attack_table(run, "tv", 1, 2) == json.loads(json.dumps(table))
+
+
+@pytest.mark.parametrize("count", [None, 1, 8])
+def test_draws_and_what_was_determined_are_read_back_to_the_bit(tmp_path, count):
+    run = RunFolder(tmp_path)
+    draws = None if count is None else torch.rand(count, 3, 4, 4)
+    determined = None if draws is None else torch.rand(6, 4, 4)[::2]  # not contiguous
+    images = torch.rand(1, 3, 4, 4) if draws is None else draws[-1:]
+    write_reconstruction(run, "tv", 1, 2, Reconstruction(images, torch.ones(1), 0.1, 2.0, draws, determined), {})
+    found = read_reconstruction(run, "tv", 1, 2)
+    assert torch.equal(found.images, images)
+    if draws is None:
+        assert found.draws is None
+        assert found.determined is None
+    else:
+        assert torch.equal(found.draws, draws)
+        assert torch.equal(found.determined, determined)
+
+
+def test_a_reconstruction_whose_draws_are_cut_off_is_named(tmp_path):
+    run, draws = RunFolder(tmp_path), torch.rand(8, 3, 4, 4)
+    write_reconstruction(run, "tv", 1, 2, Reconstruction(draws[:1], torch.ones(1), 0.1, 2.0, draws, draws.mean(0)), {})
+    path = run.reconstruction("tv", 1, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match=r"user-0002.safetensors is damaged"):
+        read_reconstruction(run, "tv", 1, 2)

@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg
 from foreign_nets import Net, normed, tiny
 from grids import ShuffledGrid, train
+from PIL import Image
 from tiny_faces import tiny_config
 
 from attacker.foreign import read
@@ -240,6 +241,25 @@ def test_a_perfect_picture_is_recognised(tmp_path):
     judged = audit.measure(run, "seen", table, photos, synthetic())
     assert judged["rank"].tolist() == [1, 1, 1]
     assert (judged["facial_similarity"] > judged["others"] + 0.2).all()
+
+
+def test_draws_are_audited_beside_the_answer(tmp_path):
+    run, people = RunFolder(tmp_path), open_dataset(Dataset(users=2, photos=4, image_size=32), 0)
+    photos = {user: people.user(user).private.photos for user in range(2)}
+    table = pd.DataFrame({"round": [1] * 2, "user": range(2), "matching_loss": 0.0, "seconds": 0.0})
+    for user in range(2):
+        draws = torch.stack([photos[user][0], photos[1 - user][0]])
+        found = Reconstruction(draws[:1], torch.ones(1), 0.0, 0.0, draws, draws[1])
+        write_reconstruction(run, "drawn", 1, user, found, {})
+        write_reconstruction(run, "plain", 1, user, Reconstruction(draws[:1], torch.ones(1), 0.0, 0.0), {})
+    judged = audit.measure(run, "drawn", table, photos, synthetic())
+    pairs = (judged["facial_similarity"] + judged["determined"]) / 2
+    assert judged["draws_similarity"].tolist() == pytest.approx(pairs.tolist(), abs=1e-6)
+    assert (judged["facial_similarity"] > judged["determined"] + 0.2).all()
+    with Image.open(audit.draws_sheet(run, "drawn", table)) as page:
+        assert page.size == (60 + 4 * (audit.SIDE + audit.GAP), 20 + 2 * (audit.SIDE + audit.GAP))
+    assert "determined" not in audit.measure(run, "plain", table, photos, synthetic())
+    assert audit.draws_sheet(run, "plain", table) is None
 
 
 RUN = """

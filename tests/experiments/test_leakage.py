@@ -25,7 +25,8 @@ from fl_sim.shuffling import users_by_pseudonym
 
 SIZE = 32
 USERS, ROUNDS = 4, 2
-WITHOUT_DIRECT = set(ARMS) - {"direct_update", "best_member"}  # `leakage.direct` is off, every update is seen by itself
+# `leakage.direct` is off, every update is seen by itself, and no attack draws what the update leaves open.
+WITHOUT_DIRECT = set(ARMS) - {"direct_update", "best_member", "determined"}
 SINGLE = WITHOUT_DIRECT - {"all_images", "best_image"}  # arms of attacks that leave one image
 
 
@@ -98,7 +99,7 @@ def make_run(root: Path, attacks: tuple[str, ...] = ("copy", "prior_only"), reje
 def test_the_table_has_every_documented_column_of_its_dtype_and_one_row_a_key(config: Config, tmp_path: Path) -> None:
     run = make_run(tmp_path)
     table = leakage.measure(run, config)
-    assert list(table.columns) == [*leakage.COLUMNS, "attr_red_true", "attr_red_inferred"]
+    assert list(table.columns) == [*leakage.COLUMNS, "attr_red_true", "attr_red_inferred", "attr_red_share"]
     assert {name: str(table[name].dtype) for name in leakage.COLUMNS} == {
         name: column.dtype for name, column in leakage.COLUMNS.items()
     }
@@ -260,6 +261,112 @@ def test_images_count_by_their_weight(config: Config, tmp_path: Path) -> None:
     mean = F.normalize(0.7 * embed(own[None]) + 0.3 * embed(other[None]), dim=1)[0]
     expected = float((embed(Patterns().user(2).private.photos) @ mean).mean())
     assert rows_of(table, 2).loc["all_images", "facial_similarity"] == pytest.approx(expected, abs=1e-6)
+
+
+DRAWN = ["draws", "draws_similarity", "draws_spread", "attr_red_share"]
+
+
+def draw(run: RunFolder, user: int, draws: Tensor, answer: int = 0, determined: Tensor | None = None) -> None:
+    """User `user` is left with draws (n, 3, H, W), of which the answer is one."""
+    made = Reconstruction(draws[answer][None], torch.ones(1), 0.25, 1.5, draws, determined)
+    for number in range(1, ROUNDS + 1):
+        write_reconstruction(run, "copy", number, user, made, {"name": "copy"})
+
+
+def reds(*amounts: float) -> Tensor:
+    """(n, 3, H, W) of black with so much red each."""
+    return torch.tensor([[amount, 0.0, 0.0] for amount in amounts])[:, :, None, None].expand(-1, -1, SIZE, SIZE)
+
+
+def test_draws_tell_attributes_by_majority_and_how_many_agree(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    draw(run, 0, reds(0.2, 0.9, 0.8, 0.7))  # the answer is no red one
+    draw(run, 1, reds(0.9, 0.1, 0.9, 0.1))
+    table = leakage.measure(run, config)
+    row = rows_of(table, 0).loc["attack"]
+    assert (row["attr_red_inferred"], row["attr_red_share"], row["draws"]) == (1, 0.75, 4)
+    row = rows_of(table, 1).loc["attack"]
+    assert (row["attr_red_inferred"], row["attr_red_share"]) == (0, 0.5)  # the lower class of two that are even
+    assert rows_of(table, 0).loc["wrong_update", "attr_red_share"] == 0.5  # the control is read as the attack is
+    assert table.loc[~table["arm"].isin(("attack", "wrong_update")), DRAWN].isna().all(axis=None)
+    assert table.loc[table["user"] == 3, DRAWN].loc[table["arm"] == "attack"].isna().all(axis=None)  # left no draws
+
+
+def test_a_draw_is_like_the_user_on_average_and_its_spread_is_that_of_the_pixels(
+    config: Config, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path)
+    own, other = (Patterns().user(user).private.photos.mean(0) for user in (0, 1))
+    draw(run, 0, torch.stack([own, other, other]))
+    draw(run, 1, torch.stack([own] * 3))
+    table = leakage.measure(run, config)
+    photos = embed(Patterns().user(0).private.photos)
+    each = [float((photos @ embed(image[None])[0]).mean()) for image in (own, other, other)]
+    row = rows_of(table, 0).loc["attack"]
+    assert row["facial_similarity"] == pytest.approx(each[0], abs=1e-6)
+    assert row["draws_similarity"] == pytest.approx(sum(each) / 3, abs=1e-6)
+    assert row["draws_spread"] == pytest.approx(float((own - other).abs().mean() * 2**0.5 / 3), abs=1e-6)
+    assert rows_of(table, 1).loc["attack", "draws_spread"] == 0
+    assert leakage.aggregate(table)["overall"]["copy"]["attack"]["draws_similarity"]["mean"] is not None
+
+
+def test_the_order_of_the_draws_says_nothing(config: Config, tmp_path: Path) -> None:
+    draws = torch.rand(5, 3, SIZE, SIZE, generator=generator(0, "draws"))
+    tables = []
+    for name, order in {"one": [0, 1, 2, 3, 4], "two": [4, 0, 3, 2, 1]}.items():
+        run = make_run(tmp_path / name)
+        draw(run, 2, draws[order], answer=order.index(0))
+        tables.append(leakage.measure(run, config))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-12)
+
+
+def test_the_shares_of_the_classes_add_up_and_the_largest_is_told(config: Config) -> None:
+    judge = judgement.Judgement(judgement.open_judges(config), Patterns().user(0))
+    images = torch.rand(7, 3, SIZE, SIZE, generator=generator(0, "votes"))
+    votes = classify(images)["red"].bincount() / 7
+    found, share = judge._read(images, torch.ones(7))["red"]
+    assert votes.sum() == 1
+    assert share == pytest.approx(float(votes[found])) == pytest.approx(float(votes.max()))
+
+
+def test_what_the_update_determines_is_an_arm_of_every_user(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    own, draws = Patterns().user(1).private.photos.mean(0), reds(0.9, 0.8)
+    draw(run, 1, draws, determined=own)
+    run.reconstruction("copy", 1, 3).unlink()
+    table = leakage.measure(run, config)
+    for _, rows in table.groupby(["round", "user"]):
+        assert sorted(rows["arm"]) == sorted({*SINGLE, "determined"})
+    rows = rows_of(table, 1)
+    assert rows.loc["determined", "rank"] == 1
+    assert rows.loc["attack", "rank"] > 1
+    for metric in ("facial_similarity", "psnr", "sharpness_fine", "attr_red_inferred"):
+        assert rows.loc["determined", metric] == pytest.approx(rows.loc["own_mean", metric])
+    assert table.loc[(table["arm"] == "determined") & (table["user"] != 1), "facial_similarity"].isna().all()
+
+
+def test_draws_change_no_column_of_the_answer_but_their_own(config: Config, tmp_path: Path) -> None:
+    """A table without draws is that of one with them, whose draws are left away."""
+    run, draws = make_run(tmp_path), reds(0.9, 0.8, 0.7)
+    for user in range(USERS):
+        draw(run, user, draws, determined=draws[0])
+    drawn = leakage.measure(run, config)
+    for user in range(USERS):
+        leave(run, user, [draws[0]], [1.0])
+    plain = leakage.measure(run, config)
+    assert plain[DRAWN].isna().all(axis=None)
+    same = drawn[drawn["arm"] != "determined"].reset_index(drop=True)
+    apart = [*DRAWN, "epsilon_audited"]  # which is corrected for the readings that were tried
+    pd.testing.assert_frame_equal(same.drop(columns=apart), plain.drop(columns=apart))
+
+
+def test_draws_of_nan_leave_the_answer_as_it_is(config: Config, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    draws = torch.cat([reds(0.9), torch.full((1, 3, SIZE, SIZE), torch.nan)])
+    draw(run, 1, draws)
+    row = rows_of(leakage.measure(run, config), 1).loc["attack"]
+    assert row[DRAWN].isna().all()
+    assert row["attr_red_inferred"] == 1
 
 
 def test_the_range_within_the_batch_is_that_of_its_pairs(config: Config, tmp_path: Path) -> None:

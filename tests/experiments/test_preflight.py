@@ -168,6 +168,11 @@ def boom(size: int) -> object:
     raise RuntimeError("no such kernel")
 
 
+def drawn(size: int, draws: Tensor | None, determined: Tensor | None = None) -> list[Reconstruction]:
+    grey = torch.full((1, 3, size, size), 0.5)
+    return [Reconstruction(grey, torch.ones(1), 0.0, 0.0, draws, determined)]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -176,6 +181,11 @@ def boom(size: int) -> object:
         (lambda size: [torch.zeros(1)], "not with one Reconstruction"),
         (lambda size: [Reconstruction(torch.zeros(1, 3, 8, 8), torch.ones(1), 0.0, 0.0)], r"\(1, 3, 8, 8\)"),
         (lambda size: [Reconstruction(torch.full((1, 3, size, size), math.nan), torch.ones(1), 0.0, 0.0)], "finite"),
+        (lambda size: drawn(size, torch.rand(3, size, size)), r"draws has shape \(3, .*, needed is \(n, 3, 32, 32\)"),
+        (lambda size: drawn(size, torch.rand(0, 3, size, size)), r"field draws has shape \(0, 3, 32, 32\)"),
+        (lambda size: drawn(size, torch.full((2, 3, size, size), math.nan)), "field draws is not finite"),
+        (lambda size: drawn(size, None, torch.rand(1, 3, size, size)), r"determined .*, needed is \(3, 32, 32\)"),
+        (lambda size: drawn(size, None, torch.full((3, size, size), math.inf)), "field determined is not finite"),
     ],
 )
 def test_an_attack_that_fails_is_named_before_the_run(

@@ -114,6 +114,38 @@ def test_every_aggregate_is_on_the_page(material: Material, page: str) -> None:
                     assert f"{svg.number(interval.mean)} <small>[{low}, {high}]</small>" in page
 
 
+def test_draws_stand_beside_the_answer_with_what_they_are_evidence_of(tmp_path: Path) -> None:
+    page = page_of(fake_run(tmp_path / "drawn", draws=4))
+    text = text_of(page)
+    for user in range(3):
+        of = f"of user {user} by user_diffusion in round 1"
+        assert page.count(f'alt="another of the 4 draws {of}"') == 3
+        assert page.count(f'alt="where the 4 draws {of} differ: most in the ') == 1
+        assert page.count(f'alt="mean face that the update determines, {of}, rank 1, similarity 0.') == 1
+    assert "another of the 4 draws of user 0 by user_diffusion in round 2" not in page  # one round is enough
+    assert text.count("Where the 4 draws differ, the prior invented it.") == 3
+    assert re.search(r"(yes|no) \((right|wrong)\) \([234] of 4 draws\)", text)
+    assert "similarity of any draw" in text
+    assert "user_diffusion, determined" in text
+
+
+def test_a_realistic_face_without_evidence_is_said_to_be_none_beside_it(tmp_path: Path) -> None:
+    said = "A realistic face is no evidence: the prior draws one for any update."
+    run = fake_run(tmp_path / "nobody", draws=4, leaks=False)
+    text = text_of(page_of(run))
+    assert text.count(said) == 3
+    assert "the prior invented it" not in text
+    run.leakage.unlink()
+    assert text_of(page_of(run)).count(said) == 3  # not measured is no evidence either
+
+
+def test_a_page_without_draws_says_nothing_of_them(page: str) -> None:
+    text = text_of(page)
+    assert "of 4 draws" not in text
+    assert "the prior invented it" not in text
+    assert "similarity of any draw" not in text
+
+
 @pytest.mark.slow
 def test_more_users_than_fit_are_counted(tmp_path: Path) -> None:
     page = page_of(fake_run(tmp_path / "many", users=14, rounds=1, photos=2))

@@ -27,6 +27,10 @@ OVERLAPS = """(() => {
   }
   return found;
 })()"""
+CUT = """[...document.querySelectorAll('.drawn > *, .draws img, .said, .traits, .traits td > *')].filter(e => {
+  const own = e.getBoundingClientRect(), room = e.closest('.attack, .person').getBoundingClientRect();
+  return own.right > Math.min(room.right, innerWidth) + 0.5 || own.width < 5;
+}).map(e => e.outerHTML.slice(0, 80))"""
 UNDECODED = (
     "(async () => { await Promise.all([...document.images].map(i => i.decode().catch(() => 0)));"
     " return [...document.images].filter(i => !(i.naturalWidth > 0)).map(i => i.alt); })()"
@@ -36,7 +40,7 @@ CONTRAST = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(d
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(fake_run(tmp_path_factory.mktemp("runs") / "demo", rounds=3))
+    return write_report(fake_run(tmp_path_factory.mktemp("runs") / "demo", rounds=3, draws=4))
 
 
 @pytest.fixture(scope="module", params=[(1280, False), (1280, True), (390, False), (390, True)], ids=str)
@@ -60,6 +64,11 @@ def test_nothing_is_logged_and_nothing_fetched(browser: Browser, report: Path) -
 
 def test_the_page_never_scrolls_sideways(browser: Browser) -> None:
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_no_draw_and_no_attribute_is_cut_off(browser: Browser) -> None:
+    assert browser.evaluate("document.querySelectorAll('.draws img').length") == 9
+    assert browser.evaluate(CUT) == []
 
 
 def test_texts_of_charts_do_not_cover_each_other(browser: Browser) -> None:

@@ -99,6 +99,22 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
     assert max(likeness[:1] + likeness[2:]) < likeness[1] - 0.1
 
 
+def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
+    options = ["--attack", "elsewhere.noisy_draws", "-o", "draws=3", "-o", "steps=2", "--num-examples", 20, "--json"]
+    code, out, err = invert(*options)
+    assert code == 0, err
+    said, folder = json.loads(out), tmp_path / "out"
+    assert said["draws"] == ["draw-0.png", "draw-1.png", "draw-2.png"]
+    assert 0 < said["draws_spread"] < 0.5
+    assert {path.name for path in folder.glob("*.png")} == {
+        "image-0.png", "determined.png", "differ.png", *said["draws"],
+    }  # fmt: skip
+    assert (folder / "draw-0.png").read_bytes() == (folder / "image-0.png").read_bytes()
+    told = " ".join(err.split())
+    assert "3 draws of this update" in told
+    assert "A realistic face is no evidence" in told
+
+
 @pytest.mark.parametrize(
     ("more", "update", "told"),
     [

@@ -1,6 +1,7 @@
 """A run folder as a finished run leaves it, made up in a second: real synthetic faces, invented numbers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,9 +22,15 @@ COLUMNS = ("run", "seed", "round", "user", "attack", "arm")
 
 
 def fake_run(
-    root: Path, users: int = 3, rounds: int = 2, image_size: int = 32, photos: int = 4, leaks: bool = True
+    root: Path,
+    users: int = 3,
+    rounds: int = 2,
+    image_size: int = 32,
+    photos: int = 4,
+    leaks: bool = True,
+    draws: int = 0,
 ) -> RunFolder:
-    """`leaks` False: every attack scores as its controls do."""
+    """`leaks` False: every attack scores as its controls do. `draws`: so many by user_diffusion, at most `photos`."""
     run = RunFolder(root)
     root.mkdir(parents=True)
     run.config.write_text(
@@ -49,7 +56,7 @@ def fake_run(
     row = {"round": 1, "user": 1, "node": "123", "status": "rejected", "reason": "'head.weight' holds NaN or Inf"}
     (run.captures / "index.jsonl").write_text(json.dumps(row) + "\n")
     draw = generator(0, "fake-run")
-    _leakage(root.name, users, rounds, leaks, draw).to_parquet(run.leakage)
+    _leakage(root.name, users, rounds, leaks, draws, draw).to_parquet(run.leakage)
     dataset = open_dataset(config.dataset, config.seed)
     for user in range(users):
         private = dataset.user(user).private.photos
@@ -58,11 +65,14 @@ def fake_run(
                 source = dataset.public(user).photos[0] if label == "prior_only" else private.mean(0)
                 image = (source + noise * server_round * torch.randn(source.shape, generator=draw)).clamp(0, 1)
                 made = Reconstruction(torch.stack([image, image.flip(-1)]), torch.tensor([0.6, 0.4]), 0.1, 2.0)
+                if draws and label == "user_diffusion":
+                    images = torch.stack([private[0], image])
+                    made = replace(made, images=images, draws=private[:draws], determined=private.mean(0))
                 write_reconstruction(run, label, server_round, user, made, {"name": label})
     return run
 
 
-def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Generator) -> pd.DataFrame:
+def _leakage(name: str, users: int, rounds: int, leaks: bool, draws: int, draw: torch.Generator) -> pd.DataFrame:
     rows = []
     truth = {attribute: torch.randint(classes, (users,), generator=draw) for attribute, classes in ATTRIBUTES.items()}
     for server_round in range(1, rounds + 1):
@@ -70,6 +80,9 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
             for attack, start in ATTACKS.items():
                 level = start * 0.85 ** (server_round - 1) if leaks else 0.04
                 several = {"all_images": level + 0.04, "best_image": level + 0.08}
+                drawn = draws if attack == "user_diffusion" else 0
+                if drawn:
+                    several["determined"] = level + 0.02
                 for arm, mean in {"attack": level, **several, **ARMS}.items():
                     similarity = mean + 0.06 * _normal(draw)
                     hit = similarity > 0.3
@@ -106,6 +119,10 @@ def _leakage(name: str, users: int, rounds: int, leaks: bool, draw: torch.Genera
                         knows = _uniform(draw) < (0.85 if hit else 0.2)
                         row[f"attr_{attribute}_true"] = true
                         row[f"attr_{attribute}_inferred"] = true if knows else int(_uniform(draw) * classes)
+                        if drawn and arm == "attack":
+                            row[f"attr_{attribute}_share"] = (drawn - int(_uniform(draw) * drawn / 2)) / drawn
+                    if drawn and arm == "attack":
+                        row |= {"draws": drawn, "draws_similarity": similarity - 0.02, "draws_spread": 0.06}
                     rows.append(row)
     return pd.DataFrame(rows)
 
