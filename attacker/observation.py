@@ -1,5 +1,6 @@
 """What the malicious server knows of one user in one round: the only input of an attack."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -48,3 +49,16 @@ class Reconstruction:
     seconds: float  # of this user's share of the job's wall time
     draws: Tensor | None = None  # (draws, 3, H, W) in [0, 1], faces that the update leaves possible; None: not told
     determined: Tensor | None = None  # (3, H, W) in [0, 1], what the update says before a prior draws the rest
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for draws, or a mean face behind them, that are no pictures of the size of `images`."""
+        one = self.images.shape[1:]
+        if self.draws is not None and (self.draws.shape[1:] != one or not len(self.draws)):
+            needed = ("n", *one)
+            raise ValueError(f"draws has shape {_spell(self.draws.shape)}, needed is {_spell(needed)}, n 1 or more")
+        if self.determined is not None and self.determined.shape != one:
+            raise ValueError(f"determined has shape {_spell(self.determined.shape)}, needed is {_spell(one)}")
+
+
+def _spell(shape: Iterable[object]) -> str:
+    return f"({', '.join(str(size) for size in shape)})"

@@ -266,12 +266,9 @@ def write_reconstruction(
         "seconds": repr(reconstruction.seconds),
         "attack": json.dumps(dict(attack), sort_keys=True),
     }
-    made = {name: getattr(reconstruction, name) for name in ("images", "weights", "draws", "determined")}
-    tensors = {
-        name: value.cpu().clone(memory_format=torch.contiguous_format)  # the answer may be a view of the draws
-        for name, value in made.items()
-        if value is not None
-    }
+    parts = {name: getattr(reconstruction, name) for name in ("images", "weights", "draws", "determined")}
+    # Copies, since the answer may be a view of the draws, which safetensors refuses.
+    tensors = {name: part.cpu().contiguous().clone() for name, part in parts.items() if part is not None}
     write_atomically(run.reconstruction(label, server_round, user), save(tensors, metadata))
 
 

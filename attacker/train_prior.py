@@ -1,14 +1,14 @@
-"""Train a diffusion prior: a diffusers UNet2DModel on faces of people who are not victims.
+"""Train a conditional diffusion prior: p(photo | damaged mean face), on faces of people who are not victims.
 
     fl-sim train-prior --out priors/mine -o dataset.name=folder -o dataset.root=FACES --steps 20000
 
-The result is a diffusers folder (`unet/`, `scheduler/`, fp16 safetensors) with `samples.png`, `loss.png`
-and `training.json`. A stopped training goes on from its checkpoint when the command is given again.
+The network is a diffusers UNet2DModel of 6 inputs, x_t and a mean face (concatenated as in SR3, Saharia et al. 2021).
+A share of its examples has no mean face, so that it is an ordinary prior, too. The result is a diffusers folder
+(`unet/`, `scheduler/`, fp16 safetensors) with `samples.png`, `loss.png` and `training.json`. A stopped training goes on
+from its checkpoint when the command is given again.
 """
 
-import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
-from safetensors.torch import load_file, save_file
+from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from fl_sim.models import normalise
+from attacker.noise_schedule import NoiseSchedule
+from attacker.pairs import Album, Pairs, face_space
+from attacker.prior import MEAN_FACE, Prior
+from attacker.prior_start import Start
+from attacker.training_state import State
 from fl_sim.seeds import generator
 
-DIFFUSION_STEPS = 1000
+HELD_OUT_BATCHES = 16  # of 32 pairs, on which the held-out losses are measured
+SHEET = (3, 6, 8)  # samples.png: rows of plain samples, rows with a mean face, pictures a row
+SAMPLING_STEPS = 50  # of its pictures
 
 
 @dataclass(frozen=True)
@@ -37,209 +42,78 @@ class Settings:
     warmup: int = 200  # steps
     decay: float = 0.3  # share of `steps`, at the end, over which the rate falls to 0
     ema: float = 0.999  # decay of the averaged weights, which are the ones saved
-    channels: tuple[int, ...] = (24, 48, 96, 128)  # of each resolution level, halving the side each time
-    layers: int = 1  # residual blocks a level
-    attention: bool = True  # self-attention at the lowest resolution
+    without_mean: float = 0.15  # share of examples that have zeros for a mean face
     checkpoint_every: int = 500  # steps
     bf16: bool = True  # autocast; about 1.7 times as fast on CPUs with AVX512-BF16 and on GPUs
+
+    def rate(self, step: int) -> float:
+        """The learning rate at `step`."""
+        left = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup, left)
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """Losses are mean squared errors of what the network predicts, on held-out people; lower is better."""
+
     steps: int
-    held_out_loss: float  # mean squared error of the predicted v on held-out photos, lower is better
+    held_out_loss: float  # without a mean face, as of any prior
+    held_out_loss_given_mean: float
     seconds: float  # of training, over all resumptions
 
 
-def build_unet(image_size: int, settings: Settings) -> UNet2DModel:
-    """A UNet2DModel of the standard block types; no attention but at the lowest resolution."""
-    levels = len(settings.channels)
-    attention = "Attn" if settings.attention else ""
-    return UNet2DModel(
-        sample_size=image_size,
-        layers_per_block=settings.layers,
-        block_out_channels=settings.channels,
-        norm_num_groups=8,
-        attention_head_dim=32,
-        down_block_types=("DownBlock2D",) * (levels - 1) + (f"{attention}DownBlock2D",),
-        up_block_types=(f"{attention}UpBlock2D",) + ("UpBlock2D",) * (levels - 1),
-        add_attention=settings.attention,
-    )
-
-
-def build_scheduler() -> DDPMScheduler:
-    """Linear betas as in Ho et al. 2020; v-prediction (Salimans and Ho 2022) learns faster at high noise."""
-    return DDPMScheduler(DIFFUSION_STEPS, beta_schedule="linear", prediction_type="v_prediction")
-
-
 def train(
-    photos: Tensor,
-    held_out: Tensor,
-    out: Path,
+    album: Album,
+    held_out: Album,
+    state: State,
     settings: Settings,
     seed: int,
-    device: torch.device,
     facts: dict[str, Any],
     progress: Callable[[int, int, float], None],
 ) -> Outcome:
-    """Train on `photos` (n, 3, H, W) uint8, save to the folder `out`; `held_out` likewise, of other people.
+    """Train `state` on the people of `album` and save the prior to its folder. `held_out` is of other people.
 
     `progress(step, steps, loss)` is called after every step, the loss averaged. `facts` (what the prior was
-    trained on) go into `training.json`. The draws of step k depend on (seed, k) alone, so a resumed
-    training sees what an undisturbed one sees. Raises ValueError for photos that are not square.
+    trained on) go into `training.json`. The draws of step k depend on (seed, k) alone, so a resumed training sees
+    what an undisturbed one sees.
     """
-    size = photos.shape[-1]
-    if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[1:] != (3, size, size):
-        raise ValueError(f"photos of shape {tuple(photos.shape)}, {photos.dtype} given; (n, 3, H, H) uint8 needed")
-    state = _State(size, settings, seed, device, out / "checkpoint.safetensors")
-    photos = photos.to(device)
-    started = time.monotonic()
-    before = state.seconds
-    scheduler = build_scheduler()
+    device = state.unet.device
+    space = face_space(album, seed)
+    pairs, others = Pairs(album, space, device), Pairs(held_out, space, device)
+    loss = _Loss(state.start.schedule, settings.bf16, device)
     predict = _predictor(state.unet, settings)
+    started, before = time.monotonic(), state.seconds
     for step in range(state.step, settings.steps):
-        images = _batch(photos, seed, step, settings.batch_size, device)
-        loss = _loss(predict, scheduler, images, seed, step, settings)
-        state.update(float(loss.detach()), loss, settings)
+        photos, means = pairs.draw(settings.batch_size, settings.without_mean, seed, "prior-batch", step)
+        state.update(loss(predict, photos, means, seed, step), settings.rate(step), settings.ema)
         state.seconds = before + time.monotonic() - started
         progress(state.step, settings.steps, state.average_loss)
         if state.step % settings.checkpoint_every == 0:
             state.save()
     state.save()
-    held_out_loss = evaluate(state.averaged(), scheduler, held_out, seed, settings)
-    outcome = Outcome(state.step, held_out_loss, state.seconds)
-    _publish(out, state, scheduler, settings, seed, {**facts, **asdict(outcome), "train_photos": len(photos)})
+    averaged = state.averaged()
+    outcome = Outcome(state.step, *_evaluate(averaged, loss, others, seed), state.seconds)
+    learnt = {"condition": MEAN_FACE, "start": state.start.name or None, "train_photos": len(album.photos)}
+    _plot(state.curve, outcome, state.out / "loss.png")
+    save_image(_sheet(averaged, state.start.schedule, others, settings, seed), state.out / "samples.png", nrow=SHEET[2])
+    written = {**facts, **learnt, **asdict(outcome), "settings": asdict(settings), "seed": seed}
+    _publish(state.out, averaged, state.start, written)
     return outcome
 
 
 @torch.no_grad()
-def evaluate(unet: UNet2DModel, scheduler: DDPMScheduler, photos: Tensor, seed: int, settings: Settings) -> float:
-    """Mean squared error of v over `photos` (n, 3, H, W) uint8, the noise levels spread evenly; >= 0."""
-    device = next(unet.parameters()).device
-    losses = []
-    for start, chunk in enumerate(torch.split(photos, 32)):
-        images = normalise(chunk.to(device).float() / 255)
-        losses.append(_loss(_Predictor(unet), scheduler, images, seed, -1 - start, settings).cpu() * len(chunk))
-    return float(torch.stack(losses).sum()) / len(photos)
-
-
-@torch.no_grad()
-def sample(unet: UNet2DModel, scheduler: DDPMScheduler, count: int, random: torch.Generator, steps: int = 25) -> Tensor:
-    """`count` faces drawn from the prior, (count, 3, H, W) in [0, 1]; DDIM with eta 1 (Song et al. 2021)."""
-    parameter = next(unet.parameters())
-    size = unet.config.sample_size
-    ddim = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
-    ddim.set_timesteps(steps)
-    images = torch.randn(count, 3, size, size, generator=random).to(parameter.device)
-    for t in ddim.timesteps:
-        noise = torch.randn(images.shape, generator=random).to(parameter.device)
-        with torch.autocast(parameter.device.type, torch.bfloat16):
-            velocity = unet(images, t).sample.float()
-        images = ddim.step(velocity, t, images, eta=1.0, variance_noise=noise).prev_sample
-    return ((images + 1) / 2).clamp(0, 1).cpu()
-
-
-class _State:
-    """Network, averaged weights, optimiser and curve; all that a checkpoint holds."""
-
-    def __init__(self, size: int, settings: Settings, seed: int, device: torch.device, path: Path) -> None:
-        self.path, self.step, self.seconds, self.curve = path, 0, 0.0, list[float]()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(seed, "prior-init").initial_seed())
-            self.unet = build_unet(size, settings).to(device)
-        self.ema = {name: value.detach().clone() for name, value in self.unet.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(), settings.learning_rate, weight_decay=1e-4, fused=device.type == "cuda"
-        )
-        if path.exists():
-            self._load()
-
-    @property
-    def average_loss(self) -> float:
-        recent = self.curve[-100:]
-        return sum(recent) / max(len(recent), 1)
-
-    def update(self, value: float, loss: Tensor, settings: Settings) -> None:
-        if not math.isfinite(value):
-            raise ValueError(f"the loss is {value} at step {self.step}; give a lower --learning-rate and start again")
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _rate(self.step, settings)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self.curve.append(value)
-        # A young average forgets faster, so that it does not drag the random start along.
-        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            names, parameters = zip(*self.unet.named_parameters(), strict=True)
-            torch._foreach_lerp_([self.ema[name] for name in names], parameters, 1 - decay)
-
-    def averaged(self) -> UNet2DModel:
-        """The network with the averaged weights."""
-        unet = copy.deepcopy(self.unet)
-        unet.load_state_dict(self.ema)
-        return unet.eval()
-
-    def save(self) -> None:
-        tensors = {f"unet.{name}": value.detach() for name, value in self.unet.named_parameters()}
-        tensors |= {f"ema.{name}": value for name, value in self.ema.items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in slots.items()}
-        tensors["curve"] = torch.tensor(self.curve)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        save_file(
-            {name: value.contiguous().cpu() for name, value in tensors.items()},
-            temporary,
-            metadata={"step": str(self.step), "seconds": str(self.seconds)},
-        )
-        temporary.replace(self.path)
-
-    def _load(self) -> None:
-        from safetensors import safe_open
-
-        tensors = load_file(self.path)
-        with safe_open(self.path, "pt") as file:
-            metadata = file.metadata()
-        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-        self.curve = tensors.pop("curve").tolist()
-        try:
-            self.unet.load_state_dict(_part(tensors, "unet."))
-        except RuntimeError as error:
-            raise ValueError(
-                f"the checkpoint {self.path} belongs to another network; give the same settings or another --out"
-            ) from error
-        self.ema = {name: value.to(self.unet.device) for name, value in _part(tensors, "ema.").items()}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "adam.").items():
-            index, slot = name.split(".")
-            slots.setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _rate(step: int, settings: Settings) -> float:
-    """Share of the learning rate at `step`: warm-up, constant, decay."""
-    left = (settings.steps - step) / max(settings.decay * settings.steps, 1)
-    return min(1.0, (step + 1) / settings.warmup, left)
-
-
-def _batch(photos: Tensor, seed: int, step: int, size: int, device: torch.device) -> Tensor:
-    """Random photos, half of them mirrored, (size, 3, H, W) in [-1, 1] on `device`."""
-    random = generator(seed, "prior-batch", step)
-    images = photos[torch.randint(len(photos), (size,), generator=random).to(photos.device)].to(device)
-    mirrored = torch.rand(size, generator=random).to(device) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return normalise(images.float() / 255)
+def _evaluate(unet: UNet2DModel, loss: "_Loss", pairs: Pairs, seed: int) -> tuple[float, float]:
+    """Losses of photos without and of photos with a mean face, at the same noise; the noise levels spread evenly."""
+    found = []
+    for index in range(HELD_OUT_BATCHES):
+        drawn = [pairs.draw(32, without, seed, "prior-held-out", index) for without in (1.0, 0.0)]
+        found.append([float(loss(_Predictor(unet), *pair, seed, -1 - index)) for pair in drawn])
+    plain, given_mean = torch.tensor(found).mean(0).tolist()
+    return plain, given_mean
 
 
 class _Predictor(nn.Module):
-    """Noisy images (n, 3, H, W) and times (n,) to what the U-Net predicts (n, 3, H, W)."""
+    """x_t with the mean face (n, 6, H, W) and times (n,) to what the U-Net predicts (n, 3, H, W)."""
 
     def __init__(self, unet: UNet2DModel) -> None:
         super().__init__()
@@ -255,7 +129,7 @@ def _predictor(unet: UNet2DModel, settings: Settings) -> nn.Module:
     predictor, device, size = _Predictor(unet), unet.device, unet.config.sample_size
     if device.type != "cuda":
         return predictor
-    noisy = torch.zeros(settings.batch_size, 3, size, size, device=device)
+    noisy = torch.zeros(settings.batch_size, 6, size, size, device=device).to(memory_format=torch.channels_last)
     times = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # recording is on a stream of its own
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
@@ -263,43 +137,71 @@ def _predictor(unet: UNet2DModel, settings: Settings) -> nn.Module:
     return predictor
 
 
-def _loss(
-    predict: nn.Module, scheduler: DDPMScheduler, images: Tensor, seed: int, step: int, settings: Settings
-) -> Tensor:
-    """Mean squared error of the predicted v at stratified times: one in each of n equal slices of [0, T)."""
-    # Drawn where it is used: on a GPU, normals from the CPU take longer than the step itself.
-    random = generator(seed, "prior-noise", step, device=images.device)
-    noise = torch.randn(images.shape, generator=random, device=images.device)
-    spread = torch.rand(len(images), generator=random, device=images.device)
-    slots = (torch.arange(len(images), device=images.device) + spread) / len(images)
-    times = (slots * DIFFUSION_STEPS).long()
-    noisy = scheduler.add_noise(images, noise, times)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16, cache_enabled=False):
-        predicted = predict(noisy, times)
-    target: Tensor = scheduler.get_velocity(images, noise, times)
-    error: Tensor = predicted.float() - target
-    return error.square().mean()
+class _Loss:
+    """The denoising loss of a schedule."""
+
+    def __init__(self, schedule: NoiseSchedule, bf16: bool, device: torch.device) -> None:
+        self._alphas, self._kind, self._bf16 = schedule.alphas_cumprod.to(device), schedule.prediction_type, bf16
+
+    def __call__(self, predict: nn.Module, photos: Tensor, means: Tensor, seed: int, step: int) -> Tensor:
+        """Mean squared error () of the prediction at stratified times: one in each of n equal slices of [0, T).
+
+        `photos` and `means` (n, 3, H, W) in [-1, 1].
+        """
+        # Drawn where it is used: on a GPU, normals from the CPU take longer than the step itself.
+        device = photos.device
+        random = generator(seed, "prior-noise", step, device=device)
+        noise = torch.randn(photos.shape, generator=random, device=device)
+        spread = torch.rand(len(photos), generator=random, device=device)
+        times = ((torch.arange(len(photos), device=device) + spread) / len(photos) * len(self._alphas)).long()
+        times = times.clamp(max=len(self._alphas) - 1)  # rounding may reach T
+        alphas = self._alphas[times][:, None, None, None]
+        signal, sigma = alphas.sqrt(), (1 - alphas).sqrt()
+        given = torch.cat([signal * photos + sigma * noise, means], dim=1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False):
+            predicted = predict(given, times)
+        target = {"epsilon": noise, "sample": photos}.get(self._kind, signal * noise - sigma * photos)
+        # Of a network that predicts a variance, too, the channels after those of the picture stay as they are.
+        error: Tensor = predicted[:, :3].float() - target
+        return error.square().mean()
 
 
-def _publish(
-    out: Path, state: _State, scheduler: DDPMScheduler, settings: Settings, seed: int, facts: dict[str, Any]
-) -> None:
-    unet = state.averaged()
-    save_image(sample(unet, scheduler, 48, generator(seed, "prior-samples")), out / "samples.png", nrow=8)
-    _plot(state.curve, facts["held_out_loss"], out / "loss.png")
+def _publish(out: Path, unet: UNet2DModel, start: Start, facts: dict[str, Any]) -> None:
     unet.half().save_pretrained(out / "unet")
-    scheduler.save_pretrained(out / "scheduler")
-    (out / "training.json").write_text(json.dumps({**facts, "settings": asdict(settings), "seed": seed}, indent=2))
+    (out / "scheduler").mkdir(exist_ok=True)
+    (out / "scheduler" / "scheduler_config.json").write_text(json.dumps(start.scheduler, indent=2))
+    (out / "training.json").write_text(json.dumps(facts, indent=2))
 
 
-def _plot(curve: list[float], held_out_loss: float, path: Path) -> None:
+def _sheet(unet: UNet2DModel, schedule: NoiseSchedule, held_out: Pairs, settings: Settings, seed: int) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1]: plain samples; then rows of a damaged mean, a photo and draws given the mean."""
+    plain, given, width = SHEET
+    size, device = unet.config.sample_size, unet.device
+    prior = Prior(
+        unet, schedule.alphas_cumprod.to(device), schedule.prediction_type, size, size, settings.bf16, conditional=True
+    )
+    random = generator(seed, "prior-samples")
+    photos, means = held_out.draw(given, 0.0, seed, "prior-sheet")
+    conditions = torch.cat(
+        [torch.zeros_like(means[:1]).expand(plain * width, -1, -1, -1), means.repeat_interleave(width - 2, dim=0)]
+    )
+    noise = torch.randn(conditions.shape, generator=random).to(device)
+    drawn = prior.sample(noise, SAMPLING_STEPS, condition=conditions)
+    draws = drawn[plain * width :].view(given, width - 2, *means.shape[1:])
+    rows = torch.cat([means[:, None], photos[:, None], draws], dim=1)
+    return ((torch.cat([drawn[: plain * width], rows.flatten(0, 1)]) + 1) / 2).clamp(0, 1).cpu()
+
+
+def _plot(curve: list[float], outcome: Outcome, path: Path) -> None:
     from matplotlib.figure import Figure
 
     width = max(len(curve) // 200, 1)
     means = [float(part.mean()) for part in torch.split(torch.tensor(curve), width)]
     axes = (figure := Figure(figsize=(6, 4), layout="constrained")).add_subplot()
     axes.plot([(i + 0.5) * width for i in range(len(means))], means, label="training")
-    axes.axhline(held_out_loss, linestyle="--", color="C1", label=f"held out {held_out_loss:.4f}")
-    axes.set(xlabel="step", ylabel="mean squared error of v", yscale="log")
+    held_out = {"held out, no mean face": outcome.held_out_loss, "with one": outcome.held_out_loss_given_mean}
+    for index, (what, loss) in enumerate(held_out.items(), start=1):
+        axes.axhline(loss, linestyle="--", color=f"C{index}", label=f"{what} {loss:.4f}")
+    axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -116,24 +116,10 @@ def try_attack(attack: Attack, user: Victim, prior: Prior | None) -> None:
     images = found[0].images
     if images.shape[1:] != (3, size, size) or len(images) != len(found[0].weights):
         raise ConfigError(f"{where}: its images are {tuple(images.shape)}, needed is (n, 3, {size}, {size}); {remedy}")
-    if not bool(images.isfinite().all()):
-        raise ConfigError(f"{where}: its images are not finite; {remedy}")
-    if (wrong := _drawn_wrong(found[0], size)) is not None:
-        raise ConfigError(f"{where}: {wrong}; {remedy}")
-
-
-def _drawn_wrong(found: Reconstruction, size: int) -> str | None:
-    """What is wrong with the draws, or the mean face behind them, of an attack at `size` pixels; None: nothing."""
-    needed = {"draws": (found.draws, "n", 4), "determined": (found.determined, "", 3)}
-    for name, (images, first, dimensions) in needed.items():
-        if images is None:
-            continue
-        if images.dim() != dimensions or images.shape[-3:] != (3, size, size) or not len(images):
-            shape = f"({first}{', ' if first else ''}3, {size}, {size})"
-            return f"its field {name} has shape {tuple(images.shape)}, needed is {shape}"
-        if not bool(images.isfinite().all()):
-            return f"its field {name} is not finite"
-    return None
+    shown = {"images": images, "draws": found[0].draws, "determined": found[0].determined}
+    for name, pictures in shown.items():
+        if pictures is not None and not bool(pictures.isfinite().all()):
+            raise ConfigError(f"{where}: not all pixels of its {name} are finite; {remedy}")
 
 
 def fewest_steps(settings: Any) -> Any:

@@ -12,42 +12,76 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from attacker import train_prior
+from attacker import prior_start, train_prior
+from attacker.pairs import Album
+from attacker.training_state import State
 from clients.datasets import open_dataset
 from clients.datasets.examine import examine
-from clients.datasets.synthetic import training_photos
+from clients.datasets.synthetic import TrainingPhotos, training_photos
 from fl_sim import seeds, train_model
 from fl_sim.config import Config, ConfigError, Dataset
 from fl_sim.modules import state
 from fl_sim.runs import write_atomically
 from fl_sim.victim import victim_model
 
-HELD_OUT = 512  # photos on which the denoising loss is measured, of people of their own
-PHOTOS_PER_PERSON = 4  # of synthetic people: many people matter more than many photos of each
+HELD_OUT = 1536  # photos of synthetic people of their own, on whom the denoising loss is measured
+ALBUM = 24  # photos of each synthetic person that a prior is trained on, of which it sees means
+PHOTOS_PER_PERSON = 4  # that a model is: many people matter more than many photos of each
 MODEL_PHOTOS = 6000  # of synthetic people, that a victim model is trained and tested on
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 def prior(
-    dataset: Dataset, out: Path, photos: int, options: dict[str, Any], seed: int, threads: int, progress: Progress
+    dataset: Dataset,
+    out: Path,
+    photos: int,
+    network: str | tuple[int, ...],
+    options: dict[str, Any],
+    seed: int,
+    threads: int,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Train a diffusion prior into `out`; the figures it ended with. ConfigError if there is nobody to learn from."""
+    """Train a conditional diffusion prior into `out`; the figures it ended with.
+
+    `network` is the prior to start from, or the channels of a new one. ConfigError if there is nobody to learn from.
+    """
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    settings = train_prior.Settings(**options)
+    size = dataset.image_size
+    start = (
+        prior_start.fresh(size, network, seed) if isinstance(network, tuple) else prior_start.of_prior(network, size)
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = State(start, out, device)
     if dataset.name == "synthetic":
-        train = training_photos("prior", photos, dataset.image_size, PHOTOS_PER_PERSON, seed, device).photos
-        held_out = training_photos("prior-held-out", HELD_OUT, dataset.image_size, 1, seed, device).photos
+        open_dataset(dataset, seed)  # knows the tasks
+        train, held_out = (
+            _album(training_photos(stream, count, size, ALBUM, seed, device), dataset.task)
+            for stream, count in (("prior", photos), ("prior-held-out", HELD_OUT))
+        )
         source = f"synthetic people of the stream training/prior, seed {seed}"
     else:
-        public, _, held = _public_photos(dataset, seed, "a prior")
-        train, held_out = public[~held][:photos], public[held][:HELD_OUT]
+        public, labels, people = _public_photos(dataset, seed, "a prior")
+        held = _held_out(people)
+        train = Album(public[~held][:photos], people[~held][:photos], labels[~held][:photos])
+        held_out = Album(public[held], people[held], labels[held])
         source = _source(dataset)
+    settings = train_prior.Settings(**options)
     outcome = train_prior.train(
-        train, held_out, out, settings, seed, device, {"source": source}, lambda k, n, loss: progress("steps", k, n)
+        train, held_out, state, settings, seed, {"source": source}, lambda k, n, loss: progress("steps", k, n)
     )
-    return {**asdict(outcome), "train_photos": len(train), "samples": str(out / "samples.png")}
+    return {**asdict(outcome), "train_photos": len(train.photos), "samples": str(out / "samples.png")}
+
+
+def _album(made: TrainingPhotos, task: str) -> Album:
+    return Album(made.photos, made.identity, _labels(made, task))
+
+
+def _labels(made: TrainingPhotos, task: str) -> Tensor:
+    """The task's labels (n,) of synthetic photos; of `identity` -1, since these people are no classes of any model."""
+    if task == "identity":
+        return torch.full_like(made.identity, -1)
+    return made.smiles if task == "smile" else made.attributes[task]
 
 
 def identity(out: Path, steps: int, seed: int, threads: int, progress: Progress) -> dict[str, Any]:
@@ -77,11 +111,11 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
     if dataset.name == "synthetic":
         open_dataset(dataset, config.seed)  # knows the tasks
         made = training_photos("model", MODEL_PHOTOS, dataset.image_size, PHOTOS_PER_PERSON, config.seed)
-        photos, held = made.photos, made.identity % 10 == 9
-        labels = made.smiles if dataset.task == "smile" else made.attributes[dataset.task]
+        photos, labels, held = made.photos, _labels(made, dataset.task), _held_out(made.identity)
         source = f"synthetic people of the stream training/model, seed {config.seed}"
     else:
-        photos, labels, held = _public_photos(dataset, config.seed, "a model")
+        photos, labels, people = _public_photos(dataset, config.seed, "a model")
+        held = _held_out(people)
         known = _known([labels], held)
         photos, labels, held = photos[known], labels[known], held[known]
         source = _source(dataset)
@@ -126,7 +160,8 @@ def attributes(
     labels: dict[str, Tensor] = {}
     for name in names:  # as if it were the task: so the labels are those of the photos, not of the people
         one = config.dataset.model_copy(update={"task": name})
-        photos, labels[name.lower()], held = _public_photos(one, config.seed, "a classifier")
+        photos, labels[name.lower()], people = _public_photos(one, config.seed, "a classifier")
+    held = _held_out(people)
     known = _known(list(labels.values()), held)
     photos, held, labels = photos[known], held[known], {name: values[known] for name, values in labels.items()}
     settings, began = train_attributes.Settings(steps=steps, seed=config.seed), time.monotonic()
@@ -164,9 +199,9 @@ def _source(dataset: Dataset) -> str:
 
 
 def _public_photos(dataset: Dataset, seed: int, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
-    """All photos (n, 3, H, W) uint8 of the dataset's public people, their labels (n,), and which are held out (n,).
+    """All photos (n, 3, H, W) uint8 of the dataset's public people, their labels (n,), and whom each shows (n,).
 
-    Held out is every tenth person. A label that is unknown is -1.
+    A label that is unknown is -1.
     """
     faces = open_dataset(dataset, seed)
     examine(dataset, seed)  # refuses a photo that a user has too
@@ -174,10 +209,15 @@ def _public_photos(dataset: Dataset, seed: int, purpose: str) -> tuple[Tensor, T
         raise ConfigError(
             f"dataset {dataset.name} has {faces.num_public} public people; {purpose} needs at least 10 who are no users"
         )
-    photos, labels, held = [], [], []
+    photos, labels, people = [], [], []
     for index in range(faces.num_public):
         person = faces.public(index)
         photos.append((person.photos * 255).round().to(torch.uint8))
         labels.append(person.labels)
-        held.append(torch.full_like(person.labels, index % 10 == 9, dtype=torch.bool))
-    return torch.cat(photos), torch.cat(labels), torch.cat(held)
+        people.append(torch.full_like(person.labels, index))
+    return torch.cat(photos), torch.cat(labels), torch.cat(people)
+
+
+def _held_out(people: Tensor) -> Tensor:
+    """Which photos are of people (n,) held out: every tenth."""
+    return people % 10 == 9

@@ -81,7 +81,10 @@ def audit(
         note(doubt)
     messages.print(f"pictures: {page}", soft_wrap=True)
     if (drawn := auditing.draws_sheet(run, chosen.label, table)) is not None:
-        messages.print(f"what each update determines, and what was drawn: {drawn}", soft_wrap=True)
+        note(
+            f"what each update determines, and what was drawn: {drawn}. Where the draws differ, the prior invented it. "
+            "A realistic face is no evidence: the prior draws one for any update"
+        )
     for sentence in [*([] if mode is None else [mode.sentence()]), *foreign.remarks(model)]:
         messages.print(sentence, soft_wrap=True)
     if known is None:

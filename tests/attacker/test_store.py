@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from attacker.observation import Reconstruction
 from attacker.store import (
@@ -16,7 +17,7 @@ from attacker.store import (
     write_reconstruction,
 )
 from fl_sim.runs import RunFolder
-from fl_sim.tensors import DamagedFile
+from fl_sim.tensors import DamagedFile, read_tensors
 
 # Names whose alphabetical order is not the model's.
 MODEL = {"z.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2), "z.mean": torch.zeros(3)}
@@ -156,4 +157,28 @@ def test_a_reconstruction_whose_draws_are_cut_off_is_named(tmp_path):
     path = run.reconstruction("tv", 1, 2)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedFile, match=r"user-0002.safetensors is damaged"):
+        read_reconstruction(run, "tv", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        ({"draws": (3, 4, 4)}, r"draws has shape \(3, 4, 4\)"),
+        ({"draws": (0, 3, 4, 4)}, r"draws has shape \(0, 3, 4, 4\)"),
+        ({"draws": (2, 3, 8, 8)}, r"draws has shape \(2, 3, 8, 8\), needed is \(n, 3, 4, 4\)"),
+        ({"determined": (1, 3, 4, 4)}, r"determined has shape \(1, 3, 4, 4\), needed is \(3, 4, 4\)"),
+    ],
+)
+def test_draws_that_are_no_pictures_of_the_answers_size_are_refused_where_they_are_made_and_read(
+    shapes, told, tmp_path
+):
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    with pytest.raises(ValueError, match=told):
+        Reconstruction(torch.zeros(1, 3, 4, 4), torch.ones(1), 0.1, 2.0, **tensors)
+    run = RunFolder(tmp_path)
+    write_reconstruction(run, "tv", 1, 2, Reconstruction(torch.zeros(1, 3, 4, 4), torch.ones(1), 0.1, 2.0), {})
+    path = run.reconstruction("tv", 1, 2)
+    written, metadata = read_tensors(path)
+    save_file({**written, **tensors}, path, metadata)
+    with pytest.raises(DamagedFile, match=rf"user-0002.safetensors is no reconstruction .*{told}"):
         read_reconstruction(run, "tv", 1, 2)

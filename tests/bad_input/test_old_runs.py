@@ -21,7 +21,7 @@ from fl_sim.server import run_federation
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return fake_run(tmp_path_factory.mktemp("runs") / "old", users=1, rounds=1)
+    return fake_run(tmp_path_factory.mktemp("runs") / "old", users=1, rounds=1, draws=2)
 
 
 @pytest.fixture
@@ -49,7 +49,19 @@ def test_a_report_does_without_a_column_of_the_rounds(name, kept):
 
 
 @pytest.mark.parametrize(
-    "name", ["knowledge", "epsilon_audited", "delta", "similarity_min", "in_batch_min", "verified_at_far_1e3", "lpips"]
+    "name",
+    [
+        "knowledge",
+        "epsilon_audited",
+        "delta",
+        "similarity_min",
+        "in_batch_min",
+        "verified_at_far_1e3",
+        "lpips",
+        "draws",
+        "draws_similarity",
+        "attr_glasses_share",
+    ],
 )
 def test_a_report_does_without_a_column_of_the_leakage(name, kept):
     pd.read_parquet(kept.leakage).drop(columns=name, errors="ignore").to_parquet(kept.leakage)

@@ -194,6 +194,16 @@ def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_pat
     assert "--label" in err
 
 
+def test_the_audit_shows_what_was_drawn_and_says_that_a_face_is_no_evidence(fl_sim, tmp_path):
+    run = tmp_path / "run"
+    train(around(fed_avg(), run), federated())
+    command = ["audit", run, "--attack", "elsewhere.noisy_draws", "-o", "steps=1", "-o", "draws=2", "--round", 1]
+    code, _, err = fl_sim(*command, "--label", "drawn")
+    assert code == 0, err
+    assert (run / "reconstructions" / "drawn-draws.png").read_bytes().startswith(b"\x89PNG")
+    assert "A realistic face is no evidence" in " ".join(err.split())
+
+
 def test_the_audit_says_what_it_could_not_read_and_what_it_assumed(fl_sim, tmp_path):
     def odd(reply):  # user 1 sends NaN, the others no count, in arrays without names
         if reply.has_content() and "arrays" in reply.content:

@@ -1,7 +1,14 @@
+import json
+import sys
+
 import pytest
 import torch
 
+from clients.datasets import open_dataset
+from clients.datasets.synthetic import SyntheticFaces
 from experiments import prior_quality
+from experiments.embedders import synthetic
+from fl_sim.config import Config
 from fl_sim.seeds import generator
 
 
@@ -21,11 +28,46 @@ def test_precision_is_high_for_the_same_kind_and_zero_far_away():
 
 
 @pytest.mark.slow
-def test_blurred_faces_are_told_from_rendered_ones():
-    from clients.datasets.synthetic import training_photos
-    from experiments.embedders import synthetic
-
-    samples = training_photos("quality-samples", 96, 64, 1, 0).photos.float() / 255
-    found = prior_quality.compare(samples, synthetic(), 0)
+def test_blurred_faces_are_told_from_photos_and_photos_are_not():
+    dataset = open_dataset(Config().dataset, 0)
+    photos, others = prior_quality.people(dataset, 96)
+    found = prior_quality.compare(prior_quality.people(dataset, 192)[0][96:], photos, others, synthetic())
     assert found["samples"]["recall"] > found["blurred"]["recall"] + 0.3
     assert found["samples"]["frechet"] < 0.5 * found["blurred"]["frechet"]
+    assert found["samples"]["face_probability"] > 0.95
+    assert found["samples"]["sharpness_fine"] == pytest.approx(1, abs=0.1)
+    assert found["blurred"]["sharpness_fine"] < 0.2
+    assert found["samples"]["patch_swd_full"] < 0.2 * found["blurred"]["patch_swd_full"]
+
+
+def test_photos_and_others_are_of_different_people_one_photo_each():
+    photos, others = prior_quality.people(SyntheticFaces(2, 2, 32, "smile", 0), 5)
+    assert photos.shape == others.shape == (5, 3, 32, 32)
+    every = torch.cat([photos, others]).flatten(1)
+    assert float((torch.cdist(every, every) + 100 * torch.eye(10)).min()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--samples", "3"], "3 samples would be compared"),
+        (["--prior", "./nowhere"], "neither a folder nor a hub name"),
+        (["-o", "dataset.name=tiny_faces:open_photographed"], "shows photographs"),
+        (["-o", "dataset.user=3"], "did you mean 'users'?"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(options, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prior_quality", *options])
+    with pytest.raises(SystemExit) as end:
+        prior_quality.main()
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_figures_are_stored_as_they_are_printed(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "quality.json"
+    monkeypatch.setattr(prior_quality, "compare", lambda samples, photos, others, embed: {"samples": {"recall": 0.5}})
+    monkeypatch.setattr(sys, "argv", ["prior_quality", "--samples", "4", "--steps", "1", "--out", str(out)])
+    prior_quality.main()
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+    assert json.loads(out.read_text())["figures"] == {"samples": {"recall": 0.5}}

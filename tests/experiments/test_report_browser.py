@@ -1,8 +1,10 @@
 """The report in a real browser: pictures decode, nothing is fetched, nothing is logged, nothing overflows."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import PROGRAM, Browser
 from fake_run import fake_run
@@ -27,7 +29,7 @@ OVERLAPS = """(() => {
   }
   return found;
 })()"""
-CUT = """[...document.querySelectorAll('.drawn > *, .draws img, .said, .traits, .traits td > *')].filter(e => {
+CUT = """[...document.querySelectorAll('.drawn > *, .draws img, .said, .traits, .traits p > *')].filter(e => {
   const own = e.getBoundingClientRect(), room = e.closest('.attack, .person').getBoundingClientRect();
   return own.right > Math.min(room.right, innerWidth) + 0.5 || own.width < 5;
 }).map(e => e.outerHTML.slice(0, 80))"""
@@ -69,6 +71,20 @@ def test_the_page_never_scrolls_sideways(browser: Browser) -> None:
 def test_no_draw_and_no_attribute_is_cut_off(browser: Browser) -> None:
     assert browser.evaluate("document.querySelectorAll('.draws img').length") == 9
     assert browser.evaluate(CUT) == []
+
+
+def test_many_attacks_with_draws_fit_a_phone(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "many", users=2, rounds=1, photos=14, draws=14)
+    table = pd.read_parquet(run.leakage)
+    more = [table]
+    for label in ("user_diffusion-none", "guided_sampling-longer", "another"):
+        shutil.copytree(run.reconstructions / "user_diffusion", run.reconstructions / label)
+        more.append(table[table["attack"] == "user_diffusion"].assign(attack=label))
+    pd.concat(more, ignore_index=True).to_parquet(run.leakage)
+    with Browser(390, 900) as opened:
+        opened.open(write_report(run))
+        assert opened.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+        assert opened.evaluate(CUT) == []
 
 
 def test_texts_of_charts_do_not_cover_each_other(browser: Browser) -> None:

@@ -23,3 +23,18 @@ def test_the_table_fits_a_terminal_and_shows_what_is_missing_as_missing(tmp_path
     assert "proves epsilon >= 1.5 at delta 1e-05; none is promised" in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_the_update_determines_stands_beside_what_was_drawn(tmp_path: Path) -> None:
+    table = pd.read_parquet(fake_run(tmp_path / "run", rounds=1, draws=4).leakage)
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(leakage_tables(aggregate(table), findings(table)))
+    text = captured.get()
+    figures = aggregate(table)["overall"]["user_diffusion"]
+    said = " ".join(text.split())
+    assert f"the mean face that the update determines {figures['determined']['facial_similarity']['mean']:.2f}" in said
+    assert f"any one of its draws {figures['attack']['draws_similarity']['mean']:.2f} (all rounds)" in said
+    assert said.count("the mean face that the update determines") == 1  # the other attack draws nothing
+    assert "user_diffusion, determined" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -169,6 +169,16 @@ def test_the_leak_may_be_in_any_round_and_attack_and_in_all_images_together() ->
     assert "a, all images together, which knows the defense, names all 24 users" in judged.sentence()
 
 
+def test_a_mean_face_that_names_users_is_a_leak_though_what_was_drawn_from_it_names_nobody() -> None:
+    drawn = rows()
+    mean = drawn[drawn["arm"] == "attack"].assign(arm="determined", rank=1).astype({"rank": "Int64"})
+    assert kind(drawn) == "nothing"
+    judged = verdict(findings(pd.concat([drawn, mean])))
+    assert judged is not None
+    assert judged.kind == "named"
+    assert "a, by the mean face that the update determines, which knows the defense, names all 24" in judged.sentence()
+
+
 def test_a_thin_leak_of_another_user_each_round_is_one() -> None:
     rounds = []
     for number in range(1, 21):
