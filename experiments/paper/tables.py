@@ -87,17 +87,23 @@ def revealed(runs: Sequence[Run]) -> Table:
 
 
 def varied(table: pd.DataFrame) -> Table:
-    """Figure 5: one row a setting, from the table of a study."""
+    """Figure 5: one row a setting, from the table of a study; last what the mean face behind a drawn answer reaches."""
+    arms = {arm: rows.to_dict("records") for arm, rows in table.groupby("arm", sort=False)}
+    behind = {row["label"]: _figures(row, ["facial_similarity"]) for row in arms.get("determined", [])}
     rows = []
-    for row in table[table["arm"] == "attack"].to_dict("records"):
+    for row in arms["attack"]:
         name = f"{row['setting']} = {row['value']}" if isinstance(row["setting"], str) else "as it is"
-        figures = {
-            figure: {"mean": row[figure], "low": row[f"{figure}_low"], "high": row[f"{figure}_high"]}
-            for figure in (*IDENTITY, "face_probability", *SHARPNESS, *SWD)
-            if figure in row
-        }
-        rows.append([name, *_judged(figures, ())])
-    return {"columns": ["setting", *IDENTITY.values(), *REALISM], "rows": rows}
+        cells = _judged(_figures(row, [*IDENTITY, "face_probability", *SHARPNESS, *SWD]), ())
+        mean = _cells(behind.get(row["label"], {}), ["facial_similarity"]) if behind else []
+        rows.append([name, *cells, *mean])
+    last = [f"{ARMS['determined']}: similarity"] if behind else []
+    return {"columns": ["setting", *IDENTITY.values(), *REALISM, *last], "rows": rows}
+
+
+def _figures(row: dict[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Of a row of a study the figures `names`, as far as they were measured."""
+    ends = {"mean": "", "low": "_low", "high": "_high"}
+    return {name: {end: row[f"{name}{more}"] for end, more in ends.items()} for name in names if name in row}
 
 
 def realism(figures: dict[str, Any]) -> list[str]:

@@ -246,7 +246,9 @@ def _noise(prior: Prior, count: int, seed: int, purpose: str, user: int) -> Tens
     return torch.randn(shape, generator=generator(seed, "finishes", purpose, user))
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def _interval(found: Mapping[str, float | None]) -> str:
+    if found["mean"] is None:
+        return "-"
     return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 

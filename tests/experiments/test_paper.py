@@ -18,7 +18,8 @@ from experiments.paper.__main__ import main
 from experiments.paper.items import ALGORITHM, HERE, ITEMS
 from experiments.paper.pictures import Panel
 from experiments.realism import SHARPNESS, SWD
-from experiments.studies.study import expand, open_study
+from experiments.studies import results
+from experiments.studies.study import Cell, Variant, expand, open_study
 from fl_sim.config import Config, load, parse, read
 from fl_sim.runs import RunFolder
 
@@ -164,6 +165,23 @@ def test_realism_stands_beside_identity_in_the_row_of_its_arm(tmp_path: Path) ->
     assert rows["mean"] == expected["attack"]
     assert rows["1"] == [*expected["attack"][:2], ""]  # patches are of all users together
     assert rows["mean: what the update determines"] == expected["determined"]
+
+
+def test_a_setting_s_row_tells_identity_realism_and_the_mean_face_behind_a_drawn_answer(tmp_path: Path) -> None:
+    leakage = pd.read_parquet(fake_run(tmp_path / "made", users=3, rounds=1, photos=2, draws=2).leakage)
+    cell = Cell("only", {}, load(None, []))
+    named = [Variant("user_diffusion", "user_diffusion", "", None), Variant("inverting_gradients", "b", "tv", 0.1)]
+    table = results.rows(cell, named, leakage, by_round=False)
+    found = tables.varied(table)
+    assert found["columns"][-1] == "what the update determines: similarity"
+    own = leakage[leakage["attack"] == "user_diffusion"].groupby("arm")["facial_similarity"].mean()
+    plain, other = found["rows"]
+    assert plain[0] == "as it is"
+    assert plain[1].startswith(f"{own['attack']:.2f} [")
+    assert plain[3:6] == ["0.90", "0.80 0.80 0.80", "6 6 6"]
+    assert plain[6].startswith(f"{own['determined']:.2f} [")
+    assert (other[0], other[6]) == ("tv = 0.1", "")
+    assert tables.varied(table[table["arm"] != "determined"])["columns"] == found["columns"][:-1]
 
 
 def test_a_mosaic_holds_every_image_where_it_belongs() -> None:
