@@ -4,6 +4,8 @@ A network that was trained on images takes the noise off a flat grey one, at as 
 read as what it was trained to predict. Read as anything else it leaves noise, or another grey. So a scheduler file that
 names the wrong prediction shows, and so does a network that was never trained. The shipped prior has an error of 0.007
 in its own reading, at least 0.1 in the others.
+
+And can it do what the attack would have it do? `undrawn` tells where an attack cannot draw photos with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from attacker.attacks import Attack
+from attacker.attacks import Attack, user_diffusion
 from attacker.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
@@ -22,12 +24,29 @@ IDLE = 0.1  # an error above it is of one that does not
 
 
 def doubts(attacks: Iterable[Attack], image_size: int) -> Iterator[str]:
-    """A sentence for each prior of the attacks that does not denoise. Raises ConfigError where it cannot be read."""
-    names = dict.fromkeys(getattr(one.settings, "prior", None) for one in attacks)
-    for name in names:
-        sentence = None if name is None else doubt(load_prior(name, image_size), name)
-        if sentence is not None:
-            yield sentence
+    """A sentence for each prior of the attacks that does not denoise, and each attack that cannot draw with its own.
+
+    Raises ConfigError where a prior cannot be read.
+    """
+    told: dict[str, None] = {}
+    for attack in attacks:
+        name = getattr(attack.settings, "prior", None)
+        if name is not None:
+            prior = load_prior(name, image_size)
+            told |= dict.fromkeys(filter(None, (doubt(prior, name), undrawn(attack, prior))))
+    yield from told
+
+
+def undrawn(attack: Attack, prior: Prior) -> str | None:
+    """A sentence if `attack` would draw photos given a mean face, but its prior has not learnt what they look like."""
+    settings = attack.settings
+    if prior.conditional or not isinstance(settings, user_diffusion.Settings) or not settings.draws:
+        return None
+    begun = "" if prior.latent or prior.size != prior.image_size else f" --start {settings.prior}"
+    return (
+        f"prior {settings.prior!r} has not learnt mean faces, so {attack.name} shows the mean that the update "
+        f"determines, which is no photo; fl-sim train-prior{begun} makes one that draws photos"
+    )
 
 
 def doubt(prior: Prior, name: str) -> str | None:

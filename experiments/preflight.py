@@ -101,8 +101,8 @@ def _try_attacks(config: Config, loaded: Sequence[Attack], user: trials.Victim) 
     for attack in loaded:
         name = getattr(attack.settings, "prior", None)
         prior, doubt = (None, None) if name is None else _prior(name, config.dataset.image_size)
-        if doubt is not None:
-            doubts[doubt] = None
+        if prior is not None:
+            doubts |= dict.fromkeys(filter(None, (doubt, prior_trial.undrawn(attack, prior))))
         key = _key(config, attack.label)
         if key not in _passed:
             trials.try_attack(attack, user, prior)

@@ -102,7 +102,7 @@ def _photos(run: Run, place: Place) -> Tensor | None:
 
 
 def _portrait(runs: list[Run], place: Place) -> bytes:
-    """The batch, the answer of the attack, and the prior alone."""
+    """The batch, the answer of the attack, the mean face that it is drawn from, if it is, and the prior alone."""
     run = runs[0]
     label = run.attacks[0]
     row, prior = run.row(label, "attack"), run.row(label, "prior_only")
@@ -112,9 +112,16 @@ def _portrait(runs: list[Run], place: Place) -> bytes:
         Panel(f"{len(run.photos())} private photos of user {SHOWN}", pairs, _photos(run, place)),
         [
             Panel(label, _score(row), run.made(label).images[:1]),
+            *_determined(run, label),
             Panel("prior alone (control)", _score(prior), run.made(control).images[:1]),
         ],
     )
+
+
+def _determined(run: Run, label: str) -> list[Panel]:
+    """What an update determines, given which the answer of an attack is drawn; nothing of an attack that draws none."""
+    mean = run.made(label).determined
+    return [] if mean is None else [Panel("the mean face behind it", _score(run.row(label, "determined")), mean[None])]
 
 
 def _score(row: dict[str, Any]) -> str:
@@ -133,6 +140,7 @@ def _one_photo(runs: list[Run], place: Place) -> bytes:
             best = int(scores.argmax())
             what = f"the nearest of {len(images)}" if len(images) > 1 else "its only image"
             panels.append(Panel(label, f"{what}\nPSNR {float(scores[best]):.1f} dB", images[best : best + 1]))
+            panels += _determined(run, label)
     return pictures.strip(panels)
 
 
@@ -150,7 +158,7 @@ def _full_batch(runs: list[Run], place: Place) -> bytes:
             score = (
                 f"together: similarity {number(row['facial_similarity'])}, rank {row['rank']} of {row['gallery_size']}"
             )
-            panels.append(Panel(f"{label} ({len(images)})", score, images))
+            panels += [Panel(f"{label} ({len(images)})", score, images), *_determined(run, label)]
     return pictures.batches(panels)
 
 

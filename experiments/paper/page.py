@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.paper.items import ALGORITHM, ITEMS, Item
+from experiments.paper.tables import NOTE, REALISM
 from fl_sim.runs import write_atomically
 
 HEAD = """# The paper, item by item
@@ -17,7 +18,8 @@ numbers quoted from it below are all that are known, and none is claimed to be m
 
 What differs from the paper in every item: its faces are CelebA's, its prior is a pretrained diffusion model, its face
 recogniser and its model under attack are not known here. Ours are named beside each item. Numbers are means over users
-with their 95 % interval, exact for shares of users (Clopper-Pearson), bootstrap for others.
+with their 95 % interval, exact for shares of users (Clopper-Pearson), bootstrap for others. Where an attack draws its
+answer from a prior, the mean face that the update determines, given which it is drawn, stands beside it.
 """
 
 
@@ -41,6 +43,7 @@ def section(item: Item, out: Path) -> str:
         parts.append("**Here.** " + " And: ".join(record["setup"]))
         parts += [f"![{item.title}]({out.name}/{picture})" for picture in record["pictures"]]
         parts += [_table(table) for table in record["tables"]]
+        parts += [NOTE] if any(set(REALISM) <= set(table["columns"]) for table in record["tables"]) else []
         parts.append(f"`{record['command']}`")
     parts.append(f"**What differs.** {item.differs}")
     return "\n\n".join(parts) + "\n"

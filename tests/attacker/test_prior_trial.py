@@ -1,6 +1,7 @@
 """A prior that does not do what its files say is found out on noisy grey images, whatever network it is."""
 
 import dataclasses
+import json
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ class Predicting(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Any:
         signal, sigma = self.prior._scales(t)
+        x_t = x_t[:, : self.prior.channels]  # a mean face may follow
         x0 = self.prior.x0_hat(x_t, t)
         eps = (x_t - signal * x0) / sigma
         outputs = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - sigma * x0}
@@ -84,3 +86,22 @@ def test_each_prior_of_the_attacks_is_tried_once(tmp_path: Path) -> None:
     edit(tmp_path / "unet" / "config.json", num_class_embeds=2)
     with pytest.raises(ConfigError, match="class-conditional"):
         list(doubts(named, 16))
+
+
+def test_an_attack_that_would_draw_photos_is_told_of_a_prior_that_has_not_learnt_mean_faces(tmp_path: Path) -> None:
+    plain, able = tmp_path / "plain", tmp_path / "able"
+    write_prior(plain)
+    write_prior(able, network=unet(in_channels=6))
+    (able / "training.json").write_text(json.dumps({"condition": "mean face"}))
+
+    def said(prior: Path, size: int = 16, name: str = "user_diffusion", **settings: int) -> list[str]:
+        attack = attacks.load("a", {"name": name, "prior": str(prior), **settings})
+        return [sentence for sentence in doubts([attack, attack], size) if "mean faces" in sentence]
+
+    (sentence,) = said(plain)
+    assert sentence == (
+        f"prior '{plain}' has not learnt mean faces, so user_diffusion shows the mean that the update determines, "
+        f"which is no photo; fl-sim train-prior --start {plain} makes one that draws photos"
+    )
+    assert "--start" not in said(plain, size=32)[0]  # train-prior refuses a prior of another size
+    assert said(plain, draws=0) == said(plain, name="prior_only") == said(able) == []

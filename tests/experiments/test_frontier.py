@@ -181,6 +181,7 @@ def test_the_page_holds_every_point_and_leads_to_its_run(page: Path, found: list
     assert all(name in text for name in series(found))
     assert "no reconstruction" in text  # the pictures were tidied up
     assert "http" not in text.replace("http-equiv", "")
+    assert "A realistic face is no evidence" in text
 
 
 def test_a_folder_that_is_no_sweep_is_an_error(tmp_path: Path) -> None:

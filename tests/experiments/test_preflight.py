@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from priors import write_prior
 from tiny_faces import tiny_config
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -259,3 +260,11 @@ def test_a_judge_that_fails_on_the_photos_is_named(monkeypatch: pytest.MonkeyPat
 def test_the_default_config_says_nothing_of_its_judges() -> None:
     notes = preflight._judges(Config(leakage=Leakage()))
     assert [note for note in notes if "LPIPS" not in note] == []
+
+
+def test_a_prior_that_can_draw_no_photos_of_a_mean_face_is_told_of(tmp_path: Path) -> None:
+    write_prior(tmp_path)
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0}}))
+    assert sum("has not learnt mean faces" in note for note in notes) == 1
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0, "draws": 0}}))
+    assert not any("has not learnt mean faces" in note for note in notes)
