@@ -21,10 +21,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from attacker import faces
 from attacker.attacks import user_diffusion
+from attacker.faces import FaceSpace
 from attacker.matching import smooth
 from attacker.observation import Reconstruction
-from attacker.posterior import TOGETHER, draw_users
+from attacker.posterior import TOGETHER, draw_faces, most_typical
 from attacker.prior import Prior, load_prior
 from attacker.store import CaptureStore, read_attack_table, read_reconstruction
 from clients.datasets import open_dataset
@@ -41,7 +43,7 @@ from fl_sim.seeds import generator
 from fl_sim.threads import one_thread
 
 BLURS = (1.0, 1.5, 2.0, 3.0)  # pixels, standard deviation of what counts as low frequency
-STEPS = (5, 10, 20, 40)  # of each conditional draw
+STEPS = (8, 16, 32)  # of each conditional draw
 REVERSE = 25  # steps of the reverse process whose low frequencies are replaced
 START = 0.7  # of the schedule, where it begins
 INTERVALS = ("facial_similarity", "rank1", "face_probability", *SHARPNESS)
@@ -88,29 +90,42 @@ def find(run: RunFolder, label: str) -> Found:
     )
 
 
-def finishes(prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int) -> Iterator[Finish]:
-    """Every finish of `made`, one a user; `draw_steps` is what its draws took."""
+def finishes(
+    prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int, space: FaceSpace | None
+) -> Iterator[Finish]:
+    """Every finish of `made`, one a user; `draw_steps` is what its draws took, `space` what was known of faces."""
     mean = torch.stack([one.determined for one in made if one.determined is not None])  # (users, 3, H, W)
     draws = torch.stack([one.draws for one in made if one.draws is not None], dim=1)  # (draws, users, 3, H, W)
     answers = torch.stack([one.images[0] for one in made])
     count, scale = len(draws), mean.shape[-1] / 64
-    sharp = mean + user_diffusion.Settings.sharpen * (mean - smooth(mean, scale))
     yield Finish("the mean", "mean", 0, mean[None])
-    yield Finish("the mean, sharpened", "mean", 0, sharp.clamp(0, 1)[None])
+    yield Finish("the mean, sharpened", "mean", 0, _shown(mean * 2 - 1)[None])
     noise = torch.stack([_noise(prior, 1, seed, "replaced", user)[0] for user in range(len(made))])
     pairs = list(zip(torch.split(mean * 2 - 1, TOGETHER), torch.split(noise, TOGETHER), strict=True))
     for blur in BLURS:
         refined = torch.cat([replace_low(prior, some, at, blur * scale) for some, at in pairs])
-        yield Finish(f"low frequencies replaced, {blur:g} px", "replaced", REVERSE, (refined + 1)[None] / 2)
+        yield Finish(f"low frequencies replaced, {blur:g} px", "replaced", REVERSE, _shown(refined)[None])
     yield Finish(f"the most typical of {count} draws: the answer", "drawn", count * draw_steps, answers[None])
     yield Finish("any one draw", "drawn", draw_steps, draws)
     yield Finish(f"the mean of {count} draws", "drawn", count * draw_steps, draws.mean(0, keepdim=True))
-    means = [one[None] for one in mean * 2 - 1]
-    noises = [_noise(prior, count, seed, "drawn", user) for user in range(len(made))]
-    for steps in STEPS:
-        typical = torch.stack([own[0] for own, _ in draw_users(prior, means, noises, steps)])
-        name = f"the most typical of {count} new draws, {steps} steps each"
-        yield Finish(name, "redrawn", count * steps, (typical + 1)[None] / 2)
+    noises = torch.stack(
+        [_noise(prior, count, seed, "drawn", user) for user in range(len(made))]
+    )  # (users, draws, ...)
+    flat = torch.split(noises[:, 0], TOGETHER), torch.split(mean * 2 - 1, TOGETHER)
+    alone = [prior.sample(some, draw_steps, condition=prior.encode(given)) for some, given in zip(*flat, strict=True)]
+    yield Finish("one photo drawn given the mean, nothing held", "redrawn", draw_steps, _shown(torch.cat(alone))[None])
+    for steps, known in [(draw_steps, None), *((steps, space) for steps in STEPS)]:
+        drawn = draw_faces(prior, mean * 2 - 1, noises, steps, known)
+        typical = torch.stack([own[most_typical(own)] for own in drawn])
+        held = "their mean held" if known is None else "their mean and whom they show held"
+        name = f"the most typical of {count} new draws, {held}, {steps} steps"
+        yield Finish(name, "redrawn", count * steps, _shown(typical)[None])
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1], sharpened as the answers of the attack are."""
+    sharp = user_diffusion.sharpened(images, user_diffusion.Settings.sharpen)
+    return ((sharp + 1) / 2).clamp(0, 1)
 
 
 def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tensor:
@@ -233,7 +248,7 @@ def compare(run: RunFolder, label: str, command: str) -> dict[str, Any]:
         )
     judges, users = open_judges(config), list(found.made)
     shown = [*landmarks(judges, users)]
-    for finish in finishes(prior, list(found.made.values()), found.draw_steps, config.seed):
+    for finish in finishes(prior, list(found.made.values()), found.draw_steps, config.seed, faces.read(run.faces)):
         print(f"{finish.name}: {finish.passes} passes of the U-Net a user", file=sys.stderr, flush=True)
         shown.append(finish)
     table = judged(shown, users, judges)

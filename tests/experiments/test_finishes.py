@@ -71,11 +71,13 @@ def test_low_frequencies_of_a_latent_prior_are_not_replaced() -> None:
 
 def test_every_finish_is_pictures_of_all_users_and_tells_its_cost() -> None:
     own = made(3)
-    found = {one.name: one for one in finishes.finishes(prior(), own, 20, 0)}
+    found = {one.name: one for one in finishes.finishes(prior(), own, 20, 0, None)}
     assert [one.passes for one in found.values()] == [
         0,
         0,
         *[REVERSE] * len(BLURS),
+        80,
+        20,
         80,
         20,
         80,
@@ -92,7 +94,7 @@ def test_every_finish_is_pictures_of_all_users_and_tells_its_cost() -> None:
 
 
 def test_a_user_s_finishes_do_not_depend_on_who_comes_after() -> None:
-    alone, together = (list(finishes.finishes(prior(), made(users), 20, 0)) for users in (1, 3))
+    alone, together = (list(finishes.finishes(prior(), made(users), 20, 0, None)) for users in (1, 3))
     for one, all_of_them in zip(alone, together, strict=True):
         assert torch.allclose(one.pictures[:, 0], all_of_them.pictures[:, 0], atol=1e-6)
 
