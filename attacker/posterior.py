@@ -10,8 +10,8 @@ that the mean tells are restored in the predicted photos (as in null-space proje
   photos of one person agree, and in part its coarse shape. Pose, light and expression stay free.
 
 Both only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
-at pure noise it predicts the photo that it expects given the mean, and what of the mean comes back in it is trusted. Of
-an update that tells nothing, the draws are as many strangers.
+where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
+back in that is trusted. Of an update that tells nothing, the draws are as many strangers.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from torch import Tensor
 from attacker.faces import FaceSpace
 from attacker.matching import smooth
 from attacker.prior import Prior, noise_levels
-from fl_sim.seeds import generator
 
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 BLURS = (0.7, 1.4, 2.8, 5.6)  # pixels of 64, of the Gaussians that part the frequencies
-USUAL = 16  # predictions without a mean face, whose mean is the usual face
+CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
+LEAST_SIGNAL = 0.1  # abar at which a network that predicts noise begins; with less image in x_t it does not tell any
 SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
-COARSE, COARSE_HELD = 2, 0.3  # bands of lowest frequency that each photo has from the mean, and how much of them a step
+COARSE, COARSE_HELD = 2, 0.2  # bands of lowest frequency that each photo has from the mean, and how much of them a step
 
 
 def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: FaceSpace | None = None) -> Tensor:
@@ -50,12 +50,12 @@ def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Fa
 
 def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: FaceSpace | None) -> Tensor:
     """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
-    x, each = noise.flatten(0, 1), noise.shape[1]
-    repeated = given.repeat_interleave(each, 0)
-    usual = _usual(prior, given)
+    each, repeated = noise.shape[1], given.repeat_interleave(noise.shape[1], 0)
+    usual = torch.zeros_like(given[:1]) if space is None else space.mean[None]
+    times = noise_levels(_first(prior) + 1, steps)
+    x = prior.noised(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
     trusted: list[Tensor] = []
     sure = torch.ones(())
-    times = noise_levels(prior.steps, steps)
     for t, following in zip(times, [*times[1:], None], strict=True):
         x0 = _predict(prior, x, t, repeated).view_as(noise)
         if t == times[0]:
@@ -71,6 +71,13 @@ def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Face
         if following is not None:
             x = prior.step(x, x0.flatten(0, 1), t, following)
     return x0
+
+
+def _first(prior: Prior) -> int:
+    """The time at which the reverse process begins."""
+    if prior.prediction_type != "epsilon":
+        return prior.steps - 1
+    return max(int((prior.alphas_cumprod >= LEAST_SIGNAL).sum()) - 1, 0)
 
 
 def hold_mean(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
@@ -105,9 +112,12 @@ def bands(images: Tensor) -> list[Tensor]:
 
 
 def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
-    """What part of each band of `given` comes back in `expected`, (n, 1, 1, 1) in [0, 1]; both less the usual face."""
+    """How far each band of `given` is trusted, of which `expected` comes back: (n, 1, 1, 1) in [0, 1].
+
+    Both (n, c, S, S) less the usual face.
+    """
     pairs = zip(bands(given), bands(expected), strict=True)
-    return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] for own, back in pairs]
+    return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] ** CAUTION for own, back in pairs]
 
 
 def trusted_identity(given: Tensor, expected: Tensor, space: FaceSpace) -> Tensor:
@@ -122,16 +132,10 @@ def _share(given: Tensor, expected: Tensor) -> Tensor:
     return ((given * expected).sum(1) / given.square().sum(1).clamp_min(1e-9)).clamp(0, 1)[:, None]
 
 
-def _usual(prior: Prior, given: Tensor) -> Tensor:
-    """The face (1, c, S, S) that the prior expects without a mean face."""
-    noise = torch.randn(USUAL, *given.shape[1:], generator=generator(0, "usual face")).to(given.device)
-    return _predict(prior, noise, prior.steps - 1, None).mean(0, keepdim=True)
-
-
-def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor | None) -> Tensor:
+def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor) -> Tensor:
     def part(some: slice) -> Tensor:
         now = torch.full((len(x[some]),), t, device=x.device)
-        return prior.x0_hat(x[some], now, condition=None if condition is None else condition[some])
+        return prior.x0_hat(x[some], now, condition=condition[some])
 
     return torch.cat([part(slice(start, start + TOGETHER)) for start in range(0, len(x), TOGETHER)])
 
