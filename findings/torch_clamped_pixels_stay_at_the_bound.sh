@@ -4,8 +4,8 @@
 # Seen: with bounds given as numbers the gradient there is 0; with the same bounds as tensors it is a half. Started from
 #   a photo with a white pixel, 1.0, descent brings that pixel to its target with the one and never moves it with the
 #   other. A pixel a hair below the bound moves with both.
-# So an inversion that starts at a clipped picture, a mean face or a warm start, keeps all saturated pixels as they are,
-#   and the loss that is left reads as a limit of what the update tells.
+# So an inversion that clamps inside its loss and starts at a clipped picture, a warm start, leaves all saturated pixels
+#   as they are, and the loss that is left reads as a limit of what the update tells.
 # Output seen:
 #   bounds as numbers: gradient at 1.0 is 0.0; from 1.0 to 1.00, from 0.999 to 0.20
 #   bounds as tensors: gradient at 1.0 is 0.5; from 1.0 to 0.20, from 0.999 to 0.20
