@@ -2,7 +2,7 @@
 
 A network that was trained on images takes the noise off a flat grey one, at as much noise as image, if its output is
 read as what it was trained to predict. Read as anything else it leaves noise, or another grey. So a scheduler file that
-names the wrong prediction shows, and so does a network that was never trained. The shipped prior has an error of 0.007
+names the wrong prediction shows, and so does a network that was never trained. The shipped prior has an error of 0.008
 in its own reading, at least 0.1 in the others.
 
 And can it do what the attack would have it do? `undrawn` tells where an attack cannot draw photos with it.

@@ -2,7 +2,7 @@
 # facenet-pytorch 2.5.3 with torch 2.15.0, extract_face, which MTCNN calls for each face that it has found.
 # Guessed: the crop is a square around the box of the face, so that the face keeps its shape.
 # Seen: the box itself is stretched to a square, and with it a margin, by a factor for each side. MTCNN's boxes of
-#   upright faces are higher than wide (0.65 to 0.83 in 25 photos that we tried), so faces come out too broad: in a box
+#   upright faces are higher than wide, so faces come out too broad: in a box
 #   of 90 x 120 a circle becomes a third wider than high. By how much hangs on the box: two photos of a person differ.
 # So similarities of such crops are not those of crops that other detectors, or a photo cropped once, give; a leak
 #   measured with an embedder shifts with how the face was cut out. No option of extract_face keeps the shape.
