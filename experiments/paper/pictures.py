@@ -31,7 +31,7 @@ def portrait(batch: Panel, beside: Sequence[Panel]) -> bytes:
     parts = figure.subfigures(1, 1 + len(beside), width_ratios=[3.6, *[1.75] * len(beside)], wspace=0.02)
     for part, panel in zip(np.asarray(parts).ravel(), [batch, *beside], strict=True):
         _tile(part, panel)
-    return _png(figure)
+    return png(figure)
 
 
 def strip(panels: Sequence[Panel]) -> bytes:
@@ -60,7 +60,7 @@ def schedule(centre: Sequence[float], window: float, steps: int) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5, colors=INK)
     axes.legend(frameon=False, fontsize=8.5)
-    return _png(figure)
+    return png(figure)
 
 
 def mosaic(images: Tensor) -> NDArray[np.float32]:
@@ -83,7 +83,7 @@ def _grid(panels: Sequence[Panel], columns: int, width: float, height: float) ->
     figure = Figure(figsize=(width * columns, height * rows))
     for part, panel in zip(np.asarray(figure.subfigures(rows, columns)).ravel(), panels, strict=False):
         _tile(part, panel)
-    return _png(figure)
+    return png(figure)
 
 
 def _tile(part: SubFigure, panel: Panel) -> None:
@@ -99,7 +99,8 @@ def _tile(part: SubFigure, panel: Panel) -> None:
     axes.text(0, -0.03, panel.caption, transform=axes.transAxes, fontsize=8, color=SOFT, va="top", linespacing=1.35)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a file's content, without a margin."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.08)
     return file.getvalue()

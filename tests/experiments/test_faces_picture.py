@@ -1,0 +1,26 @@
+"""The picture of a run's faces: what there is, in its place; what there is not is told in a sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fake_run import fake_run
+
+from experiments.studies import faces
+
+
+def test_a_picture_has_a_place_for_each_column_and_leaves_what_is_missing_empty() -> None:
+    image = torch.rand(3, 16, 16)
+    made = faces.picture([[image] * len(faces.COLUMNS), [None, *[image] * (len(faces.COLUMNS) - 1)]])
+    assert made.startswith(b"\x89PNG")
+
+
+def test_users_that_a_run_lacks_and_numbers_that_are_none_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = fake_run(tmp_path / "made", users=2, rounds=1), str(tmp_path / "faces.png")
+    assert faces.main([str(run.root), "--users", "7", "--out", out]) == 2
+    assert "no update of user 7" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        faces.main([str(run.root), "--users", "all", "--out", out])
+    assert "--users all given; give numbers" in capsys.readouterr().err
