@@ -13,9 +13,10 @@ KINDS = {
     "mean": ("the mean face that the update determines", COLOURS[1], "s", False, (0, -14)),
     "replaced": ("its low frequencies, the rest refined (by blur)", COLOURS[3], "D", True, (0, 8)),
     "drawn": ("photos drawn given it, as the attack has them", COLOURS[0], "o", False, (0, 9)),
-    "redrawn": ("the most typical of new draws (by steps of each)", COLOURS[2], "^", True, (0, -14)),
+    "redrawn": ("photos drawn anew, with less held or in fewer or more steps", COLOURS[2], "^", False, (-9, -14)),
 }
 """Of a finish's `kind`: what the legend says, colour, marker, whether a line joins its points, where labels are."""
+NEAR = ("any one draw", "16 steps")  # beside the answer, whose label would be under theirs
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -51,4 +52,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _short(name: str) -> str:
     """What tells a point from the others of its kind."""
-    return name.rpartition(", ")[2].rpartition(": ")[2].removesuffix(" steps each")
+    if "their mean held" in name:
+        return "mean held"
+    short = name.rpartition(", ")[2].rpartition(": ")[2]
+    return "" if short in NEAR else short
