@@ -73,7 +73,7 @@ class FaceSpace:
         return (noise * self.deviations @ self.components).view(-1, *self.mean.shape)
 
     def at(self, size: int, device: torch.device) -> "FaceSpace":
-        """The same for images of another size (approximately: resized components are no longer orthonormal)."""
+        """The same for images of another size (approximately: resized components are not orthonormal)."""
         was, told = self.mean.shape[-1], self.discriminants
         ratio = size / was  # an image of twice the side has twice the norm
         if told is not None:

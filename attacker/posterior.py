@@ -11,7 +11,7 @@ that the mean tells are restored in the predicted photos (as in null-space proje
 
 Both only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
 where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
-back in that is trusted. Of an update that tells nothing, the draws are as many strangers.
+back in that is trusted. Of an update that tells nothing the draws show nobody, but may have its noise in common.
 """
 
 from collections.abc import Sequence

@@ -127,6 +127,8 @@ class Prior:
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
         `condition` is that of `x0_hat`.
         """
+        if steps < 1:
+            raise ValueError(f"{steps} steps given; a sample takes at least 1")
         times = noise_levels(self.steps, steps)
         x = noise
         for t, following in zip(times, [*times[1:], None], strict=True):
@@ -139,7 +141,7 @@ class Prior:
                 with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
                     return self.decode(x0).clamp(-1, 1)
             x = self.step(x, x0, t, following)
-        raise ValueError("a sample takes at least 1 step")
+        raise AssertionError("the last of the times has none that follows")
 
     def step(self, x_t: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
         """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021)."""
@@ -282,8 +284,9 @@ def _check_channels(
     outputs = 2 * wanted if schedule.learned_variance else wanted
     if given != (inputs, outputs):
         space = "pixels" if autoencoder is None else "the codes of its autoencoder"
+        known = "" if conditional else '; 6 inputs only where training.json says "condition": "mean face"'
         raise ConfigError(
-            f"{path} maps {given[0]} to {given[1]} channels; for {space} it must map {inputs} to {outputs}"
+            f"{path} maps {given[0]} to {given[1]} channels; for {space} it must map {inputs} to {outputs}{known}"
         )
 
 

@@ -93,7 +93,7 @@ def train(
     state.save()
     averaged = state.averaged()
     outcome = Outcome(state.step, *_evaluate(averaged, loss, others, seed), state.seconds)
-    learnt = {"condition": MEAN_FACE, "start": state.start.name or None, "train_photos": len(album.photos)}
+    learnt = {"condition": MEAN_FACE, "start": Path(state.start.name).name or None, "train_photos": len(album.photos)}
     _plot(state.curve, outcome, state.out / "loss.png")
     save_image(_sheet(averaged, state.start.schedule, others, settings, seed), state.out / "samples.png", nrow=SHEET[2])
     written = {**facts, **learnt, **asdict(outcome), "settings": asdict(settings), "seed": seed}

@@ -1,6 +1,7 @@
 """What several faces that one update leaves possible have in common, and where they differ.
 
-What they share, the update says, or the prior says of everybody; where they differ, the prior invented it.
+What they share, the update says, or the prior of anybody, or the noise of a defense. Where they differ, they do not
+settle it.
 """
 
 import torch

@@ -121,7 +121,7 @@ COLUMNS: dict[str, Column] = {
         "float64",
         "0 to 0.5",
         "",
-        "lower is more determined: standard deviation over the draws, mean over pixels and channels in [0, 1]",
+        "standard deviation over the draws, mean over pixels and channels in [0, 1]; 0: all agree",
     ),
     "matching_loss": Column(
         "float64",

@@ -81,7 +81,8 @@ def realism_table(figures: dict[str, Any]) -> Table | None:
 def attributes_table(figures: dict[str, Any]) -> Table | None:
     """Share of users whose attributes are inferred rightly, over all rounds; None where none were asked for.
 
-    One column an attribute; rows: the base rate, the direct attack, each attack's reconstruction, a real photo.
+    One column an attribute; rows: the base rate, the direct attack, each attack's reconstruction and what it takes for
+    determined, a real photo.
     """
     overall = figures["overall"]
     first: dict[str, Any] = next(iter(overall.values()), {})
@@ -89,7 +90,8 @@ def attributes_table(figures: dict[str, Any]) -> Table | None:
         {figure for arms in overall.values() for arm in arms.values() for figure in arm if figure[:5] == "attr_"}
     )
     lines = [(title, first.get(arm, {})) for arm, title in WITHOUT_PICTURE.items() if arm in first]
-    lines += [(attack, arms.get("attack", {})) for attack, arms in overall.items()]
+    read = {"attack": "", "determined": ", determined"}
+    lines += [(f"{one}{read[arm]}", arms.get(arm, {})) for one, arms in overall.items() for arm in read if arm in arms]
     lines.append(("a real photo", first.get("own_photo", {})))
     if not names:
         return None

@@ -26,7 +26,7 @@ from fl_sim.config import Config, ConfigError, short
 from fl_sim.seeds import generator
 from fl_sim.updates import Update
 
-LEAST = {"steps": 1, "levels": 2, "restarts": 1}
+LEAST = {"steps": 1, "draw_steps": 1, "levels": 2, "restarts": 1}
 """Settings of attacks that only multiply what a first step has shown, and the fewest that they take."""
 
 

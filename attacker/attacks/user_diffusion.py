@@ -96,7 +96,7 @@ def attack(
     generators: Sequence[torch.Generator],
     progress: Progress,
 ) -> list[Reconstruction]:
-    """The user's face by label group (the mean of that group's representatives), the heaviest group's first."""
+    """The user's face by label group, the heaviest group's first: a drawn photo, or the mean of the representatives."""
     prior = attacker.prior
     if prior is None:
         raise ConfigError("user_diffusion was given no prior; name one in its settings (prior = ...)")

@@ -48,7 +48,7 @@ class Drawn:
     count: int  # draws, the answer among them
     determined: Picture | None  # the mean face behind the draws
     others: list[Picture]  # draws but the answer
-    heat: Picture  # where the draws differ
+    heat: Picture | None  # None of a single draw; where the draws differ
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
                 captured = _value(_row(material, label, server_round, user), "capture")
                 capture = int(captured) if math.isfinite(captured) else user
                 found = read_reconstruction(material.run, label, server_round, capture)
-                prior = prior or "prior" in (read_attack_table(material.run, label, server_round, capture) or {})
+                table = read_attack_table(material.run, label, server_round, capture) or {}
+                prior = prior or ("prior" in table and "draws" not in table)  # who may draw is known by its draws
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
             pictures.append(_scored(material, found.images[0], label, server_round, user))
@@ -190,7 +191,7 @@ def _drawn(material: Material, found: Reconstruction, label: str, server_round: 
     most, least = draws.most_and_least(found.draws)
     differ = f"where the {count} draws {of} differ: most in the {most}, least in the {least}; "
     differ += f"{svg.number(draws.spread(found.draws))} on average, where black and white differ by 1"
-    heat = _picture(draws.heat(found.draws), differ)
+    heat = _picture(draws.heat(found.draws), differ) if count > 1 else None
     determined = None
     if found.determined is not None:
         determined = _scored(material, found.determined, label, server_round, user, "determined")
@@ -230,7 +231,9 @@ def _traits(material: Material, user: int) -> list[Trait]:
             true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
             guess = _value(row, f"attr_{attribute}_inferred")
             share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
-            agree = f"{share * count:.0f} of {count:.0f} draws" if math.isfinite(share * count) else ""
+            # Without evidence of a leak, draws agree on what the prior or the noise of a defense says.
+            told = math.isfinite(share * count) and count > 1 and material.leaks(label)
+            agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
             inferred.append((_class_name(material, attribute, guess), agree, guess == true))
         traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
     return traits

@@ -142,8 +142,8 @@ def shared(draws: int) -> str:
     if draws == 1:
         return "One draw: what of it leaked, and what the prior invented, cannot be told apart."
     return (
-        f"Where the {draws} draws differ, the prior invented it. What they share leaked, unless the prior draws it for "
-        "anybody (compare prior only)."
+        f"What the {draws} draws share, the update says, or the prior of anybody (compare prior only), or the noise of "
+        "a defense. Where they differ, they do not settle it: look at the mean face that the update determines, too."
     )
 
 

@@ -244,7 +244,7 @@ def compare(run: RunFolder, label: str, command: str) -> dict[str, Any]:
     prior = load_prior(found.prior, config.dataset.image_size)
     if prior.latent or not prior.conditional:
         raise ConfigError(
-            f"attack {label!r} drew with prior {found.prior!r}, which is not conditional any more; give the one it had"
+            f"attack {label!r} drew with prior {found.prior!r}, which is not conditional; give the one it drew with"
         )
     judges, users = open_judges(config), list(found.made)
     shown = [*landmarks(judges, users)]

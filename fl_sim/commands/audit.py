@@ -82,7 +82,7 @@ def audit(
     messages.print(f"pictures: {page}", soft_wrap=True)
     if (drawn := auditing.draws_sheet(run, chosen.label, table)) is not None:
         note(
-            f"what each update determines, and what was drawn: {drawn}. Where the draws differ, the prior invented it. "
+            f"what each update determines, and what was drawn: {drawn}. Where the draws differ, they do not settle it. "
             "A realistic face is no evidence: the prior draws one for any update"
         )
     for sentence in [*([] if mode is None else [mode.sentence()]), *foreign.remarks(model)]:

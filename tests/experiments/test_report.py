@@ -123,7 +123,7 @@ def test_draws_stand_beside_the_answer_with_what_they_are_evidence_of(tmp_path: 
         assert page.count(f'alt="where the 4 draws {of} differ: most in the ') == 1
         assert page.count(f'alt="mean face that the update determines, {of}, rank 1, similarity 0.') == 1
     assert "another of the 4 draws of user 0 by user_diffusion in round 2" not in page  # one round is enough
-    assert text.count("Where the 4 draws differ, the prior invented it.") == 3
+    assert text.count("What the 4 draws share, the update says, or the prior of anybody") == 3
     assert re.search(r"(yes|no) \((right|wrong)\) \([234] of 4 draws\)", text)
     assert "similarity of any draw" in text
     assert "user_diffusion, determined" in text
