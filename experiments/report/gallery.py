@@ -48,7 +48,7 @@ class Drawn:
     count: int  # draws, the answer among them
     determined: Picture | None  # the mean face behind the draws
     others: list[Picture]  # draws but the answer
-    heat: Picture | None  # None of a single draw; where the draws differ
+    heat: Picture | None  # where the draws differ; None of a single one
 
 
 @dataclass(frozen=True)
