@@ -168,6 +168,10 @@ class _Loss:
 
 def _publish(out: Path, unet: UNet2DModel, start: Start, facts: dict[str, Any]) -> None:
     unet.half().save_pretrained(out / "unet")
+    config = out / "unet" / "config.json"
+    network = json.loads(config.read_text())
+    network.pop("_name_or_path", None)  # the folder on this machine of the prior that it began with
+    config.write_text(json.dumps(network, indent=2, sort_keys=True) + "\n")
     (out / "scheduler").mkdir(exist_ok=True)
     (out / "scheduler" / "scheduler_config.json").write_text(json.dumps(start.scheduler, indent=2))
     (out / "training.json").write_text(json.dumps(facts, indent=2))
