@@ -12,6 +12,7 @@ person's photo may look like, given a blurred and damaged mean of others. Withou
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,18 +131,20 @@ class Prior:
         if steps < 1:
             raise ValueError(f"{steps} steps given; a sample takes at least 1")
         times = noise_levels(self.steps, steps)
+
+        def seen(x_t: Tensor, t: int) -> Tensor:
+            now = torch.full((len(x_t),), t, device=x_t.device)
+            if not differentiable:
+                return self.x0_hat(x_t, now, condition=condition)
+            x0: Tensor = checkpoint(self.x0_hat, x_t, now, True, condition, use_reentrant=False)
+            return x0
+
         x = noise
-        for t, following in zip(times, [*times[1:], None], strict=True):
-            now = torch.full((len(x),), t, device=x.device)
-            if differentiable:
-                x0 = checkpoint(self.x0_hat, x, now, True, condition, use_reentrant=False)
-            else:
-                x0 = self.x0_hat(x, now, condition=condition)
-            if following is None:
-                with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-                    return self.decode(x0).clamp(-1, 1)
-            x = self.step(x, x0, t, following)
-        raise AssertionError("the last of the times has none that follows")
+        for t, following in pairwise(times):
+            x = self.step(x, seen(x, t), t, following)
+        x0 = seen(x, times[-1])
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            return self.decode(x0).clamp(-1, 1)
 
     def step(self, x_t: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
         """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021)."""

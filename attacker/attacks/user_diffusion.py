@@ -80,7 +80,7 @@ class Settings:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of a running mean of the images, which is then the answer
     sharpen: Annotated[float, Field(ge=0)] = 0.5  # unsharp mask on the answer, which is softer than a photo
     draws: Annotated[int, Field(ge=0)] = 4  # photos that a conditional prior draws given that mean; 0: it is the answer
-    draw_steps: Annotated[int, Field(ge=1)] = 16  # DDIM steps of each, a U-Net pass a step
+    draw_steps: Annotated[int, Field(ge=1)] = 16  # DDIM steps of each; a few understate how much the draws differ
     group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
     unroll: Annotated[int, Field(ge=1)] = (

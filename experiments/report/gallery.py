@@ -234,6 +234,9 @@ def _traits(material: Material, user: int) -> list[Trait]:
             # Without evidence of a leak, draws agree on what the prior or the noise of a defense says.
             told = math.isfinite(share * count) and count > 1 and material.leaks(label)
             agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
+            behind = _value(_row(material, label, first, user, "determined"), f"attr_{attribute}_inferred")
+            if told and math.isfinite(behind) and behind != guess:
+                agree += f"; the mean behind them: {_class_name(material, attribute, behind)}"
             inferred.append((_class_name(material, attribute, guess), agree, guess == true))
         traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
     return traits

@@ -145,11 +145,9 @@ def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tens
     times = sorted(set(torch.linspace(last, 0, REVERSE).round().long().tolist()), reverse=True)
     x = prior.noised(image, noise, torch.full((len(image),), times[0]))
     for t, following in zip(times, [*times[1:], 0], strict=True):
-        abar = prior.alphas_cumprod[t]
         seen = prior.x0_hat(x, torch.full((len(x),), t))
         image = seen - smooth(seen, sigma) + low
-        left = (x - abar.sqrt() * image) / (1 - abar).sqrt()
-        x = prior.noised(image, left, torch.full((len(x),), following))
+        x = prior.step(x, image, t, following)
     return prior.decode(image).clamp(-1, 1)
 
 

@@ -101,7 +101,7 @@ def test_coordinates_of_identity_lead_to_images_and_back() -> None:
     assert float(large.std()) == pytest.approx(float(small.std()), rel=0.3)
 
 
-def test_it_is_not_told_whom_photos_of_one_each_or_of_random_owners_show(tmp_path: Path) -> None:
+def test_whom_photos_show_is_known_only_of_named_people_with_several_and_is_kept_in_the_file(tmp_path: Path) -> None:
     photos, people = album(100, 20)
     assert fit(photos).discriminants is None
     assert fit(photos[:30], torch.arange(30)).discriminants is None

@@ -129,6 +129,18 @@ def test_draws_stand_beside_the_answer_with_what_they_are_evidence_of(tmp_path: 
     assert "user_diffusion, determined" in text
 
 
+def test_what_the_mean_shows_is_said_where_most_draws_show_something_else(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "drawn", users=3, rounds=1, draws=4)
+    table, name = pd.read_parquet(run.leakage), "attr_glasses_inferred"
+    drawn = (table["attack"] == "user_diffusion") & (table["arm"] == "attack")
+    table.loc[drawn, name] = 1
+    for shown, times in ((1, 0), (0, 3)):
+        table.loc[table["arm"] == "determined", name] = shown
+        table.to_parquet(run.leakage)
+        text = text_of(page_of(run))
+        assert text.count("the mean behind them: " + ("no", "yes")[shown]) == times
+
+
 def test_a_realistic_face_without_evidence_is_said_to_be_none_beside_it(tmp_path: Path) -> None:
     said = "A realistic face is no evidence: the prior draws one for any update."
     run = fake_run(tmp_path / "nobody", draws=4, leaks=False)
