@@ -236,7 +236,7 @@ def _traits(material: Material, user: int) -> list[Trait]:
             agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
             behind = _value(_row(material, label, first, user, "determined"), f"attr_{attribute}_inferred")
             if told and math.isfinite(behind) and behind != guess:
-                agree += f"; the mean behind them: {_class_name(material, attribute, behind)}"
+                agree += f"; their mean: {_class_name(material, attribute, behind)}"
             inferred.append((_class_name(material, attribute, guess), agree, guess == true))
         traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
     return traits

@@ -138,7 +138,7 @@ def test_what_the_mean_shows_is_said_where_most_draws_show_something_else(tmp_pa
         table.loc[table["arm"] == "determined", name] = shown
         table.to_parquet(run.leakage)
         text = text_of(page_of(run))
-        assert text.count("the mean behind them: " + ("no", "yes")[shown]) == times
+        assert text.count("their mean: " + ("no", "yes")[shown]) == times
 
 
 def test_a_realistic_face_without_evidence_is_said_to_be_none_beside_it(tmp_path: Path) -> None:
