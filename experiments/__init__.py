@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.tables import Tables
+    from experiments.show.tables import Tables
 
 __all__ = ["load_runs"]
 
@@ -14,8 +14,8 @@ __all__ = ["load_runs"]
 def load_runs(*folders: Path | str) -> Tables:
     """The runs in `folders` (run folders, or folders of them) as three DataFrames: runs, rounds, leakage.
 
-    The columns are told in experiments.tables. Raises ConfigError where there is no run.
+    The columns are told in experiments.show.tables. Raises ConfigError where there is no run.
     """
-    from experiments import tables  # pandas takes a second to import; modules here are used without it
+    from experiments.show import tables  # pandas takes a second to import; modules here are used without it
 
     return tables.load(Path(folder) for folder in folders)

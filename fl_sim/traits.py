@@ -1,7 +1,7 @@
 """What a defense of updates declares of itself, so that others need not know it by name.
 
 Accounting reads off it what is guaranteed, an attacker who knows the defense how to match what came through. Whoever
-writes a defense declares its traits (docs/defenses.md); `fl_sim.testing.check_defense` holds the defense against them.
+writes a defense declares its traits (docs/defenses.md); `clients.testing.check_defense` holds the defense against them.
 """
 
 import dataclasses

@@ -135,7 +135,7 @@ def test_its_commands_run_an_experiment_that_leaks_what_the_inprocess_engine_lea
         assert deployed.healthy("superexec")
         assert deployed.healthy("supernode")
 
-        here = [sys.executable, "-m", "fl_sim.cli", "run", "--engine", "inprocess", "--workers", "local"]
+        here = [sys.executable, "-m", "experiments.cli.app", "run", "--engine", "inprocess", "--workers", "local"]
         more = [part for key in [*SMALL, "name=here", "dataset.users=4", "workers.count=1"] for part in ("-o", key)]
         done = subprocess.run([*here, *more], cwd=root, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from experiments.controls import ARMS
+from experiments.evaluate.controls import ARMS
 from fl_sim.runs import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ WITHOUT_TIMES = ["run", "seconds"]
 
 
 def fl_sim(*arguments, folder, check=True):
-    command = [sys.executable, "-m", "fl_sim.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "experiments.cli.app", *map(str, arguments)]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attacker.jobs import Job
+from attacker.workers.jobs import Job
 
 PROJECT = Path(__file__).parents[1]
 SOURCES = [

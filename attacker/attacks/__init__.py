@@ -16,7 +16,7 @@ An attack of an actively malicious server has one function more: the model that 
 It needs `threat_model.server = "malicious"`, and is refused without.
 
 An attack that makes something of `Observation.defenses` says `ADAPTS = True`: it is then run by an attacker who knows
-the defenses of a run, beside one who does not (experiments.attackers).
+the defenses of a run, beside one who does not (experiments.plan.attackers).
 """
 
 import importlib
@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from attacker.faces import FaceSpace
 from attacker.observation import Observation, Reconstruction
-from attacker.prior import Prior
+from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.prior import Prior
 from fl_sim.config import Config, ConfigError, parse, short
 from fl_sim.traits import Traits
 from fl_sim.updates import Update

@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import Labels, victims
-from attacker.matching import Group, Target, compare, dummy_gradient, mse
+from attacker.inversion.matching import Group, Target, compare, dummy_gradient, mse
+from attacker.inversion.representatives import Labels, victims
 from attacker.observation import Observation, Reconstruction
 
 ITERATIONS = 20  # of L-BFGS a step
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

@@ -24,19 +24,12 @@ from pydantic import Field
 from torch import Tensor
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import (
-    Adam,
-    by_label,
-    cosine_decay,
-    reconstructions,
-    sum_groups,
-    victims,
-)
-from attacker.matching import unit
+from attacker.inversion.matching import unit
+from attacker.inversion.representatives import Adam, by_label, cosine_decay, reconstructions, sum_groups, victims
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

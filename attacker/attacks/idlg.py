@@ -3,7 +3,7 @@
 For one photo the gradient of the last layer's bias is softmax - onehot, negative at the true label alone, and the
 row of its weights has the same sign where the features are positive. So the label is exact, 100 of 100 (python -m
 experiments.benchmarks.existing_attacks idlg), and `dlg` has only the image left to find: in its paper's setting the
-same command reaches a mean squared error of 2.6e-4. The labels of a batch are those of `attacker.labels`.
+same command reaches a mean squared error of 2.6e-4. The labels of a batch are those of `attacker.inversion.labels`.
 """
 
 import time
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.dlg import lbfgs, photographs, start, steps_of
-from attacker.attacks.representatives import Labels, label_probes, victims, whole_batch
-from attacker.labels import by_class, recover_proportions
-from attacker.matching import Group, Target, compare, dummy_gradient, mse
+from attacker.inversion.labels import by_class, recover_proportions
+from attacker.inversion.matching import Group, Target, compare, dummy_gradient, mse
+from attacker.inversion.representatives import Labels, label_probes, victims, whole_batch
 from attacker.observation import Observation, Reconstruction
 from fl_sim.modules import logits_layer
 
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import (
+from attacker.inversion.matching import Group, smooth, unit
+from attacker.inversion.representatives import (
     Descent,
     Labels,
     cosine_decay,
@@ -35,10 +36,9 @@ from attacker.attacks.representatives import (
     victims,
     whole_batch,
 )
-from attacker.matching import Group, smooth, unit
 from attacker.observation import Observation, Reconstruction
 
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

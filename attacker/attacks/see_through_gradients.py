@@ -28,13 +28,13 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, Progress
 from attacker.attacks.inverting_gradients import total_variation_gradient
-from attacker.attacks.representatives import Adam, Labels, Victims, cosine_decay, victims, whole_batch
-from attacker.matching import Group
+from attacker.inversion.matching import Group
+from attacker.inversion.representatives import Adam, Labels, Victims, cosine_decay, victims, whole_batch
 from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
 from fl_sim.updates import Update
 
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ update determines: a single image that must explain the spread of a user's photo
 looks at that mean alone. `face_space` descends along the directions in which public people's faces vary.
 
 A mean of photos is no photo. Where the prior is conditional on a mean face, the answer is a photo that it draws given
-that mean, and all draws are told (attacker.posterior); any other prior leaves the mean as the answer.
+that mean, and all draws are told (attacker.priors.posterior); any other prior leaves the mean as the answer.
 
 Where a defense is known to have added noise or to have bent the update, and there are public faces, the step keeps to
 what stands out of that: `within_faces`.
@@ -34,7 +34,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacker.attacks import Attacker, Progress
-from attacker.attacks.representatives import (
+from attacker.inversion.matching import Group, smooth, split, unit
+from attacker.inversion.noise import noise_parts
+from attacker.inversion.representatives import (
     Descent,
     by_label,
     cosine_decay,
@@ -45,15 +47,13 @@ from attacker.attacks.representatives import (
     reconstructions,
     victims,
 )
-from attacker.matching import Group, smooth, split, unit
-from attacker.noise import noise_parts
 from attacker.observation import Observation, Reconstruction
-from attacker.posterior import draw_faces, most_typical
-from attacker.prior import Prior
+from attacker.priors.posterior import draw_faces, most_typical
+from attacker.priors.prior import Prior
 from fl_sim.config import ConfigError
 
 LEVELS = (0.1, 0.3, 0.5)  # of the noise schedule, at which restarts are compared by the prior
-ADAPTS = True  # by attacker.attacks.representatives.victims
+ADAPTS = True  # by attacker.inversion.representatives.victims
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def second_worker() -> Ratios:
 
 def capture_size() -> Ratios:
     """Bytes on disk to those of the update's numbers."""
-    from attacker.store import CaptureStore
+    from attacker.capture.store import CaptureStore
     from fl_sim.runs import RunFolder
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,7 +67,7 @@ def capture_size() -> Ratios:
 
 def look_up() -> Ratios:
     """Time to look up a round of 1,000 users among 200 rounds to that among 2, once the index has been read."""
-    from attacker.index import Index
+    from attacker.capture.index import Index
 
     def filled(path: Path, rounds: int) -> Index:
         index = Index(path)
@@ -92,7 +92,10 @@ def start_up() -> Ratios:
     def fastest(*command: str) -> float:
         return min(engines.seconds([sys.executable, *command], Path()) for _ in range(3))
 
-    return {"start-up, fl-sim --help / typer": fastest("-m", "fl_sim.cli", "--help") / fastest("-c", "import typer")}
+    return {
+        "start-up, fl-sim --help / typer": fastest("-m", "experiments.cli.app", "--help")
+        / fastest("-c", "import typer")
+    }
 
 
 PARTS: list[Callable[[], Ratios]] = [

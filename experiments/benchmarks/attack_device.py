@@ -5,8 +5,9 @@
 One row is one job of `user_diffusion` with its default settings on 30-photo updates at 64 px, the shipped prior.
 `peak` is a bf16 product of square matrices, measured in the same run; the share is that of the step's multiply-adds
 (counted by torch: convolutions and products) over its time. `step` is a step as shipped; on a GPU, `launched` is
-one whose kernels are launched one by one instead of replayed (attacker/recorded.py), and `busy` the share of a
-step's time during which kernels run. `--profile` prints the kernels that take the most time of the last row's step.
+one whose kernels are launched one by one instead of replayed (attacker/inversion/cuda_graph.py), and `busy` the share
+of a step's time during which kernels run. `--profile` prints the kernels that take the most time of the last row's
+step.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from attacker.attacks import Attacker, user_diffusion
-from attacker.prior import load_prior
-from attacker.recorded import Recorded
-from attacker.workers import settle_process
+from attacker.inversion.cuda_graph import Recorded
+from attacker.priors.prior import load_prior
+from attacker.workers.pool import settle_process
 from experiments.benchmarks.attack_speed import CLASSES, make_case
 from fl_sim.seeds import generator
 

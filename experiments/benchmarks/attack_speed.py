@@ -10,9 +10,9 @@ at 3/8, 5/8 and 7/8 of the steps, pixels kept in range. Theirs is the package's 
 all repeats; the two alternate, set-up and each run's first step are left out. Both reconstructions' matching
 losses are then computed by one function, in double precision. About ten minutes for all rows.
 
-Tried for `attacker.matching` on one core of an AMD EPYC (AVX-512), beside what it does now: channels last pays at
-30 photos (1.1 times) and costs at one (0.7 to 0.9 times); torch's own forward mode over its reverse mode (jvp, then
-grad) fails on cross_entropy and would take two convolutions more than double backward. What is left of ours is
+Tried for `attacker.inversion.matching` on one core of an AMD EPYC (AVX-512), beside what it does now: channels last
+pays at 30 photos (1.1 times) and costs at one (0.7 to 0.9 times); torch's own forward mode over its reverse mode (jvp,
+then grad) fails on cross_entropy and would take two convolutions more than double backward. What is left of ours is
 convolutions, which over ResNet-18's 30 photos run near what the core can multiply.
 
 The last table is one user's `user_diffusion` (the shipped prior) against the inversion of all 30 photos, per step
@@ -37,9 +37,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacker.attacks import Attacker, inverting_gradients, user_diffusion
-from attacker.attacks.representatives import whole_batch
+from attacker.inversion.representatives import whole_batch
 from attacker.observation import Observation
-from attacker.prior import Prior, load_prior
+from attacker.priors.prior import Prior, load_prior
 from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CLI = [sys.executable, "-m", "fl_sim.cli"]
+CLI = [sys.executable, "-m", "experiments.cli.app"]
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
@@ -79,10 +79,10 @@ def plain_flower(users: int, rounds: int) -> None:
     from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.strategy import FedAvg
 
+    from clients.app import client_app
+    from clients.victim import initial_model
     from fl_sim import engines
-    from fl_sim.client import client_app
     from fl_sim.config import load
-    from fl_sim.victim import initial_model
 
     config = load(None, options(users, rounds)[1::2])
     server = ServerApp()

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from attacker.attacks import Attacker, dlg, generative_latent, idlg, imprint, inverting_gradients, see_through_gradients
 from attacker.observation import Observation, Reconstruction
-from attacker.prior import Prior, load_prior
+from attacker.priors.prior import Prior, load_prior
 from clients.datasets.synthetic import SyntheticFaces
-from clients.local import local_gradient
+from clients.local_training import local_gradient
 from clients.user import Faces
-from experiments import embedders
+from experiments.evaluate import embedders
 from fl_sim.models import batch_statistics, build, normalise
 from fl_sim.seeds import generator
 from fl_sim.threads import one_thread

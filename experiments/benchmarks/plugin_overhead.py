@@ -23,17 +23,17 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
+from clients.app import client_app
 from clients.user import Faces, User
+from clients.victim import initial_model
 from fl_sim import engines, seeds
-from fl_sim.client import client_app
 from fl_sim.config import Config, Dataset, parse
-from fl_sim.protocol import Channel
+from fl_sim.federation.protocol import Channel
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.runs import RunFolder
-from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
-from fl_sim.victim import initial_model
 
 
 @dataclass

@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.victims_batched            # about a minute, one torch thread
 
 Model part: three ways to batch the double backward of gradient matching over victims, and the loop of
-`attacker.matching.match` with a difference in its place, as attacks call it. U-Net part: one pass over all victims'
-images against one a victim. The U-Net has the shipped prior's shape and random weights; speed does not depend on them.
+`attacker.inversion.matching.match` with a difference in its place, as attacks call it. U-Net part: one pass over all
+victims' images against one a victim. The U-Net has the shipped prior's shape and random weights; speed does not depend
+on them.
 """
 
 import time
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from attacker.attacks import Attacker, user_diffusion
-from attacker.difference import Difference
-from attacker.matching import Group, Target, cosine, match
+from attacker.inversion.finite_difference import Difference
+from attacker.inversion.matching import Group, Target, cosine, match
 from attacker.observation import Observation
-from attacker.prior import Prior, fast_bfloat16
+from attacker.priors.prior import Prior, fast_bfloat16
 from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 

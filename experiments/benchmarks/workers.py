@@ -26,7 +26,7 @@ def jobs_a_second(run: Path, count: int, backend: str) -> float:
     (run / "config.toml").write_text(config)
     ends = []
     with subprocess.Popen(
-        [sys.executable, "-m", "attacker.dispatch", str(run), "--force"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "attacker.workers.dispatch", str(run), "--force"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -16,9 +16,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.real_faces import add_options, base_with_faces
+from experiments.plan.study import open_study, shipped
 from experiments.studies import plot, results
-from experiments.studies.study import open_study, shipped
+from experiments.studies.real_faces import add_options, base_with_faces
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
 

@@ -15,10 +15,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attacker.store import CaptureStore, read_reconstruction
+from attacker.capture.store import CaptureStore, read_reconstruction
 from clients.datasets import open_dataset
-from experiments.paper.pictures import INK, png
-from experiments.senders import captures_by_user
+from experiments.evaluate.senders import captures_by_user
+from experiments.studies.paper.pictures import INK, png
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 

@@ -21,22 +21,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attacker import faces
 from attacker.attacks import user_diffusion
-from attacker.faces import FaceSpace
-from attacker.matching import smooth
+from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction
+from attacker.inversion.matching import smooth
 from attacker.observation import Reconstruction
-from attacker.posterior import TOGETHER, draw_faces, most_typical
-from attacker.prior import Prior, load_prior
-from attacker.store import CaptureStore, read_attack_table, read_reconstruction
+from attacker.priors import eigenfaces
+from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.posterior import TOGETHER, draw_faces, most_typical
+from attacker.priors.prior import Prior, load_prior
 from clients.datasets import open_dataset
-from experiments.aggregate import aggregate
-from experiments.controls import Exhibit
-from experiments.judgement import Judgement, Judges, open_judges
-from experiments.paper.make import words
-from experiments.realism import SHARPNESS, SWD, Textures
-from experiments.senders import captures_by_user
+from experiments.evaluate.controls import Exhibit
+from experiments.evaluate.judgement import Judgement, Judges, open_judges
+from experiments.evaluate.realism import SHARPNESS, SWD, Textures
+from experiments.evaluate.senders import captures_by_user
+from experiments.statistics.aggregate import aggregate
 from experiments.studies import finishes_plot
+from experiments.studies.paper.make import words
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.seeds import generator
@@ -246,7 +246,7 @@ def compare(run: RunFolder, label: str, command: str) -> dict[str, Any]:
         )
     judges, users = open_judges(config), list(found.made)
     shown = [*landmarks(judges, users)]
-    for finish in finishes(prior, list(found.made.values()), found.draw_steps, config.seed, faces.read(run.faces)):
+    for finish in finishes(prior, list(found.made.values()), found.draw_steps, config.seed, eigenfaces.read(run.faces)):
         print(f"{finish.name}: {finish.passes} passes of the U-Net a user", file=sys.stderr, flush=True)
         shown.append(finish)
     table = judged(shown, users, judges)

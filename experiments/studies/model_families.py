@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from experiments import pipeline
-from experiments.aggregate import aggregate
-from experiments.preflight import preflight
+from experiments.run import pipeline
+from experiments.run.preflight import preflight
+from experiments.statistics.aggregate import aggregate
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread

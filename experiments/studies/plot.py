@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.studies.study import Study, present
+from experiments.plan.study import Study, present
 
 METRICS = {"facial_similarity": "facial similarity", "rank1": "rank-1"}
 COLOURS = ("#1b5fae", "#b4510d", "#107a63", "#84409a", "#8c6a00")  # those of the report

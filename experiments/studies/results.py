@@ -1,7 +1,7 @@
 """The runs of a study, and their leakage as one tidy table.
 
 One row per run, attack, arm (and round, where rounds are the axis): what was varied, the number of users, and
-each figure of `experiments.aggregate` as FIGURE, FIGURE_low, FIGURE_high (mean over users, 95 % interval).
+each figure of `experiments.statistics.aggregate` as FIGURE, FIGURE_low, FIGURE_high (mean over users, 95 % interval).
 """
 
 import io
@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import pipeline
-from experiments.aggregate import UNIT, aggregate
-from experiments.preflight import preflight
-from experiments.studies.study import Cell, Study, Variant, expand, variants
+from experiments.plan.study import Cell, Study, Variant, expand, variants
+from experiments.run import pipeline
+from experiments.run.preflight import preflight
+from experiments.statistics.aggregate import UNIT, aggregate
 from fl_sim.runs import RunFolder, write_atomically
 
 Tell = Callable[[str], None]

@@ -17,7 +17,7 @@ import pandas as pd
 import tomli_w
 from flwr.serverapp import Grid
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from fl_sim.config import Config, dump
 from fl_sim.deployment import DeploymentError
 from fl_sim.deployment.flower import Connection
@@ -95,7 +95,7 @@ def _app(config: Config, folder: RunFolder) -> Iterator[Path]:
     """A folder with the app to send."""
     app = {
         "publisher": "fl-sim",
-        "components": {"serverapp": "fl_sim.server:app", "clientapp": "fl_sim.client:app"},
+        "components": {"serverapp": "experiments.run.federation:app", "clientapp": "clients.app:app"},
         "config": {"toml": dump(config), "runs": str(folder.root.resolve().parent)},
     }
     project = {"name": "fl-sim-run", "version": versions()["fl-sim"], "dependencies": []}

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from attacker.adaptive import adapt, local_training
 from attacker.attacks import KNOWLEDGE, load
-from attacker.attacks.representatives import Victims
-from attacker.matching import DISTANCES, Group, dummy_gradient, match, target
-from attacker.noise import noise_parts
+from attacker.inversion.defense_aware import adapt, local_training
+from attacker.inversion.matching import DISTANCES, Group, dummy_gradient, match, target
+from attacker.inversion.noise import noise_parts
+from attacker.inversion.representatives import Victims
 from attacker.observation import LocalTraining
 from clients import defenses
 from fl_sim import models, seeds

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacker import faces
 from attacker.attacks import (
     Attacker,
     available,
@@ -22,9 +21,10 @@ from attacker.attacks import (
     see_through_gradients,
     user_diffusion,
 )
-from attacker.attacks.representatives import by_label, group_by_label, step_decay, victims, whole_batch
+from attacker.inversion.representatives import by_label, group_by_label, step_decay, victims, whole_batch
 from attacker.observation import Observation, Reconstruction
-from attacker.prior import Prior
+from attacker.priors import eigenfaces
+from attacker.priors.prior import Prior
 from fl_sim.config import ConfigError
 from fl_sim.models import build, normalise
 from fl_sim.seeds import generator
@@ -230,7 +230,7 @@ def test_small_groups_are_dropped_but_never_all() -> None:
 
 def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
     """Noise whose norm is 30 times that of the update; the attacker has public people's photos."""
-    space = faces.fit(torch.cat([photos(user, 4) for user in range(100, 300)]))
+    space = eigenfaces.fit(torch.cat([photos(user, 4) for user in range(100, 300)]))
     attacker, errors = dataclasses.replace(setting("mlp"), faces=space), {}
     plain = observation(attacker, 3)
     values = torch.cat([value.flatten() for value in plain.gradient.values()])
@@ -246,7 +246,7 @@ def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
 
 @pytest.mark.parametrize("defense", ["prune", "sign"])
 def test_who_knows_that_an_update_is_bent_draws_what_faces_show_and_nothing_else(defense: str) -> None:
-    space = faces.fit(torch.cat([photos(user, 4) for user in range(100, 150)]))
+    space = eigenfaces.fit(torch.cat([photos(user, 4) for user in range(100, 150)]))
     attacker = dataclasses.replace(setting("mlp"), faces=space)
     plain = observation(attacker, 3)
     bound = torch.cat([value.abs().flatten() for value in plain.gradient.values()]).quantile(0.9999)

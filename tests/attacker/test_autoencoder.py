@@ -7,9 +7,9 @@ import torch
 from priors import edit, unet, write_prior, write_vae, write_vqvae
 from torch import Tensor
 
-from attacker.autoencoder import Autoencoder, read_autoencoder
-from attacker.prior import load_prior
-from attacker.prior_files import find_parts
+from attacker.priors.autoencoder import Autoencoder, read_autoencoder
+from attacker.priors.files import find_parts
+from attacker.priors.prior import load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 

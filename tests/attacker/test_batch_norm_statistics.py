@@ -7,14 +7,14 @@ from grids import ShuffledGrid, train
 from tiny_faces import normed_net, open_tiny, tiny_config
 from torch import nn
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
-from fl_sim.client import victim_model
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
+from clients.app import victim_model
+from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.models import batch_statistics, normalise, statistics_like
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
-from fl_sim.strategy import FedSGD
 from fl_sim.updates import apply_gradient
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker import faces
 from attacker.attacks import Attacker
-from attacker.attacks.representatives import known_labels
+from attacker.inversion.representatives import known_labels
 from attacker.observation import Observation
+from attacker.priors import eigenfaces
 from fl_sim.models import normalise, trainable
 from fl_sim.seeds import generator
 from fl_sim.traits import Traits
@@ -36,7 +36,7 @@ def calibrated() -> nn.Module:
     return model
 
 
-def error(space: faces.FaceSpace | None, told: bool = False) -> float:
+def error(space: eigenfaces.FaceSpace | None, told: bool = False) -> float:
     """How far the share of label 0 is off its photos' part of the residuals 1 - p(label), in the mean over users.
 
     `told`: the threat model grants how many photos have each label.
@@ -60,13 +60,13 @@ def error(space: faces.FaceSpace | None, told: bool = False) -> float:
 
 def test_what_a_label_contributes_is_read_with_faces_as_probes_not_with_noise() -> None:
     """A model that has learnt answers otherwise on noise than on faces; representatives would be weighted wrongly."""
-    assert error(faces.fit(photos("public", 500))) < 0.1
+    assert error(eigenfaces.fit(photos("public", 500))) < 0.1
     assert error(None) > 0.3
 
 
 def test_told_labels_do_not_hide_what_each_contributes() -> None:
     """An attacker who is told more does not do worse: representatives are not weighted by how many photos there are."""
-    assert error(faces.fit(photos("public", 500)), told=True) < 0.1
+    assert error(eigenfaces.fit(photos("public", 500)), told=True) < 0.1
 
 
 @pytest.mark.parametrize("case", ["untrained", "no public faces", "defended"])
@@ -76,7 +76,7 @@ def test_told_shares_stay_the_weights_where_the_update_cannot_better_them(case: 
     if case == "untrained":
         torch.nn.init.zeros_(model[1].weight)
         torch.nn.init.zeros_(model[1].bias)
-    space = None if case == "no public faces" else faces.fit(photos("public", 500))
+    space = None if case == "no public faces" else eigenfaces.fit(photos("public", 500))
     attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), space)
     defenses = (Traits(noise="gaussian"),) if case == "defended" else ()
     update = {name: torch.ones_like(value) for name, value in trainable(model).items()}
@@ -93,7 +93,7 @@ def test_a_label_that_is_told_to_be_absent_contributes_nothing() -> None:
     labels = torch.ones(PHOTOS, dtype=torch.int64)
     values = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
     update = dict(zip(trainable(model), values, strict=True))
-    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), faces.fit(photos("public", 500)))
+    attacker = Attacker(model, SIZE, 2, None, torch.device("cpu"), eigenfaces.fit(photos("public", 500)))
     blind = Observation(1, 0, trainable(model), update, PHOTOS, None)
     told = dataclasses.replace(blind, label_proportions=torch.tensor([0.0, 1.0]))
     assert known_labels(blind, model, attacker).contributed.min() > 0.1

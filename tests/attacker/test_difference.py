@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacker.adaptive import Adaptation
-from attacker.difference import Agreed, Difference
-from attacker.matching import DISTANCES, Group, Target, load_model, match, target
+from attacker.inversion.defense_aware import Adaptation
+from attacker.inversion.finite_difference import Agreed, Difference
+from attacker.inversion.matching import DISTANCES, Group, Target, load_model, match, target
 from fl_sim.models import MODELS, build
 from fl_sim.seeds import generator
 

@@ -15,10 +15,10 @@ from dispatching import capture, make_run, results, third_party, wait_for
 
 import attacker
 from attacker.attacks import load as load_attack
-from attacker.dispatch import Dispatcher, dispatch
-from attacker.jobs import Job, Workbench, attempt, batches, is_done
-from attacker.store import read_reconstruction
-from attacker.workers import Completion, on_gpus
+from attacker.capture.store import read_reconstruction
+from attacker.workers.dispatch import Dispatcher, dispatch
+from attacker.workers.jobs import Job, Workbench, attempt, batches, is_done
+from attacker.workers.pool import Completion, on_gpus
 from fl_sim import seeds
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
@@ -219,7 +219,7 @@ def environment(plugins: Path, trace: Path | None = None, **more: str) -> dict[s
 
 def run_process(run: RunFolder, plugins: Path, *options: str, **more: str) -> tuple[int, list[dict[str, Any]], str]:
     """Exit code, events and stderr of a dispatcher process."""
-    command = [sys.executable, "-m", "attacker.dispatch", str(run.root), *options]
+    command = [sys.executable, "-m", "attacker.workers.dispatch", str(run.root), *options]
     ended = subprocess.run(
         command, env=environment(plugins, **more), capture_output=True, text=True, timeout=300, check=False
     )
@@ -270,7 +270,7 @@ def test_killing_a_worker_in_the_middle_of_a_job_costs_a_retry_and_nothing_else(
     trace = tmp_path / "trace"
     trace.mkdir()
     capture(run, 1)
-    command = [sys.executable, "-m", "attacker.dispatch", str(run.root), "--follow"]
+    command = [sys.executable, "-m", "attacker.workers.dispatch", str(run.root), "--follow"]
     with subprocess.Popen(command, env=environment(plugins, trace), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         begun = wait_for(lambda: list(trace.glob("1-0-*")))
@@ -309,7 +309,8 @@ def test_the_dispatcher_and_its_workers_end_when_the_parent_dies(tmp_path: Path,
     capture(run, 1)
     script = f"""
 import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-m", "attacker.dispatch", {str(run.root)!r}, "--parent", str(os.getpid())])
+command = [sys.executable, "-m", "attacker.workers.dispatch", {str(run.root)!r}, "--parent", str(os.getpid())]
+child = subprocess.Popen(command)
 print(child.pid, flush=True)
 child.wait()
 """

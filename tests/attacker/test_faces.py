@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacker.faces import encode, fit, read
+from attacker.priors.eigenfaces import encode, fit, read
 from fl_sim.seeds import generator
 
 SIZE = 12

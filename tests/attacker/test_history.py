@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from attacker.attacks import Attack
-from attacker.jobs import Job, Workbench, is_done, recipe
+from attacker.capture.store import Capture, CaptureStore
 from attacker.observation import Reconstruction
-from attacker.store import Capture, CaptureStore
+from attacker.workers.jobs import Job, Workbench, is_done, recipe
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_manifest
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacker import index as module
-from attacker.index import Index
+from attacker.capture import index as module
+from attacker.capture.index import Index
 from fl_sim.config import ConfigError
 
 ROUNDS = st.lists(st.lists(st.integers(0, 99), unique=True, max_size=5), max_size=6)

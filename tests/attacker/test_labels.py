@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.labels import recover_proportions
+from attacker.inversion.labels import recover_proportions
 from fl_sim.models import build, normalise
 from fl_sim.modules import as_logits, gradients
 from fl_sim.seeds import generator

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacker.matching import (
+from attacker.inversion.matching import (
     DISTANCES,
     Group,
     Target,

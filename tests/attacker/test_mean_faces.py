@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attacker import faces, mean_faces
+from attacker.priors import eigenfaces, mean_faces
 from fl_sim.seeds import generator
 
 
@@ -14,7 +14,7 @@ def photos(request):
 
 def damage(photos, seed=0, count=64):
     means = (photos * 2 - 1)[:count]
-    return mean_faces.damaged(means, faces.fit(photos), generator(seed, "damage"))
+    return mean_faces.damaged(means, eigenfaces.fit(photos), generator(seed, "damage"))
 
 
 def undisturbed(monkeypatch):
@@ -42,14 +42,14 @@ def test_a_gain_of_nothing_leaves_the_mean_of_all_faces(photos, monkeypatch):
     undisturbed(monkeypatch)
     for name in ("FIRST_GAIN", "LAST_GAIN", "REST_GAIN"):
         monkeypatch.setattr(mean_faces, name, (0.0, 0.0))
-    assert torch.allclose(damage(photos), faces.fit(photos).mean.expand_as(photos), atol=1e-4)
+    assert torch.allclose(damage(photos), eigenfaces.fit(photos).mean.expand_as(photos), atol=1e-4)
 
 
 def test_components_are_disturbed_in_proportion_to_how_faces_differ_along_them(photos, monkeypatch):
     undisturbed(monkeypatch)
     monkeypatch.setattr(mean_faces, "DISTURBANCE", (0.1, 0.1))
     monkeypatch.setattr(mean_faces, "EVENNESS", 0.0)
-    space = faces.fit(photos)
+    space = eigenfaces.fit(photos)
     means = space.mean.expand(2000, -1, -1, -1)
     found = (mean_faces.damaged(means, space, generator(0, "damage")) - means).flatten(1) @ space.components[:20].T
     assert torch.allclose(found.std(0) / space.deviations[:20], torch.tensor(0.1), rtol=0.1)

@@ -15,11 +15,11 @@ from dispatching import install
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_faces import tiny_config
 
-from attacker.metrics import ADDRESS, check, open_metrics
+from attacker.workers.metrics import ADDRESS, check, open_metrics
+from experiments.run.federation import run_federation
+from experiments.run.watch import Watch
 from fl_sim.config import ConfigError, dump
 from fl_sim.runs import RunFolder, write_manifest
-from fl_sim.server import run_federation
-from fl_sim.watch import Watch
 
 ATTACK = """
 import os
@@ -103,7 +103,7 @@ def test_events_log_metrics_and_watch_tell_the_same_of_a_dispatch(tmp_path, monk
     write_manifest(run, num_classes=2)
     watch, events = Watch(run), []
     with subprocess.Popen(
-        [sys.executable, "-m", "attacker.dispatch", run.root, "--follow"],
+        [sys.executable, "-m", "attacker.workers.dispatch", run.root, "--follow"],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

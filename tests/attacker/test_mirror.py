@@ -11,8 +11,8 @@ import fsspec
 import pytest
 from dispatching import capture, make_run, results, third_party
 
-from attacker.jobs import Job, Workbench
-from attacker.mirror import Lender, borrowed, check, give_back
+from attacker.workers.jobs import Job, Workbench
+from attacker.workers.remote_storage import Lender, borrowed, check, give_back
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 

@@ -10,13 +10,13 @@ from flwr.serverapp.strategy import FedAvg
 from foreign_nets import batch_normed, one_logit
 from torch import Tensor, nn
 
-from attacker import modes
 from attacker.attacks import Attacker
-from attacker.foreign import ForeignModel, find_mode, invert, open_attack, remarks
+from attacker.capture.plugin import MaliciousServer
+from attacker.external import modes
+from attacker.external.external_model import ForeignModel, find_mode, invert, open_attack, remarks
 from attacker.observation import Observation
-from attacker.plugin import MaliciousServer
 from clients.datasets import open_dataset
-from experiments import embedders
+from experiments.evaluate import embedders
 from fl_sim.config import ConfigError, Dataset
 from fl_sim.threads import one_thread
 

@@ -11,8 +11,8 @@ import torch
 from priors import edit, scheduler, unet, write_prior
 from torch import Tensor, nn
 
-from attacker.noise_schedule import PREDICTIONS, READABLE, read_schedule
-from attacker.prior import Prior, load_prior
+from attacker.priors.noise_schedule import PREDICTIONS, READABLE, read_schedule
+from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from attacker import mean_faces
-from attacker.pairs import Album, Pairs, face_space
+from attacker.priors import mean_faces
+from attacker.priors.pairs import Album, Pairs, face_space
 
 CPU = torch.device("cpu")
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_faces import open_tiny, tiny_config
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
-from clients.local import local_gradient
-from fl_sim.client import victim_model
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
+from clients.app import victim_model
+from clients.local_training import local_gradient
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.runs import RunFolder
-from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
 from fl_sim.updates import apply_gradient
 

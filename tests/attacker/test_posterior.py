@@ -10,16 +10,9 @@ import torch
 from priors import unet, write_prior
 from torch import Tensor, nn
 
-from attacker.faces import fit
-from attacker.posterior import (
-    bands,
-    draw_faces,
-    hold_identity,
-    hold_mean,
-    most_typical,
-    trusted_shares,
-)
-from attacker.prior import Prior, load_prior
+from attacker.priors.eigenfaces import fit
+from attacker.priors.posterior import bands, draw_faces, hold_identity, hold_mean, most_typical, trusted_shares
+from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 

@@ -12,8 +12,8 @@ import torch
 from priors import scheduler, unet, write_prior, write_vae
 from torch import Tensor, nn
 
-from attacker.noise_schedule import PREDICTIONS
-from attacker.prior import Prior, load_prior, noise_levels, resize
+from attacker.priors.noise_schedule import PREDICTIONS
+from attacker.priors.prior import Prior, load_prior, noise_levels, resize
 from fl_sim.seeds import generator
 
 

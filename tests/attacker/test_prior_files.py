@@ -12,7 +12,7 @@ import torch
 from priors import edit, scheduler, unet, write_prior, write_vae, write_vqvae
 from safetensors.torch import load_file, save_file
 
-from attacker.prior import load_prior
+from attacker.priors.prior import load_prior
 from fl_sim.config import ConfigError
 
 PLAIN = "diffusion_pytorch_model.safetensors"

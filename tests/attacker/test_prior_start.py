@@ -4,8 +4,8 @@ import priors
 import pytest
 import torch
 
-from attacker import prior_start
-from attacker.prior import load_prior
+from attacker.priors import start as prior_start
+from attacker.priors.prior import load_prior
 from fl_sim.config import ConfigError
 
 

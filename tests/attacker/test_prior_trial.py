@@ -12,9 +12,9 @@ from priors import edit, scheduler, unet, write_prior, write_vae
 from torch import Tensor, nn
 
 from attacker import attacks
-from attacker.noise_schedule import PREDICTIONS
-from attacker.prior import Prior, load_prior
-from attacker.prior_trial import doubt, doubts
+from attacker.priors.noise_schedule import PREDICTIONS
+from attacker.priors.prior import Prior, load_prior
+from experiments.run.prior_trial import doubt, doubts
 from fl_sim.config import ConfigError
 
 

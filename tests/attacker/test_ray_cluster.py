@@ -17,11 +17,11 @@ import pytest
 from dispatching import capture, make_run, results, third_party
 
 import attacker
-from attacker import ray_pool
-from attacker.dispatch import Dispatcher, dispatch
-from attacker.jobs import Workbench
-from attacker.mirror import Lender
-from attacker.ray_pool import RayPool
+from attacker.workers import ray_pool
+from attacker.workers.dispatch import Dispatcher, dispatch
+from attacker.workers.jobs import Workbench
+from attacker.workers.ray_pool import RayPool
+from attacker.workers.remote_storage import Lender
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacker.recorded import Recorded
+from attacker.inversion.cuda_graph import Recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA graphs are of GPUs alone")
 

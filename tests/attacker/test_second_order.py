@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.second_order import cheap_second_order
+from attacker.inversion.second_order import cheap_second_order
 from fl_sim.models import build
 from fl_sim.seeds import generator
 

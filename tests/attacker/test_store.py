@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from attacker.capture.store import Capture, CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from attacker.observation import Reconstruction
-from attacker.store import (
-    Capture,
-    CaptureStore,
-    read_attack_table,
-    read_reconstruction,
-    write_reconstruction,
-)
 from fl_sim.runs import RunFolder
 from fl_sim.tensors import DamagedFile, read_tensors
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from attacker import prior_start, train_prior
-from attacker.pairs import Album
-from attacker.prior import load_prior
-from attacker.training_state import CHECKPOINT, State
+from attacker.priors import start as prior_start
+from attacker.priors import train as train_prior
+from attacker.priors.pairs import Album
+from attacker.priors.prior import load_prior
+from attacker.priors.training_state import CHECKPOINT, State
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
 

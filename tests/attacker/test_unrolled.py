@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacker.matching import DISTANCES, Group, match, target
+from attacker.inversion.local_simulation import LocalSteps, plan, pseudo_gradient
+from attacker.inversion.matching import DISTANCES, Group, match, target
 from attacker.observation import LocalTraining
-from attacker.unrolled import LocalSteps, plan, pseudo_gradient
 from fl_sim import models, seeds
 
 LABELS, WEIGHTS = torch.tensor([1, 0]), torch.tensor([0.7, 0.3])

@@ -12,8 +12,8 @@ from flwr.serverapp import ServerApp, strategy
 from foreign_nets import Net, normed, tied
 from torch.nn import functional as F
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
 from fl_sim.runs import RunFolder
@@ -325,7 +325,7 @@ def test_a_full_disk_costs_captures_and_not_the_training(tmp_path, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     watcher = around(strategy.FedAvg(**ALL), tmp_path)
-    monkeypatch.setattr("attacker.store.write_atomically", full)
+    monkeypatch.setattr("attacker.capture.store.write_atomically", full)
     watched, _ = federation(watcher)
     assert same(plain, watched)
     assert "could not be captured (OSError" in caplog.text

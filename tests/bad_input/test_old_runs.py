@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_faces import tiny_config
 
-from attacker.jobs import Workbench
-from attacker.store import CaptureStore
-from experiments.report import write_report
+from attacker.capture.store import CaptureStore
+from attacker.workers.jobs import Workbench
+from experiments.run.federation import run_federation
+from experiments.show.report import write_report
 from fl_sim.config import ConfigError, dump
 from fl_sim.runs import RunFolder, read_manifest, write_manifest
-from fl_sim.server import run_federation
 
 
 @pytest.fixture(scope="module")

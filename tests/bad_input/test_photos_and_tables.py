@@ -19,7 +19,7 @@ from PIL import Image
 
 from clients.datasets import open_dataset
 from clients.datasets.images import MOST_PIXELS, UnreadableImage, centre_square, read_photo
-from experiments import audit
+from experiments.audit import audit
 from fl_sim.config import ConfigError, Dataset
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attacker.replies import tensors
+from fl_sim.federation.replies import tensors
 
 DEEP = "(" * 3000 + ")" * 3000
 HOSTILE_BYTES = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from tiny_faces import tiny_config
 
-from fl_sim import victim
+from clients import victim
 from fl_sim.config import ConfigError
 from fl_sim.tensors import DamagedFile, read_tensors
 

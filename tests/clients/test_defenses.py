@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
+from clients.app import victim_model
 from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
 from clients.defenses.mods import client_mods
 from fl_sim import seeds
-from fl_sim.client import victim_model
 from fl_sim.config import ConfigError
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.runs import RunFolder
-from fl_sim.strategy import FedSGD
 from fl_sim.threads import one_thread
 from fl_sim.updates import flatten, norm
 

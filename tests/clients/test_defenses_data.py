@@ -6,15 +6,15 @@ import pytest
 import torch
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from clients.app import victim_model
 from clients.defenses import apply, augment, batch_size, load_all, local_steps, mixup, names, prepare
-from clients.local import local_gradient, local_update
+from clients.local_training import local_gradient, local_update
 from clients.training import Private, Training, training_of
 from clients.user import Faces
+from experiments.run.federation import run_federation
 from fl_sim import seeds
-from fl_sim.client import victim_model
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 from fl_sim.threads import one_thread
 from fl_sim.updates import flatten
 

@@ -9,10 +9,10 @@ import tomllib
 import pytest
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from clients.defenses import load_all, names
+from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 
 @pytest.fixture

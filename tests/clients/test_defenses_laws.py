@@ -1,4 +1,4 @@
-"""Each defense keeps what docs/defenses.md says of it; the laws that all share are fl_sim.testing's."""
+"""Each defense keeps what docs/defenses.md says of it; the laws that all share are clients.testing's."""
 
 import math
 from math import inf
@@ -21,12 +21,12 @@ from clients.defenses import (
     representation_perturbation,
     sign,
 )
+from clients.testing import check_defense, sample_update
 from clients.training import Private, training_of
 from clients.user import Faces
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError, Federation, dump, parse
 from fl_sim.modules import logits_layer
-from fl_sim.testing import check_defense, sample_update
 from fl_sim.updates import flatten, norm
 
 CLIP = {"name": "clip", "max_norm": 0.5}

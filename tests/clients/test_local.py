@@ -3,7 +3,7 @@ import torch
 from tiny_faces import open_tiny, tiny_config
 from torch.nn import functional
 
-from clients.local import evaluate, local_gradient
+from clients.local_training import evaluate, local_gradient
 from clients.user import Faces
 from fl_sim import models, seeds
 from fl_sim.models import normalise

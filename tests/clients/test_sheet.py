@@ -1,7 +1,7 @@
 import numpy as np
 
+from clients.datasets.contact_sheet import draw_sheet
 from clients.datasets.synthetic import SyntheticFaces
-from clients.sheet import draw_sheet
 
 
 def test_a_sheet_shows_the_photos_pixel_for_pixel() -> None:

@@ -8,8 +8,8 @@ from command_line import fl_sim, sentence
 from PIL import Image
 
 from clients.datasets.examine import examine
-from experiments import acquaintance, data
-from experiments.report import write_report
+from experiments.plan import acquaintance, data
+from experiments.show.report import write_report
 from fl_sim.config import Config, ConfigError, Dataset, Leakage, dump, load
 from fl_sim.runs import RunFolder, write_manifest
 

@@ -10,17 +10,17 @@ import torch
 from dp_accounting import get_epsilon_gaussian
 from tiny_faces import tiny_config
 
-from attacker.adaptive import adapt
-from attacker.jobs import Job, Workbench
-from attacker.store import read_attack_table
+from attacker.capture.store import read_attack_table
+from attacker.inversion.defense_aware import adapt
+from attacker.workers.jobs import Job, Workbench
 from clients.defenses import load, names
-from experiments import pipeline
-from experiments.attackers import declared, known_to_nobody, not_adapted_to, planned, sources, warnings
-from fl_sim.accounting import epsilon, guarantee
+from clients.testing import check_defense
+from experiments.plan.attackers import declared, known_to_nobody, not_adapted_to, planned, sources, warnings
+from experiments.plan.privacy import epsilon, guarantee
+from experiments.run import pipeline
 from fl_sim.config import Config, ConfigError, dump, parse
 from fl_sim.config import load as load_config
 from fl_sim.runs import RunFolder, read_manifest
-from fl_sim.testing import check_defense
 from fl_sim.traits import Traits
 
 CLIP, NOISE = {"name": "clip", "max_norm": 1.0}, {"name": "gaussian_noise", "std": 0.1}

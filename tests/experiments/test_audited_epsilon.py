@@ -9,8 +9,8 @@ import pytest
 from dp_accounting import get_epsilon_gaussian
 from scipy.stats import norm
 
-from experiments.audited_epsilon import audited_epsilon
-from experiments.shares import LEVEL, lower_limit
+from experiments.statistics.audited_epsilon import audited_epsilon
+from experiments.statistics.shares import LEVEL, lower_limit
 
 DELTA = 1e-5
 

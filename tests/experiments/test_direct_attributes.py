@@ -7,16 +7,16 @@ import torch
 from tiny_faces import TinyFaces, tiny_config
 from torch.nn import functional as F
 
-from attacker.store import Capture, CaptureStore
-from clients.local import local_gradient
+from attacker.capture.store import Capture, CaptureStore
+from clients.local_training import local_gradient
 from clients.user import Faces
-from experiments import direct_attributes
-from experiments.direct_attributes import Sketcher, base_rate, check, features, guesses, per_class, regress
-from experiments.gallery import Gallery
+from clients.victim import initial_model
+from experiments.evaluate import attribute_inference
+from experiments.evaluate.attribute_inference import Sketcher, base_rate, check, features, guesses, per_class, regress
+from experiments.evaluate.gallery import Gallery
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
-from fl_sim.victim import initial_model
 
 
 def planted(people=120, size=40, noise=0.3):
@@ -77,7 +77,7 @@ def test_sketches_keep_inner_products_and_are_linear():
         torch.testing.assert_close(left, right[0] + 0.5 * right[1], rtol=1e-4, atol=1e-3)
         cosine = F.cosine_similarity(near[name].flatten(), a[name].flatten(), 0)
         assert float(F.cosine_similarity(left, right[0], 0)) == pytest.approx(float(cosine), abs=0.06)
-    assert [len(part) for part in sketch(a)] == [direct_attributes.SKETCH, 3]
+    assert [len(part) for part in sketch(a)] == [attribute_inference.SKETCH, 3]
 
 
 def test_class_gradients_mix_to_the_gradient_of_all_photos():

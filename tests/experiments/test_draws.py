@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attacker.observation import Reconstruction
-from experiments.draws import FULL, HOT, OPAQUE, deviation, heat, most_and_least, others, spread
+from experiments.evaluate.draws import FULL, HOT, OPAQUE, deviation, heat, most_and_least, others, spread
 from fl_sim.seeds import generator
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clients.datasets import open_dataset
-from experiments import attributes, embedders, identity_net
-from experiments.gallery import build_gallery
+from experiments.evaluate import attributes, embedders, identity_net
+from experiments.evaluate.gallery import build_gallery
 from fl_sim.config import ConfigError, Dataset, Leakage
 from fl_sim.seeds import generator
 

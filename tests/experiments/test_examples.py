@@ -18,15 +18,15 @@ from grids import ShuffledGrid, train
 from PIL import Image
 from tiny_faces import tiny_config
 
-from attacker.foreign import read
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore, write_reconstruction
+from attacker.external.external_model import read
 from attacker.observation import Reconstruction
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore, write_reconstruction
 from clients.datasets import open_dataset
-from experiments import audit
-from experiments.embedders import synthetic
-from experiments.inversion import png
-from fl_sim import cli
+from experiments.audit import audit
+from experiments.audit.inversion import png
+from experiments.cli import app as cli
+from experiments.evaluate.embedders import synthetic
 from fl_sim.config import ConfigError, Dataset
 from fl_sim.runs import RunFolder
 from fl_sim.updates import norm

@@ -13,11 +13,11 @@ from priors import unet, write_prior
 from tiny_faces import tiny_config
 from torch import Tensor, nn
 
-from attacker.matching import smooth
+from attacker.inversion.matching import smooth
 from attacker.observation import Reconstruction
-from attacker.prior import Prior
-from experiments import pipeline
-from experiments.realism import SWD
+from attacker.priors.prior import Prior
+from experiments.evaluate.realism import SWD
+from experiments.run import pipeline
 from experiments.studies import finishes, finishes_plot
 from experiments.studies.finishes import BLURS, REVERSE, STEPS, main, replace_low
 from fl_sim.runs import RunFolder

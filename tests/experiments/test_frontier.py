@@ -8,11 +8,11 @@ import pytest
 from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
 
-from experiments.audited_epsilon import audited_epsilon
-from experiments.frontier import rows, write_frontier
-from experiments.frontier.points import Point, adapting, less_than, points, series, undefended
-from experiments.frontier.words import answers
-from experiments.report import svg
+from experiments.show.frontier import rows, write_frontier
+from experiments.show.frontier.points import Point, adapting, less_than, points, series, undefended
+from experiments.show.frontier.words import answers
+from experiments.show.report import svg
+from experiments.statistics.audited_epsilon import audited_epsilon
 from fl_sim.config import ConfigError
 
 
@@ -156,7 +156,7 @@ def test_rows_are_json(found: list[Point]) -> None:
 
 
 def test_markers_tell_all_defenses_apart() -> None:
-    from experiments.frontier.charts import look
+    from experiments.show.frontier.charts import look
 
     looks = [(shape % svg.SERIES, kind) for shape, kind in map(look, range(svg.SERIES**2))]
     assert len(set(looks)) == svg.SERIES**2

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from fake_sweep import fake_sweep
 
-from experiments.frontier.__main__ import COLUMNS, markdown, stored
+from experiments.show.frontier.__main__ import COLUMNS, markdown, stored
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from experiments import image_metrics
+from experiments.evaluate import image_metrics
 from fl_sim.config import Config, Leakage
 from fl_sim.seeds import generator
 

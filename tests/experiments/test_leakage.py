@@ -11,17 +11,18 @@ from dp_accounting import get_epsilon_gaussian
 from torch import Tensor
 from torch.nn import functional as F
 
+from attacker.capture.store import Capture, CaptureStore, write_reconstruction
 from attacker.observation import Reconstruction
-from attacker.store import Capture, CaptureStore, write_reconstruction
 from clients.user import Faces, User
-from experiments import judgement, leakage
-from experiments.controls import ARMS, prior_label, wrong_user
-from experiments.gallery import Gallery, build_gallery
-from experiments.realism import SWD
+from experiments.evaluate import judgement
+from experiments.evaluate.controls import ARMS, prior_label, wrong_user
+from experiments.evaluate.gallery import Gallery, build_gallery
+from experiments.evaluate.realism import SWD
+from experiments.run import leakage
 from fl_sim.config import Config, Leakage, Protocol, Workers
+from fl_sim.federation.shuffling import users_by_pseudonym
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
-from fl_sim.shuffling import users_by_pseudonym
 
 SIZE = 32
 USERS, ROUNDS = 4, 2

@@ -10,11 +10,13 @@ import torch
 from tiny_faces import open_tiny, tiny_config
 from torch import nn
 
-from attacker.matching import Group, cosine, dummy_gradient, load_model, target
-from attacker.model_check import check_model
-from attacker.store import CaptureStore
-from clients.local import local_gradient
-from experiments.pipeline import preflight
+from attacker.capture.store import CaptureStore
+from attacker.inversion.matching import Group, cosine, dummy_gradient, load_model, target
+from attacker.inversion.model_check import check_model
+from clients.local_training import local_gradient
+from clients.victim import remarks, victim_model
+from experiments.run.federation import run_federation
+from experiments.run.pipeline import preflight
 from experiments.studies.model_families import FAMILIES, table
 from fl_sim import models
 from fl_sim.config import Config, ConfigError
@@ -22,8 +24,6 @@ from fl_sim.models import normalise
 from fl_sim.modules import state
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
-from fl_sim.server import run_federation
-from fl_sim.victim import remarks, victim_model
 
 TORCHVISION = {"vision transformer", "MobileNetV3", "torchvision ResNet-18"}  # seconds to import
 each = pytest.mark.parametrize(

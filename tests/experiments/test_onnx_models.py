@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments import attributes, embedders, identity_net
-from experiments.onnx_models import open_onnx
+from experiments.evaluate import attributes, embedders, identity_net
+from experiments.evaluate.onnx_models import open_onnx
 from fl_sim.config import ConfigError, Leakage
 from fl_sim.seeds import generator
 

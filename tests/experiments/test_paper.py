@@ -11,15 +11,15 @@ import torch
 from fake_run import fake_run
 
 from attacker import attacks
-from attacker.store import read_reconstruction
-from experiments import pipeline
-from experiments.paper import make, page, pictures, tables
-from experiments.paper.__main__ import main
-from experiments.paper.items import ALGORITHM, HERE, ITEMS
-from experiments.paper.pictures import Panel
-from experiments.realism import SHARPNESS, SWD
+from attacker.capture.store import read_reconstruction
+from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.plan.study import Cell, Variant, expand, open_study
+from experiments.run import pipeline
 from experiments.studies import results
-from experiments.studies.study import Cell, Variant, expand, open_study
+from experiments.studies.paper import make, page, pictures, tables
+from experiments.studies.paper.__main__ import main
+from experiments.studies.paper.items import ALGORITHM, HERE, ITEMS
+from experiments.studies.paper.pictures import Panel
 from fl_sim.config import Config, load, parse, read
 from fl_sim.runs import RunFolder
 
@@ -44,7 +44,7 @@ def test_the_page_holds_every_item_and_what_the_paper_reports_even_before_anythi
     text = page.write(tmp_path / "paper").read_text(encoding="utf-8")
     for item in ITEMS.values():
         assert f"## {item.title}\n" in text
-        assert item.name == "algorithm1" or f"`python -m experiments.paper {item.name}`" in text
+        assert item.name == "algorithm1" or f"`python -m experiments.studies.paper {item.name}`" in text
     assert all(number in text for number in REPORTED)
 
 
@@ -73,7 +73,7 @@ def test_an_item_is_a_record_a_picture_and_a_section(
     record = json.loads((out / f"{name}.json").read_text())
     text = out.with_suffix(".md").read_text(encoding="utf-8")
     assert f"`{record['command']}`" in text
-    assert f"python -m experiments.paper {name}" in record["command"]
+    assert f"python -m experiments.studies.paper {name}" in record["command"]
     for picture in record["pictures"]:
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
         assert f"(out/{picture})" in text

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from attacker import attacks
-from attacker.model_check import check_model
+from attacker.inversion.model_check import check_model
 from attacker.observation import Observation, Reconstruction
-from experiments import image_metrics, preflight
-from experiments.preflight import preflight as check
+from experiments.evaluate import image_metrics
+from experiments.run import preflight
+from experiments.run.preflight import preflight as check
 from fl_sim import models
 from fl_sim.config import Config, ConfigError, Leakage
 from fl_sim.models import MODELS, BatchNorm

@@ -6,8 +6,8 @@ import torch
 
 from clients.datasets import open_dataset
 from clients.datasets.synthetic import SyntheticFaces
-from experiments import prior_quality
-from experiments.embedders import synthetic
+from experiments.evaluate.embedders import synthetic
+from experiments.train import prior_quality
 from fl_sim.config import Config
 from fl_sim.seeds import generator
 

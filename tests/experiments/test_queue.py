@@ -6,10 +6,10 @@ import pytest
 from dispatching import install
 from tiny_faces import tiny_config
 
-from experiments.dispatching import dispatcher
+from experiments.run.dispatching import dispatcher
+from experiments.run.federation import run_federation
 from fl_sim.config import dump
 from fl_sim.runs import RunFolder, write_manifest
-from fl_sim.server import run_federation
 
 ATTACK = """
 import time

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from clients.datasets import open_dataset
-from experiments.realism import (
+from experiments.evaluate.realism import (
     BANDS,
     SCALES,
     Reference,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clients.user import Faces
-from experiments import attributes, embedders, recognition
+from experiments.evaluate import attributes, embedders, recognition
 from fl_sim.config import ConfigError, Leakage
 from fl_sim.seeds import generator
 

@@ -14,10 +14,10 @@ from fake_run import fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.report import svg, write_report
-from experiments.report.gallery import data_uri
-from experiments.report.material import Material, read
-from experiments.report.words import class_name, headline
+from experiments.show.report import svg, write_report
+from experiments.show.report.gallery import data_uri
+from experiments.show.report.material import Material, read
+from experiments.show.report.words import class_name, headline
 from fl_sim.runs import RunFolder
 
 FETCHING = ("src", "href", "srcset", "poster", "data", "action", "xlink:href")

@@ -9,7 +9,7 @@ import pytest
 from browser import PROGRAM, Browser
 from fake_run import fake_run
 
-from experiments.report import write_report
+from experiments.show.report import write_report
 
 pytestmark = [
     pytest.mark.slow,

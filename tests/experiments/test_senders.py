@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
-from experiments import pipeline
-from experiments.senders import captures_by_user
-from experiments.summary import privacy_lines
+from experiments.evaluate.senders import captures_by_user
+from experiments.run import pipeline
+from experiments.statistics.summary import privacy_lines
 from fl_sim.config import ConfigError
-from fl_sim.secure_aggregation import groups
+from fl_sim.federation.secure_aggregation import groups
 
 
 class Store:

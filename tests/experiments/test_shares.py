@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from experiments.shares import holm, more_than_chance, share
+from experiments.statistics.shares import holm, more_than_chance, share
 
 
 def ones(count: int, users: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.aggregate import aggregate
-from experiments.statistics import EXACT, interval, mean, median, normalised, paired, users_needed
+from experiments.statistics.aggregate import aggregate
+from experiments.statistics.bootstrap import EXACT, interval, mean, median, normalised, paired, users_needed
 
 
 def test_interval_of_a_normal_sample_is_that_of_the_textbook() -> None:

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
-from experiments import pipeline
+from experiments.plan.study import Study, expand, open_study, shipped, variants
+from experiments.run import pipeline
 from experiments.studies import plot, results
 from experiments.studies.__main__ import main
-from experiments.studies.study import Study, expand, open_study, shipped, variants
 from fl_sim.config import Config, ConfigError, dump, load
 from fl_sim.runs import RunFolder
 

@@ -4,9 +4,9 @@ import pandas as pd
 from fake_run import fake_run
 from rich.console import Console
 
-from experiments.aggregate import aggregate
-from experiments.significance import findings
-from experiments.summary import leakage_tables
+from experiments.statistics.aggregate import aggregate
+from experiments.statistics.significance import findings
+from experiments.statistics.summary import leakage_tables
 
 
 def test_the_table_fits_a_terminal_and_shows_what_is_missing_as_missing(tmp_path: Path) -> None:

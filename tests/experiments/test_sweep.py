@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
-from experiments import pipeline, sweep
-from experiments.attackers import planned
-from experiments.studies.defended import called, strengths
-from experiments.studies.study import Study, expand, open_study, variants
+from experiments.plan.attackers import planned
+from experiments.plan.defended import called, strengths
+from experiments.plan.study import Study, expand, open_study, variants
+from experiments.run import pipeline
+from experiments.studies import sweep
 from fl_sim.config import Config, ConfigError, parse
 from fl_sim.runs import RunFolder
 

@@ -11,11 +11,11 @@ from fake_run import fake_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.io import ImageReadMode, decode_image
 
-from attacker.store import read_reconstruction
+from attacker.capture.store import read_reconstruction
 from clients.datasets import open_dataset
-from experiments import tensorboard
-from experiments.aggregate import aggregate
-from experiments.report.gallery import pixels
+from experiments.show import tensorboard
+from experiments.show.report.gallery import pixels
+from experiments.statistics.aggregate import aggregate
 from fl_sim.config import load
 
 

@@ -8,10 +8,12 @@ import torch
 from tiny_faces import TinyFaces, tiny_config
 
 from clients.user import Faces
-from experiments import attributes, identity_net, train_attributes
-from experiments.train_attributes import Settings, balanced_accuracies, train
-from fl_sim import cli, training
-from fl_sim.commands import train_attributes as train_attributes_command
+from experiments.cli import app
+from experiments.cli.commands import train_attributes as train_attributes_command
+from experiments.evaluate import attributes, identity_net
+from experiments.train import attributes as train_attributes
+from experiments.train import commands
+from experiments.train.attributes import Settings, balanced_accuracies, train
 from fl_sim.config import ConfigError, Leakage
 from fl_sim.seeds import generator
 
@@ -112,7 +114,7 @@ def test_the_command_trains_on_public_people_with_the_labels_of_each_photo(tmp_p
     command = ["train-attributes", "--out", str(out), "--attributes", "smiling, Hat", "--steps", "1", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["fl-sim", *command])
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     assert "held_out_balanced_accuracy: " in capsys.readouterr().out
     assert seen["people"] == set(range(20)) - {9, 19}
     assert {name: values[:4].tolist() for name, values in seen["labels"].items()} == {
@@ -128,5 +130,5 @@ def test_synthetic_people_and_no_attributes_are_refused(tmp_path):
         (tiny_config(), [], "name binary ones"),
     ):
         with pytest.raises(ConfigError, match=told):
-            training.attributes(config, tmp_path / "a", names, 1, 1, lambda *told: None)
+            commands.attributes(config, tmp_path / "a", names, 1, 1, lambda *told: None)
     assert not (tmp_path / "a").exists()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experiments import identity_net
-from experiments import train_identity as training
+from experiments.evaluate import identity_net
+from experiments.train import identity as training
 from fl_sim.seeds import generator
 
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from experiments.attackers import declared
-from experiments.audited_epsilon import audited_epsilon
-from experiments.report import write_report
-from experiments.report.material import distorted
-from experiments.shares import LEVEL, lower_limit, upper_limit
-from experiments.significance import audit, findings
-from experiments.verdict import percent, verdict
+from experiments.plan.attackers import declared
+from experiments.show.report import write_report
+from experiments.show.report.material import distorted
+from experiments.statistics.audited_epsilon import audited_epsilon
+from experiments.statistics.shares import LEVEL, lower_limit, upper_limit
+from experiments.statistics.significance import audit, findings
+from experiments.statistics.verdict import percent, verdict
 from fl_sim.config import Config, parse
 from fl_sim.runs import RunFolder
 

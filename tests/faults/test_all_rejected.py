@@ -2,7 +2,7 @@
 
 from tiny_faces import tiny_config
 
-from experiments import pipeline
+from experiments.run import pipeline
 from fl_sim.runs import RunFolder
 
 

@@ -11,10 +11,10 @@ import pytest
 from processes import killed_at_write
 from tiny_faces import tiny_config
 
-from experiments import pipeline
+from experiments.run import pipeline
+from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
 from fl_sim.runs import RunFolder, locked
-from fl_sim.server import run_federation
 
 DAY = 86_400  # seconds
 

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny_faces import tiny_config
 
-import attacker.prior
-from attacker import faces
-from attacker.mend import mend
-from attacker.prior import load_prior
-from attacker.store import CaptureStore
-from experiments import identity_net
-from fl_sim import victim
+from attacker.capture.rebuild_index import mend
+from attacker.capture.store import CaptureStore
+from attacker.priors import eigenfaces
+from attacker.priors.prior import SHIPPED, load_prior
+from clients import victim
+from experiments.evaluate import identity_net
+from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 from fl_sim.tensors import SUMS, DamagedFile, read_tensors
 
 
@@ -158,7 +157,7 @@ def test_a_known_checksum_finds_damage_that_the_form_does_not_show(tmp_path):
 
 
 def test_the_shipped_weights_are_those_of_their_checksums():
-    for folder in (attacker.prior.SHIPPED / "synthetic64" / "unet", identity_net.SHIPPED.parent):
+    for folder in (SHIPPED / "synthetic64" / "unet", identity_net.SHIPPED.parent):
         names = [line.split()[1] for line in (folder / SUMS).read_text().splitlines()]
         assert names == [path.name for path in folder.glob("*.safetensors")]
         for name in names:
@@ -177,11 +176,11 @@ def test_whoever_reads_weights_names_the_file_that_is_cut_off(tmp_path, config):
     with pytest.raises(ValueError, match=r"judge.safetensors is damaged \(.* bytes, its header says"):
         identity_net.load_net(judge)
     space = tmp_path / "faces.safetensors"
-    space.write_bytes(faces.encode(faces.fit(torch.rand(3, 3, 4, 4))))
+    space.write_bytes(eigenfaces.encode(eigenfaces.fit(torch.rand(3, 3, 4, 4))))
     cut(space)
     with pytest.raises(DamagedFile, match=r"faces.safetensors is damaged"):
-        faces.read(space)
-    shipped, prior = attacker.prior.SHIPPED / "synthetic64", tmp_path / "prior"
+        eigenfaces.read(space)
+    shipped, prior = SHIPPED / "synthetic64", tmp_path / "prior"
     for part in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         (prior / part).parent.mkdir(parents=True, exist_ok=True)
         (prior / part).write_bytes((shipped / part).read_bytes())

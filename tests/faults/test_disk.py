@@ -10,9 +10,9 @@ from command_line import fl_sim, sentence
 from processes import without_privileges
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 CONFIG = {"federation": {"rounds": 3}, "dataset": {"photos": 2}, "workers": {"backend": "none"}}
 

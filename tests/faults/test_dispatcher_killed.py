@@ -9,11 +9,11 @@ import pytest
 from dispatching import install, results, wait_for
 from tiny_faces import tiny_config
 
-from attacker.jobs import Job, Workbench, attempt
-from experiments.dispatching import Dispatch
+from attacker.workers.jobs import Job, Workbench, attempt
+from experiments.run.dispatching import Dispatch
+from experiments.run.federation import run_federation
 from fl_sim.config import dump
 from fl_sim.runs import RunFolder, write_manifest
-from fl_sim.server import run_federation
 
 ATTACK = """
 import os
@@ -93,7 +93,7 @@ def test_a_damaged_reconstruction_is_made_again_and_a_damaged_capture_fails_alon
     whole = made.read_bytes()
 
     from attacker import attacks
-    from attacker.jobs import is_done
+    from attacker.workers.jobs import is_done
 
     attack = attacks.load("dlg", config.attacks["dlg"])
     for damaged in (whole[:-9], whole[:30], b"", b"{}" * 9):

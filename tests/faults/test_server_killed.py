@@ -7,9 +7,9 @@ import pytest
 from processes import killed_at_write
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 
 def content(run):

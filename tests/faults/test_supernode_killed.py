@@ -12,7 +12,7 @@ import sys
 import pytest
 from dispatching import wait_for
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from fl_sim.deployment import State, native, processes
 from fl_sim.deployment.flower import connect
 from fl_sim.runs import RunFolder
@@ -36,7 +36,7 @@ def test_a_supernode_that_is_killed_costs_its_updates_until_it_is_back(tmp_path)
     deployment = native.up(state, 2, port, lambda sentence: None)
     try:
         options = [part for key in SMALL for part in ("-o", key)]
-        command = [sys.executable, "-m", "fl_sim.cli", "run", "--engine", "deployment", *options]
+        command = [sys.executable, "-m", "experiments.cli.app", "run", "--engine", "deployment", *options]
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
             store = CaptureStore(RunFolder(tmp_path / "runs" / "killed"))
             wait_for(lambda: store.finished_rounds() or run.poll() is not None, seconds=300)

@@ -11,13 +11,13 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from clients.app import client_app
+from experiments.run.federation import run_federation
 from fl_sim import engines
-from fl_sim.client import client_app
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 ENGINES = ["inprocess", pytest.param("simulation", marks=pytest.mark.slow)]
 

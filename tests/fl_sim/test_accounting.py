@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from clients.defenses import load
-from fl_sim.accounting import Noise, epsilon, facts, faults, flaw, guarantee, sentences
+from experiments.plan.privacy import Noise, epsilon, facts, faults, flaw, guarantee, sentences
 from fl_sim.updates import norm
 
 CLIP, NOISE = {"name": "clip", "max_norm": 0.5}, {"name": "gaussian_noise", "std": 2.0}

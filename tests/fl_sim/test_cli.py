@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from attacker.prior import SHIPPED
-from fl_sim import cli
+from attacker.priors.prior import SHIPPED
+from experiments.cli import app
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def fl_sim(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fl-sim", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         captured = capsys.readouterr()
         return end.value.code or 0, captured.out, captured.err
 
@@ -26,7 +26,7 @@ def fl_sim(monkeypatch, capsys):
 def test_help_waits_for_nothing_heavy():
     heavy = "{'pandas', 'torch', 'flwr', 'ray', 'diffusers'} & set(sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys, fl_sim.cli; print({heavy})"], capture_output=True, text=True
+        [sys.executable, "-c", f"import sys, experiments.cli.app; print({heavy})"], capture_output=True, text=True
     )
     assert done.stdout.strip() == "set()", done.stderr
 

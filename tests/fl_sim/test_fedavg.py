@@ -6,15 +6,15 @@ from grids import initial_arrays
 from tiny_faces import open_tiny, tiny_config
 from torch.nn import functional
 
+from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
-from attacker.store import CaptureStore
-from clients.local import local_gradient, local_update
+from clients.app import victim_model
+from clients.local_training import local_gradient, local_update
+from experiments.run.federation import run_federation
 from fl_sim import models, seeds
-from fl_sim.client import victim_model
 from fl_sim.config import ConfigError, Federation
 from fl_sim.models import normalise
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 USER = 2  # has four photos
 

@@ -7,13 +7,13 @@ import torch
 from flwr.server.superlink.linkstate import InMemoryLinkState
 from tiny_faces import open_tiny, tiny_config
 
-from attacker.store import CaptureStore
-from clients.local import evaluate
-from fl_sim import server
-from fl_sim.client import victim_model
+from attacker.capture.store import CaptureStore
+from clients.app import victim_model
+from clients.local_training import evaluate
+from experiments.run import federation
+from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 from fl_sim.updates import to_gradient
 
 ENGINES = ["inprocess", pytest.param("simulation", marks=pytest.mark.slow)]
@@ -88,7 +88,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(moment, update, tmp_path
         "after aggregation": "configure_evaluate",
         "in evaluation": "aggregate_evaluate",
     }[moment]
-    real = getattr(server.MaliciousServer, method)
+    real = getattr(federation.MaliciousServer, method)
 
     def stop(self, server_round, *rest):
         if server_round == 3:
@@ -96,7 +96,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(moment, update, tmp_path
         return real(self, server_round, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.MaliciousServer, method, stop)
+        patch.setattr(federation.MaliciousServer, method, stop)
         with pytest.raises(KeyboardInterrupt):
             run_federation(config, stopped)
     assert rounds(stopped)["round"].tolist() == [1, 2]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from flower_cli import run_app
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from fl_sim.runs import RunFolder
 
 PROJECT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_flwr_run_captures_a_whole_run(flower_environment, tmp_path):
     assert run.config.exists()
     attack = ["attack", str(run.root), "--workers", "local", "-o", "attacks={prior_only={steps=2}}", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "fl_sim.cli", *attack],
+        [sys.executable, "-m", "experiments.cli.app", *attack],
         env=flower_environment,
         capture_output=True,
         text=True,

@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
-from attacker.foreign import ForeignModel, name_of
-from attacker.matching import Group, dummy_gradient
+from attacker.external.external_model import ForeignModel, name_of
+from attacker.inversion.matching import Group, dummy_gradient
 from attacker.observation import LocalTraining
 from clients.datasets import open_dataset
-from experiments import embedders, inversion
-from fl_sim import cli
+from experiments.audit import inversion
+from experiments.cli import app
+from experiments.evaluate import embedders
 from fl_sim.config import ConfigError, Dataset
 from fl_sim.threads import one_thread
 
@@ -65,7 +66,7 @@ def invert(files, monkeypatch, capsys, tmp_path):
         command += ["--out", tmp_path / "out", "--image-size", "32", *more]
         monkeypatch.setattr(sys, "argv", [str(part) for part in command])
         with pytest.raises(SystemExit) as end, one_thread():
-            cli.main()
+            app.main()
         captured = capsys.readouterr()
         return end.value.code or 0, captured.out, captured.err
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from experiments.run.federation import run_federation
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 
 
 def lines(run):

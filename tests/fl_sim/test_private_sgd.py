@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from tiny_faces import tiny_config
 
-from attacker.replies import claimed_partition
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from clients.defenses.mods import BOUND, WITHIN
-from fl_sim import server
-from fl_sim.accounting import Noise, epsilon
-from fl_sim.private_sgd import PrivateSGD, shares
+from experiments.plan.privacy import Noise, epsilon
+from experiments.run import federation
+from experiments.run.federation import run_federation
+from fl_sim.federation.private_sgd import PrivateSGD, shares
+from fl_sim.federation.replies import claimed_partition
 from fl_sim.runs import RunFolder
-from fl_sim.server import run_federation
 from fl_sim.updates import flatten, norm
 
 USERS, C = 10, 0.5
@@ -312,7 +312,7 @@ def test_a_model_with_batch_norm_gets_no_noise_on_its_buffers(tmp_path):
 
 
 def test_a_server_that_sends_a_model_for_spying_does_not_train_on_noise_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "rewriter", lambda config: lambda server_round, parameters: parameters)
+    monkeypatch.setattr(federation, "rewriter", lambda config: lambda server_round, parameters: parameters)
     run = RunFolder(tmp_path / "run")
     run_federation(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0}), run)
     first, last = CaptureStore(run).parameters(1), CaptureStore(run).parameters(3)
@@ -324,7 +324,7 @@ def test_an_adaptive_run_that_was_stopped_goes_on_with_its_bound(tmp_path, monke
     config = tiny_config(federation={"rounds": 4}, protocol=private)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     run_federation(config, whole)
-    real = server.MaliciousServer.configure_train
+    real = federation.MaliciousServer.configure_train
 
     def stop(self, server_round, *rest):
         if server_round == 3:
@@ -332,7 +332,7 @@ def test_an_adaptive_run_that_was_stopped_goes_on_with_its_bound(tmp_path, monke
         return real(self, server_round, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.MaliciousServer, "configure_train", stop)
+        patch.setattr(federation.MaliciousServer, "configure_train", stop)
         with pytest.raises(KeyboardInterrupt):
             run_federation(config, stopped)
     run_federation(config, stopped)

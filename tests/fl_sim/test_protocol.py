@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
+from clients.app import client_app
 from clients.defenses.mods import BOUND, WITHIN
-from fl_sim import protocol, relay, seeds
-from fl_sim.client import client_app
+from experiments.run.federation import run_federation
+from fl_sim import seeds
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
+from fl_sim.federation import grids, protocol
+from fl_sim.federation.secure_aggregation import groups
+from fl_sim.federation.shuffling import users_by_pseudonym
+from fl_sim.federation.strategy import weighted_mean
 from fl_sim.runs import RunFolder
-from fl_sim.secure_aggregation import groups
-from fl_sim.server import run_federation
-from fl_sim.shuffling import users_by_pseudonym
-from fl_sim.strategy import weighted_mean
 from fl_sim.updates import flatten, norm, to_gradient
 
 RATE = 0.1
@@ -225,7 +226,7 @@ def test_no_group_is_smaller_than_asked_for_also_where_users_do_not_say_who_they
 ):
     """A user whose node does not answer the first question of a run is in no group."""
     monkeypatch.setattr(
-        protocol, "nodes_by_partition", lambda *rest: dict(list(relay.nodes_by_partition(*rest).items())[:known])
+        protocol, "nodes_by_partition", lambda *rest: dict(list(grids.nodes_by_partition(*rest).items())[:known])
     )
     run = RunFolder(tmp_path / "run")
     run_federation(tiny_config(protocol={"secure_aggregation": size}), run)

@@ -6,12 +6,12 @@ import pytest
 from command_line import fl_sim, sentence
 from tiny_faces import tiny_config
 
-from attacker.store import CaptureStore
-from experiments.senders import captures_by_user
+from attacker.capture.store import CaptureStore
+from experiments.evaluate.senders import captures_by_user
+from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
+from fl_sim.federation.sampling import participants
 from fl_sim.runs import RunFolder
-from fl_sim.sampling import participants
-from fl_sim.server import run_federation
 
 
 def few(count, **sections):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments import pipeline
+from experiments.run import pipeline
 from fl_sim import socket_folder
 from fl_sim.config import Config, ConfigError
 
@@ -32,7 +32,7 @@ def test_a_run_without_room_for_sockets_is_refused_before_anything_starts(monkey
 
 
 CONNECT = """
-from attacker.ray_pool import connect
+from attacker.workers.ray_pool import connect
 ray, temporary = connect(1, "")
 print(temporary)
 ray.shutdown()

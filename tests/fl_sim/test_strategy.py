@@ -5,7 +5,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_sim.strategy import FedSGD, weighted_mean
+from fl_sim.federation.strategy import FedSGD, weighted_mean
 
 PARAMETERS = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.5])}
 BUFFERS = {"mean": torch.tensor([3.0]), "count": torch.tensor(7)}

@@ -1,4 +1,4 @@
-"""fl_sim.testing tells honest defenses from those that break a law or claim too much."""
+"""clients.testing tells honest defenses from those that break a law or claim too much."""
 
 import random
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from clients.testing import check_defense
 from fl_sim.config import ConfigError
-from fl_sim.testing import check_defense
 
 
 def factory(kind, **settings):

@@ -12,11 +12,14 @@ from torch import nn
 
 from clients.datasets.synthetic import training_photos
 from clients.user import Faces
-from fl_sim import cli, models, seeds, train_model, training
-from fl_sim.commands import train_model as train_model_command
+from clients.victim import initial_model, origin
+from experiments.cli import app
+from experiments.cli.commands import train_model as train_model_command
+from experiments.train import classifier as train_model
+from experiments.train import commands
+from experiments.train.classifier import Settings, accuracy, train, vary
+from fl_sim import models, seeds
 from fl_sim.config import ConfigError
-from fl_sim.train_model import Settings, accuracy, train, vary
-from fl_sim.victim import initial_model, origin
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ def test_photos_without_a_label_teach_nothing(bright, tmp_path, monkeypatch, unk
     monkeypatch.setattr(train_model, "train", lambda model, photos, labels, *rest: seen.append(labels))
     if left == 0:
         with pytest.raises(ConfigError, match="too few public people have labels"):
-            training.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
+            commands.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
         return
-    facts = training.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
+    facts = commands.model(bright, tmp_path / "model.safetensors", 1, 1, quiet)
     assert (facts["train_photos"], facts["held_out_photos"]) == (27 * left, 3 * left)
     assert seen[0].unique().tolist() == [0, 1]
 
@@ -83,7 +86,7 @@ def test_it_learns_from_public_people_alone_and_is_judged_on_the_tenth_ones(brig
 
     watch("train", train)
     watch("accuracy", accuracy)
-    facts = training.model(bright, tmp_path / "m.safetensors", 200, 1, quiet)
+    facts = commands.model(bright, tmp_path / "m.safetensors", 200, 1, quiet)
     assert seen == {"train": set(range(30)) - {9, 19, 29}, "accuracy": {9, 19, 29}}
     assert (facts["train_photos"], facts["held_out_photos"], facts["held_out_commoner_label"]) == (108, 12, 0.5)
     assert facts["held_out_accuracy"] == 1.0
@@ -91,11 +94,11 @@ def test_it_learns_from_public_people_alone_and_is_judged_on_the_tenth_ones(brig
 
 def test_a_run_starts_from_what_was_written(bright, tmp_path):
     out = tmp_path / "m.safetensors"
-    facts = training.model(bright, out, 3, 1, quiet)
+    facts = commands.model(bright, out, 3, 1, quiet)
     config = tiny_config(model={"weights": str(out)})
     assert origin(config) == "trained"
     again = tmp_path / "again.safetensors"
-    training.model(bright, again, 3, 1, quiet)
+    commands.model(bright, again, 3, 1, quiet)
     other = initial_model(tiny_config(model={"weights": str(again)})).state_dict()
     assert all(torch.equal(value, other[name]) for name, value in initial_model(config).state_dict().items())
     with safe_open(out, framework="pt") as file:
@@ -109,10 +112,10 @@ def test_synthetic_people_are_of_a_stream_of_their_own(tmp_path, monkeypatch):
         seen.append((photos, labels))
 
     monkeypatch.setattr(train_model, "train", learn)
-    monkeypatch.setattr(training, "MODEL_PHOTOS", 48)
+    monkeypatch.setattr(commands, "MODEL_PHOTOS", 48)
     for task in ("smile", "beard"):
         config = tiny_config(dataset={"name": "synthetic", "task": task})
-        training.model(config, tmp_path / "m.safetensors", 1, 1, quiet)
+        commands.model(config, tmp_path / "m.safetensors", 1, 1, quiet)
     made = training_photos("model", 48, 32, 4, config.seed)
     kept = made.identity % 10 != 9
     assert all(torch.equal(photos, made.photos[kept]) for photos, _ in seen)
@@ -129,7 +132,7 @@ def test_mistakes(tmp_path):
         ({"name": "tiny_faces:open_tiny"}, "4 public people; a model needs at least 10"),
     ):
         with pytest.raises(ConfigError, match=told):
-            training.model(tiny_config(dataset=dataset), out, 1, 1, quiet)
+            commands.model(tiny_config(dataset=dataset), out, 1, 1, quiet)
     assert not out.exists()
 
 
@@ -183,6 +186,6 @@ def test_the_command_line(bright, tmp_path, monkeypatch, capsys):
         sys, "argv", ["fl-sim", "train-model", "--out", str(tmp_path / "m"), "--steps", "1", "--threads", "1"]
     )
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     assert "held_out_accuracy: " in capsys.readouterr().out
     assert (tmp_path / "m").exists()

@@ -10,10 +10,10 @@ import torch
 from command_line import fl_sim, sentence
 from tiny_faces import TinyFaces, tiny_config
 
-from attacker import train_prior
-from attacker.prior import load_prior
+from attacker.priors import train as train_prior
+from attacker.priors.prior import load_prior
 from clients.user import Faces
-from fl_sim import training
+from experiments.train import commands
 
 SMALL = ["--photos", 64, "--batch-size", 2, "-o", "dataset.image_size=32", "--threads", 1]
 
@@ -36,7 +36,7 @@ class Shades(TinyFaces):
 @pytest.fixture
 def few(monkeypatch):
     """Few held-out photos and pictures."""
-    monkeypatch.setattr(training, "HELD_OUT", 48)
+    monkeypatch.setattr(commands, "HELD_OUT", 48)
     monkeypatch.setattr(train_prior, "HELD_OUT_BATCHES", 1)
     monkeypatch.setattr(train_prior, "SHEET", (1, 1, 4))
     monkeypatch.setattr(train_prior, "SAMPLING_STEPS", 2)
@@ -54,11 +54,11 @@ def test_synthetic_people_give_a_conditional_prior_that_the_next_training_begins
 
 def test_public_people_are_learnt_from_with_their_labels_and_every_tenth_is_held_out(monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["tiny_faces"], "open_shades", lambda d, s: Shades(4, 2, s, d.image_size), False)
-    monkeypatch.setattr(training, "examine", lambda dataset, seed: None)
+    monkeypatch.setattr(commands, "examine", lambda dataset, seed: None)
     seen = []
     monkeypatch.setattr(train_prior, "train", lambda *given: seen.extend(given[:2]) or train_prior.Outcome(1, 0, 0, 0))
     dataset = tiny_config(dataset={"name": "tiny_faces:open_shades", "image_size": 32}).dataset
-    training.prior(dataset, tmp_path, 90, (8, 32), {"steps": 1}, 0, 1, lambda *done: None)
+    commands.prior(dataset, tmp_path, 90, (8, 32), {"steps": 1}, 0, 1, lambda *done: None)
     train, held_out = seen
     assert held_out.people.unique().tolist() == [9, 19]
     assert train.people.unique().tolist() == [person for person in range(20) if person % 10 != 9]
@@ -77,7 +77,7 @@ def test_public_people_are_learnt_from_with_their_labels_and_every_tenth_is_held
 )
 def test_a_start_that_cannot_be_is_told_before_anything_is_rendered(given, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "training_photos", lambda *given: pytest.fail("photos are rendered"))
+    monkeypatch.setattr(commands, "training_photos", lambda *given: pytest.fail("photos are rendered"))
     priors.write_prior(tmp_path / "latent", priors.unet(4))
     priors.write_vae(tmp_path / "latent" / "vae")
     code, text = fl_sim("train-prior", "--out", tmp_path / "out", *given)
@@ -88,7 +88,7 @@ def test_a_start_that_cannot_be_is_told_before_anything_is_rendered(given, told,
 
 def test_a_checkpoint_of_another_start_is_told_before_anything_is_rendered(few, tmp_path, monkeypatch):
     assert fl_sim("train-prior", "--out", tmp_path, "--steps", 1, "--channels", "8,32", *SMALL)[0] == 0
-    monkeypatch.setattr(training, "training_photos", lambda *given: pytest.fail("photos are rendered"))
+    monkeypatch.setattr(commands, "training_photos", lambda *given: pytest.fail("photos are rendered"))
     code, text = fl_sim("train-prior", "--out", tmp_path, "--start", tmp_path, *SMALL)
     assert code == 2
     assert "began at random weights" in sentence(text)

@@ -10,7 +10,7 @@ import sys
 import pytest
 from flower_cli import FLWR
 
-from attacker.store import CaptureStore
+from attacker.capture.store import CaptureStore
 from fl_sim.deployment import State, certificates
 from fl_sim.deployment.programs import environment
 from fl_sim.runs import RunFolder
@@ -24,7 +24,7 @@ SMALL = [
 
 def fl_sim(folder, *arguments, state="state"):
     environment = {**os.environ, "FL_SIM_STATE": str(folder / state), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fl_sim.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "experiments.cli.app", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert "Traceback" not in done.stderr
     return done

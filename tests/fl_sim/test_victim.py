@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_faces import tiny_config
 
+from clients.victim import check_smallest_step, initial_model, origin, victim_model
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
-from fl_sim.victim import check_smallest_step, initial_model, origin, victim_model
 
 
 def saved(path, name, num_classes=2, image_size=32):

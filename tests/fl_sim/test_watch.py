@@ -14,10 +14,10 @@ from fake_run import fake_run
 from rich.console import Console
 from tiny_faces import tiny_config
 
-from fl_sim.commands.watch import draw
+from experiments.cli.commands.watch import draw
+from experiments.run.watch import Watch
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder
-from fl_sim.watch import Watch
 
 
 @pytest.fixture
@@ -204,6 +204,6 @@ def test_a_real_run_is_followed_to_its_end(tmp_path):
     assert any(state.measuring for state in states)
     seen = [state.rounds_done for state in states]
     assert seen == sorted(seen)
-    command = [sys.executable, "-m", "fl_sim.cli", "watch", run.root, "--json"]
+    command = [sys.executable, "-m", "experiments.cli.app", "watch", run.root, "--json"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert {**json.loads(told.stdout), "silence": 0} == {**json.loads(json.dumps(vars(last))), "silence": 0}

@@ -25,7 +25,7 @@ except ImportError:
     atheris, watched = None, nullcontext()
 
 with watched:
-    import fl_sim.strategy  # noqa: F401
+    import fl_sim.federation.strategy  # noqa: F401
 
 from hostile_round import MODEL, SPECIAL, Reply, honest, npy_bytes, play, raw  # noqa: E402 (its folder is not a package)
 

@@ -5,7 +5,7 @@ import io
 import sys
 from unittest import mock
 
-from fl_sim import cli
+from experiments.cli import app
 
 
 def fl_sim(*arguments: object) -> tuple[int, str]:
@@ -14,7 +14,7 @@ def fl_sim(*arguments: object) -> tuple[int, str]:
     with mock.patch.object(sys, "argv", ["fl-sim", *map(str, arguments)]), contextlib.redirect_stderr(told):
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                cli.main()
+                app.main()
         except SystemExit as end:
             return (end.code if isinstance(end.code, int) else 0), told.getvalue()
     return 0, told.getvalue()

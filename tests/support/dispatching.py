@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacker.store import Capture, CaptureStore, read_reconstruction
+from attacker.capture.store import Capture, CaptureStore, read_reconstruction
 from fl_sim import seeds
 from fl_sim.runs import RunFolder, write_manifest
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from attacker.capture.store import write_reconstruction
 from attacker.observation import Reconstruction
-from attacker.store import write_reconstruction
 from clients.datasets import open_dataset
-from experiments.realism import SHARPNESS, SWD
+from experiments.evaluate.realism import SHARPNESS, SWD
 from fl_sim.config import Config, parse
 from fl_sim.runs import RunFolder, write_manifest
 from fl_sim.seeds import generator

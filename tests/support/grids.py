@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from tiny_faces import open_tiny
 
-from fl_sim.client import client_app, victim_model
+from clients.app import client_app, victim_model
 from fl_sim.config import Config
 from fl_sim.engines.inprocess import InProcessGrid
 

@@ -15,11 +15,11 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
 from fl_sim.engines.inprocess import InProcessGrid
+from fl_sim.federation.strategy import FedSGD, weighted_mean
 from fl_sim.runs import RunFolder
-from fl_sim.strategy import FedSGD, weighted_mean
 
 USERS = 4
 ROUND = 3  # so that there are earlier ones to be replayed

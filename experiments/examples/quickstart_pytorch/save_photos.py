@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytorchexample.task import people
 
-from experiments.inversion import png
+from experiments.audit.inversion import png
 
 count = int(sys.argv[1])
 for partition in range(count):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacker.attacks import Attacker, dlg, idlg
 from attacker.observation import Observation, Reconstruction
-from clients.local import local_gradient
+from clients.local_training import local_gradient
 from clients.user import Faces
 from fl_sim.models import build, normalise
 from fl_sim.seeds import generator

@@ -9,8 +9,8 @@ from torch import Tensor
 from attacker.attacks import Attacker, generative_latent
 from attacker.attacks.generative_latent import Settings, on_sphere
 from attacker.observation import Observation, Reconstruction
-from attacker.prior import Prior, load_prior
-from clients.local import local_gradient
+from attacker.priors.prior import Prior, load_prior
+from clients.local_training import local_gradient
 from clients.user import Faces
 from fl_sim.config import ConfigError
 from fl_sim.models import build

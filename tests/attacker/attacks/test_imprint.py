@@ -11,20 +11,20 @@ from tiny_faces import open_tiny, tiny_config
 
 from attacker.attacks import Attacker, imprint, rewriter
 from attacker.attacks.imprint import read_bins
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.store import CaptureStore
 from attacker.observation import Observation, Reconstruction
-from attacker.plugin import MaliciousServer
-from attacker.store import CaptureStore
-from clients.local import local_gradient
+from clients.local_training import local_gradient
 from clients.user import Faces
-from experiments.pipeline import preflight, threat_model
+from clients.victim import initial_model
+from experiments.run.federation import run_federation
+from experiments.run.pipeline import preflight, threat_model
 from fl_sim.config import Config, ConfigError
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.models import build
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
-from fl_sim.server import run_federation
-from fl_sim.strategy import FedSGD
 from fl_sim.updates import Update
-from fl_sim.victim import initial_model
 
 SIZE = 32
 # The mean pixel of uniform noise varies by 1 / sqrt(3 * 3 * 32^2); finer steps take a larger gain.

@@ -8,7 +8,7 @@ from tiny_faces import normed_net
 from attacker.attacks import Attacker, see_through_gradients
 from attacker.attacks.see_through_gradients import Settings, regularisers, statistics_gradient
 from attacker.observation import Observation, Reconstruction
-from clients.local import local_gradient
+from clients.local_training import local_gradient
 from clients.user import Faces
 from fl_sim.models import batch_statistics, normalise
 from fl_sim.seeds import generator

@@ -1,0 +1,146 @@
+"""Faces that an update leaves possible: photos drawn jointly by a conditional prior, whose mean is what it determines.
+
+An update determines something like the mean of a user's photos (`user_diffusion` finds it), and a mean is nobody's
+portrait. A conditional prior has learnt p(photo | mean face): what photos of a person look like whose mean, damaged as
+attacks damage it, is this one. A few photos are drawn together, and after each step of the reverse process two things
+that the mean tells are restored in the predicted photos (as in null-space projection, Wang et al. 2022):
+
+- *their mean*, at all frequencies, for the user's photos had it. One photo alone need not;
+- *whom they show*: each photo's coordinates along the discriminants of faces
+  (`attacker.priors.eigenfaces.Discriminants`), in which photos of one person agree, and in part its coarse shape. Pose,
+  light and expression stay free.
+
+Both only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
+where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
+back in that is trusted. Of an update that tells nothing the draws show nobody, but may have its noise in common.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attacker.inversion.matching import smooth
+from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.prior import Prior, noise_levels
+
+TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
+BLURS = (0.7, 1.4, 2.8, 5.6)  # pixels of 64, of the Gaussians that part the frequencies
+CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
+LEAST_SIGNAL = 0.1  # abar at which a network that predicts noise begins; with less image in x_t it does not tell any
+SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
+COARSE, COARSE_HELD = 2, 0.2  # bands of lowest frequency that each photo has from the mean, and how much of them a step
+
+
+def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: FaceSpace | None = None) -> Tensor:
+    """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
+
+    `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` that knows what tells
+    people apart, whom they show is held by their coarse shape alone; a single draw has no mean to hold. ValueError for
+    a prior that is not conditional.
+    """
+    if not prior.conditional:
+        raise ValueError("the prior is not conditional on a mean face")
+    with torch.no_grad():
+        given = prior.encode(means)
+        if space is not None:
+            space = space.at(prior.size, given.device) if space.discriminants is not None else None
+        faces = prior.decode(_reverse(prior, given, noise, steps, space).flatten(0, 1)).clamp(-1, 1)
+        return faces.view(*noise.shape[:2], *faces.shape[1:])
+
+
+def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: FaceSpace | None) -> Tensor:
+    """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
+    each, repeated = noise.shape[1], given.repeat_interleave(noise.shape[1], 0)
+    usual = torch.zeros_like(given[:1]) if space is None else space.mean[None]
+    times = noise_levels(_first(prior) + 1, steps)
+    x = prior.noised(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
+    trusted: list[Tensor] = []
+    sure = torch.ones(())
+    for t, following in zip(times, [*times[1:], None], strict=True):
+        x0 = _predict(prior, x, t, repeated).view_as(noise)
+        if t == times[0]:
+            expected = x0.mean(1)
+            trusted = trusted_shares(given - usual, expected - usual)
+            sure = trusted_identity(given - usual, expected - usual, space) if space else sure
+        if space is not None:
+            x0 = hold_identity(x0, given, sure, space)
+        x0 = hold_shape(x0, given, trusted)
+        if each > 1:
+            x0 = hold_mean(x0, given, trusted)
+        x0 = x0.clamp(-1, 1)
+        if following is not None:
+            x = prior.step(x, x0.flatten(0, 1), t, following)
+    return x0
+
+
+def _first(prior: Prior) -> int:
+    """The time at which the reverse process begins."""
+    if prior.prediction_type != "epsilon":
+        return prior.steps - 1
+    return max(int((prior.alphas_cumprod >= LEAST_SIGNAL).sum()) - 1, 0)
+
+
+def hold_mean(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), moved together so that their mean is `given` (n, c, S, S) where it is trusted."""
+    missing = bands(given - x0.mean(1))
+    return x0 + torch.stack([share * band for share, band in zip(trusted, missing, strict=True)]).sum(0)[:, None]
+
+
+def hold_shape(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards the coarse shape of `given` (n, c, S, S) where it is trusted."""
+    missing = bands((given[:, None] - x0).flatten(0, 1))[-COARSE:]
+    parts = [share[:, None] * band.view_as(x0) for share, band in zip(trusted[-COARSE:], missing, strict=True)]
+    return x0 + COARSE_HELD * torch.stack(parts).sum(0)
+
+
+def hold_identity(x0: Tensor, given: Tensor, sure: Tensor, space: FaceSpace) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards whom `given` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
+    assert space.discriminants is not None
+    weight = sure.repeat_interleave(x0.shape[1], 0) * space.discriminants.reliability**SELECTIVITY  # (n k, q)
+    apart = space.identity((given[:, None] - x0).flatten(0, 1))
+    return x0 + space.of_identity(weight * apart).view_as(x0)
+
+
+def bands(images: Tensor) -> list[Tensor]:
+    """Images (n, c, S, S) parted by frequency, the finest first; they sum to the images."""
+    found, rest = [], images
+    for blur in BLURS:
+        low = smooth(rest, blur * images.shape[-1] / 64)
+        found.append(rest - low)
+        rest = low
+    return [*found, rest]
+
+
+def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
+    """How far each band of `given` is trusted, of which `expected` comes back: (n, 1, 1, 1) in [0, 1].
+
+    Both (n, c, S, S) less the usual face.
+    """
+    pairs = zip(bands(given), bands(expected), strict=True)
+    return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] ** CAUTION for own, back in pairs]
+
+
+def trusted_identity(given: Tensor, expected: Tensor, space: FaceSpace) -> Tensor:
+    """The same of whom they show: (n, 1) in [0, 1]."""
+    assert space.discriminants is not None
+    weight = space.discriminants.reliability.sqrt()
+    return _share(weight * space.identity(given), weight * space.identity(expected))
+
+
+def _share(given: Tensor, expected: Tensor) -> Tensor:
+    """The regression (n, 1) of `expected` on `given` (n, d), in [0, 1]."""
+    return ((given * expected).sum(1) / given.square().sum(1).clamp_min(1e-9)).clamp(0, 1)[:, None]
+
+
+def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor) -> Tensor:
+    def part(some: slice) -> Tensor:
+        now = torch.full((len(x[some]),), t, device=x.device)
+        return prior.x0_hat(x[some], now, condition=condition[some])
+
+    return torch.cat([part(slice(start, start + TOGETHER)) for start in range(0, len(x), TOGETHER)])
+
+
+def most_typical(draws: Tensor) -> int:
+    """Which of `draws` (k, 3, H, W) is the nearest to their mean; the first of equals."""
+    return int((draws - draws.mean(0)).square().sum((1, 2, 3)).argmin())

@@ -1,0 +1,148 @@
+"""One update that came from anywhere, inverted without a federation: tensors from files in, pictures out.
+
+observation, notes = observe(foreign, weights, update, "weights", learning_rate=0.1, num_examples=30)
+found = external_model.invert(foreign, attack, [observation], seed=0, progress=lambda done, total: None)[0]
+write(out, found, {"attack": ...})
+"""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attacker.external.external_model import ForeignModel
+from attacker.observation import LocalTraining, Observation, Reconstruction
+from experiments.evaluate import draws
+from experiments.statistics.verdict import EXPLAINED
+from fl_sim import updates
+from fl_sim.checkpoints import read_state
+from fl_sim.config import ConfigError
+from fl_sim.runs import write_atomically
+from fl_sim.state_dicts import Misfit, ModelTensors, in_short
+from fl_sim.updates import Update
+
+
+def observe(
+    foreign: ForeignModel,
+    weights: Path,
+    update: Path,
+    kind: Literal["gradient", "weights"],
+    num_examples: int,
+    labels: Tensor | None = None,
+    local: LocalTraining | None = None,
+) -> tuple[Observation, tuple[str, ...]]:
+    """What the files say, and what had to be assumed to read them, a clause each.
+
+    `weights` is the model that was sent, `update` what one user made of it: safetensors or .pth files. A parameter
+    that the update lacks is frozen: its gradient is zero. `labels` (n,) are those of the user's photos, if known.
+    `local` is needed for weights: its learning rate turns them into a gradient. Raises ConfigError for files that do
+    not fit the model or each other.
+    """
+    network = foreign.open()
+    tensors = ModelTensors(network)
+    sent, notes = _fitting(weights, tensors, f"the state dict of {foreign.model!r}")
+    absent = [name for name in tensors.state if name not in sent and tensors.state[name].is_floating_point()]
+    if absent:
+        raise ConfigError(f"{weights} lacks {in_short(absent)} of {foreign.model!r}; give the whole state dict")
+    received, more = _fitting(update, tensors, f"an update of {foreign.model!r}")
+    frozen = [name for name in tensors.parameters if name not in received]
+    if len(frozen) == len(tensors.parameters):
+        raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
+    if frozen:
+        more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
+    near = updates.cosine(sent, {name: received[name] for name in tensors.parameters if name in received})
+    if kind == "gradient" and near > updates.NEAR:
+        more = (*more, f"{update.name} is near the weights that were sent: is it new ones? Then give --kind weights")
+    if kind == "weights" and near < updates.NEAR:
+        more = (*more, f"{update.name} is far from the weights that were sent: is it a gradient, and no weights?")
+    if kind == "weights":
+        if local is None:
+            raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")
+        after = {name: received.get(name, sent[name]) for name in tensors.parameters}
+        gradient = updates.to_gradient(sent, after, local.learning_rate)
+    else:
+        gradient = {name: received.get(name, torch.zeros_like(sent[name])) for name in tensors.parameters}
+    if updates.norm(gradient) == 0:
+        raise ConfigError(f"{update} changes nothing about {weights}; give the update of a user who has trained")
+    shares, classes = None, foreign.classes(network)
+    if labels is not None:
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ConfigError(f"label {int(labels.max())} given; the model tells labels 0 to {classes - 1} apart")
+        shares = torch.bincount(labels, minlength=classes) / len(labels)
+    parameters = {name: sent.get(name, value) for name, value in tensors.state.items()}
+    return Observation(1, 0, parameters, gradient, num_examples, shares, local), (*notes, *more)
+
+
+def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `image-K.png`, the answer first, and `reconstruction.json`; the content of the latter, with `facts`.
+
+    Where the attack left draws: `determined.png`, the mean face behind them, `draw-K.png`, and `differ.png`, where
+    they differ (experiments.evaluate.draws.heat).
+    """
+    images = []
+    for number, (image, weight) in enumerate(zip(found.images, found.weights.tolist(), strict=True)):
+        write_atomically(out / f"image-{number}.png", png(image))
+        images.append({"file": f"image-{number}.png", "weight": round(weight, 4)})
+    loss = found.matching_loss if math.isfinite(found.matching_loss) else None
+    said = {**facts, "matching_loss": loss, "seconds": round(found.seconds, 2), "images": images}
+    shown = {} if found.determined is None else {"determined.png": found.determined}
+    if found.draws is not None:
+        names = [f"draw-{number}.png" for number in range(len(found.draws))]
+        shown |= {**dict(zip(names, found.draws, strict=True)), "differ.png": draws.heat(found.draws)}
+        said |= {"draws": names, "draws_spread": round(draws.spread(found.draws), 4)}
+    for name, image in shown.items():
+        write_atomically(out / name, png(image))
+    write_atomically(out / "reconstruction.json", json.dumps(said, indent=2).encode())
+    return said
+
+
+def unexplained(matching_loss: float) -> str | None:
+    """A sentence where a picture explains its update too badly to be evidence that nothing leaks."""
+    if matching_loss <= EXPLAINED:
+        return None
+    return (
+        f"the pictures do not explain the update (matching loss {matching_loss:.2g}, above {EXPLAINED}); that they "
+        "look like nobody does not say that nothing leaks: give more -o steps=, and check what was told of the training"
+    )
+
+
+def left_open(out: Path, said: Mapping[str, Any]) -> str | None:
+    """What to make of the draws that `write` left in `out` and told of, in a sentence; None without draws."""
+    if "draws" not in said:
+        return None
+    count, spread = len(said["draws"]), said["draws_spread"]
+    return (
+        f"{count} draws of this update: {out / 'draw-*.png'} (spread {spread:.3f}, 0 where all agree). Where they "
+        f"differ, which {out / 'differ.png'} shows in orange, the prior invented it. A realistic face is no evidence: "
+        "the prior draws one for any update"
+    )
+
+
+def png(image: Tensor) -> bytes:
+    """An image (3, H, W) in [0, 1] as PNG; values outside are clipped, NaN is grey."""
+    pixels = (image.nan_to_num(0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _fitting(path: Path, tensors: ModelTensors, what: str) -> tuple[Update, tuple[str, ...]]:
+    """The tensors of a file by the model's names. ConfigError for other names or shapes, NaN, Inf."""
+    found, notes = read_state(path)
+    try:
+        fitted = tensors.fit(found)
+        if fitted.unknown:
+            raise Misfit(f"the model has no {in_short(fitted.unknown)}")
+        for name, value in fitted.values.items():
+            if not bool(torch.isfinite(value).all()):
+                raise Misfit(f"{name!r} holds NaN or Inf")
+    except Misfit as error:
+        raise ConfigError(f"{path} is not {what}: {error}; save it from the very model that --model names") from error
+    return fitted.values, (*notes, *fitted.notes)

@@ -1,0 +1,134 @@
+"""The command line, `fl-sim COMMAND`. A command is a file of `experiments/cli/commands/` and a line here."""
+
+import functools
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# Before Flower and Ray are imported: nothing of a privacy experiment is reported home.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import typer
+from rich.markup import escape
+
+from experiments.cli.commands import (
+    attack,
+    audit,
+    doctor,
+    down,
+    faces,
+    invert,
+    report,
+    run,
+    sweep,
+    train_attributes,
+    train_identity,
+    train_model,
+    train_prior,
+    up,
+    watch,
+)
+from experiments.cli.console import messages
+from fl_sim.config import ConfigError
+from fl_sim.deployment import DeploymentError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure how much of a person leaks from federated learning.\n\n"
+    "Start with `fl-sim run`: 8 users, 3 rounds, every update attacked; then open runs/quickstart/report.html.",
+)
+
+# In the order of `fl-sim --help`; a command imports what is heavy where it is used, so that all of them start fast.
+app.command("run")(run.run)
+app.command("attack")(attack.attack)
+app.command("report")(report.report)
+app.command("watch")(watch.watch)
+app.command("sweep")(sweep.sweep)
+app.command("frontier")(sweep.frontier)
+app.command("audit")(audit.audit)
+app.command("invert")(invert.invert)
+app.command("up")(up.up)
+app.command("down")(down.down)
+app.command("train-prior")(train_prior.train_prior)
+app.command("train-identity")(train_identity.train_identity)
+app.command("train-model")(train_model.train_model)
+app.command("train-attributes")(train_attributes.train_attributes)
+app.command("faces")(faces.faces)
+app.command("doctor")(doctor.doctor)
+
+
+def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success."""
+
+    @functools.wraps(command)
+    def call(*arguments: Any, **named: Any) -> None:
+        try:
+            command(*arguments, **named)
+        except SystemExit as end:
+            raise ConfigError(
+                f"something called sys.exit({end.code!r}) before the command's end; a plug-in (a dataset, a model, an "
+                "attack) must raise an exception instead"
+            ) from end
+
+    return call
+
+
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        registered.callback = _never_exiting(registered.callback)
+
+
+def main() -> None:
+    """Entry point: every foreseen mistake ends in one sentence and an exit code, never in a traceback."""
+    try:
+        app()
+    except (ConfigError, ValueError) as error:
+        _fail(str(error), 2)
+    except DeploymentError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped; give the same command again to go on from here", 130)
+    except OSError as error:
+        _fail(
+            f"{error.strerror or error}: {error.filename or ''}; free or mend it, then give the same command again", 1
+        )
+    except Exception as error:  # not foreseen: of a third party's code, or ours
+        _fail(f"{type(error).__name__}: {error}; not foreseen, see {_keep_traceback()} and report it", 70)
+
+
+def _fail(sentence: str, code: int) -> None:
+    messages.print(f"[red]error:[/] {escape(sentence)}", soft_wrap=True)  # it may hold [brackets] of the user's
+    sys.exit(code)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of the exception at hand to a file; its path."""
+    with tempfile.NamedTemporaryFile("w", prefix="fl-sim-", suffix=".log", delete=False, encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return file.name
+
+
+def entry() -> None:
+    """`main` for a process of its own, which ends at once after a failure.
+
+    Flower's simulation leaves threads that wait for replies until the round's timeout, if Ray dies under it.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,98 @@
+"""The dispatcher as `fl-sim run` sees it: a process beside training, and what it said of its jobs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+from fl_sim.config import Config
+from fl_sim.federation.sampling import users_per_round
+from fl_sim.log import Log
+from fl_sim.runs import RunFolder
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); the stages are `rounds`, `queued`, `attacks` and `leakage`.
+
+`queued` are attack jobs whose captures lie on disk, waiting or under way: their number rises and falls."""
+
+
+def planned_jobs(config: Config) -> int:
+    """Attack jobs of the whole run, if every update of every attacked round is accepted."""
+    if config.workers.backend == "none":
+        return 0
+    captures = users_per_round(config) // max(config.protocol.secure_aggregation, 1)
+    batches = -(-captures // config.workers.victims_per_job)
+    rounds = len(set(config.workers.attack_rounds)) or config.federation.rounds
+    return len(config.attacks) * batches * rounds
+
+
+class Dispatch:
+    """The dispatcher process and what it said."""
+
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
+        self.problems: list[str] = []
+        self.folder = folder
+        self.log = folder.root / "attack.log"
+        self.total = planned_jobs(config)
+        self.done = 0
+        self._progress = progress
+        command = [sys.executable, "-m", "attacker.workers.dispatch", str(folder.root), "--parent", str(os.getpid())]
+        command += ["--follow"] if follow else []
+        command += ["--force"] if force else []
+        self.log.touch(mode=0o600)
+        with self.log.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: Mapping[str, Any] = json.loads(line)
+            if event["event"] == "round":
+                self.done += event["skipped"]
+            elif event["event"] == "done":
+                self.done += 1
+            elif event["event"] == "failed":
+                users = ", ".join(str(user) for user in event["users"])
+                where = f"attack {event['label']!r}, round {event['round']}, users {users}"
+                self.problems.append(f"{where}: {event['reason']}")
+            if "queued" in event:
+                self._progress("queued", event["queued"], self.total)
+            self._progress("attacks", self.done, self.total)
+
+    def wait(self) -> None:
+        code = self.process.wait()
+        self._reader.join()
+        if code and not self.problems:
+            lines = self.log.read_text(encoding="utf-8").splitlines()
+            self.problems.append(
+                f"the attack dispatcher ended with exit code {code}: {lines[-1] if lines else 'it said nothing'} "
+                f"(all of it in {self.log}); the captures are kept, try again with fl-sim attack"
+            )
+            Log(self.folder, "run")("problem", "error", reason=self.problems[0])
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+@contextmanager
+def dispatcher(
+    folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool = False
+) -> Iterator[Dispatch | None]:
+    """The dispatcher at work beside the block, waited for after it; ended if the block fails."""
+    if config.workers.backend == "none" or not config.attacks:
+        yield None
+        return
+    dispatch = Dispatch(folder, config, progress, follow, force)
+    try:
+        yield dispatch
+        dispatch.wait()
+    except BaseException:
+        dispatch.end()
+        raise

@@ -1,0 +1,199 @@
+"""The server's side of the federation: rounds of FedSGD under the eyes of the malicious server.
+
+`run_federation(config, run, progress)` runs a whole federation on the configured engine. `app` is the
+same ServerApp for `flwr run .`, whose run config names the config file and the folder of all runs.
+"""
+
+import io
+import math
+import time
+from pathlib import Path
+
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+
+from attacker.attacks import rewriter
+from attacker.capture.plugin import MaliciousServer
+from attacker.capture.rebuild_index import mend
+from attacker.capture.store import CaptureStore
+from attacker.observation import LocalTraining
+from clients.app import client_app, config_file
+from clients.datasets import open_dataset
+from clients.defenses import load_all
+from clients.victim import initial_model
+from experiments.plan import privacy
+from fl_sim import engines, models, seeds
+from fl_sim.config import Config, ConfigError, dump
+from fl_sim.deployment.flower import Connection, find
+from fl_sim.engines import deployment
+from fl_sim.engines.deployment import Progress
+from fl_sim.federation import protocol
+from fl_sim.federation.private_sgd import PrivateSGD
+from fl_sim.log import Log
+from fl_sim.modules import state
+from fl_sim.runs import RunFolder, locked, write_atomically
+from fl_sim.threads import one_thread
+
+NEXT_BOUND = "next_clipping_norm"  # column of rounds.parquet, under differential privacy: where the next round clips
+
+
+def run_federation(
+    config: Config, run: RunFolder, progress: Progress | None = None, superlink: Connection | None = None
+) -> None:
+    """Train for the configured rounds, capturing all replies into `run`; continues a run that was stopped.
+
+    Writes captures/ and rounds.parquet. Raises ConfigError for a mistake in the config before anything
+    starts, and whatever stops the server later. `superlink` is where the engine `deployment` runs; None: what
+    `fl-sim up` has started.
+    """
+    load_all(config.defenses)  # a mistyped defense is an error now, not an error reply of every user
+    initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
+    protocol.check(config)
+    section = config.federation
+    if len(_finished(CaptureStore(run), run)) >= section.rounds:  # nothing to train, so no engine to start
+        if progress is not None:
+            progress(section.rounds, section.rounds)
+        return
+    if section.engine == "deployment":
+        deployment.run(config, run, superlink or find(None), progress)
+        return
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        federate(grid, config, run, progress)
+
+    engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users, section.timeout)
+
+
+def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
+    """The rounds of the federation over `grid`, from the first that is not yet on disk."""
+    section, log = config.federation, Log(run, "server")
+    with one_thread(), locked(run.captures), log.around(rounds=section.rounds):
+        model = initial_model(config)
+        attacked = config.workers.attack_rounds
+        store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
+        table = _finished(store, run)
+        first = len(table) + 1
+        store.forget_from(first)
+        parameters = store.parameters(first) if first > 1 else state(model)
+        arrays = ArrayRecord(parameters)
+        honest = protocol.strategy(config, model, _bound(table, run, config))
+        strategy = MaliciousServer(
+            honest,
+            store,
+            parameter_names=[name for name, _ in model.named_parameters()],
+            update=section.update,
+            learning_rate=section.learning_rate,
+            max_norm=section.max_norm,
+            timeout=section.timeout,
+            local=told_local_training(config),
+            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
+            rewrite=rewriter(config),
+            aggregated=bool(config.protocol.secure_aggregation),
+            num_classes=open_dataset(config.dataset, config.seed).num_classes,
+        )
+        channel = protocol.Channel(grid, config, dict(model.named_parameters()))
+        try:
+            for server_round in range(first, section.rounds + 1):
+                if progress is not None:
+                    progress(server_round - 1, section.rounds)
+                began = time.perf_counter()
+                users = channel.of_round(server_round)
+                # SecAgg+ draws the order of users from Python's global generator.
+                with seeds.global_generators(config.seed, "server", server_round):
+                    messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
+                    replies = users.send_and_receive(messages, timeout=section.timeout)
+                    arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
+                del replies  # they are as large as all users' updates together
+                for one in strategy.refused:
+                    log("rejected", "warning", round=server_round, user=one.user, status=one.status, reason=one.reason)
+                messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
+                replies = users.send_and_receive(messages, timeout=section.timeout)
+                metrics = strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
+                row = {
+                    "round": server_round,
+                    "accuracy": metrics.get("accuracy", math.nan),
+                    "loss": metrics.get("loss", math.nan),
+                    "examples": metrics.get("num-examples", 0),
+                    "accepted": strategy.accepted,
+                    "rejected": strategy.rejected,
+                    "seconds": time.perf_counter() - began,
+                    **privacy.spent(config, server_round),
+                }
+                if isinstance(honest, PrivateSGD):
+                    row[NEXT_BOUND] = honest.bound
+                table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+                _write_table(table, run.rounds)
+                log(
+                    "round",
+                    round=server_round,
+                    accepted=strategy.accepted,
+                    rejected=strategy.rejected,
+                    seconds=row["seconds"],
+                    accuracy=row["accuracy"],
+                    loss=row["loss"],
+                )
+        finally:
+            store.wait()
+    if progress is not None:
+        progress(section.rounds, section.rounds)
+
+
+def told_local_training(config: Config) -> LocalTraining | None:
+    """The users' local steps as far as the threat model tells the attacker; None for the one gradient of FedSGD."""
+    section = config.federation
+    if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
+        return None
+    return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
+
+
+def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
+    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Mends a damaged index."""
+    mend(run)
+    if not run.rounds.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_parquet(run.rounds)
+        table["round"]
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+        raise ConfigError(
+            f"{run.rounds} is damaged ({error}); remove it and give the command again, which trains from round 1"
+        ) from error
+    captured, done = set(store.finished_rounds()), 0
+    while done < len(table) and done + 1 in captured:
+        done += 1
+    return table.iloc[:done]
+
+
+def _bound(table: pd.DataFrame, run: RunFolder, config: Config) -> float | None:
+    """The L2 norm to which the round after those of `table` clips; None for the one in the config."""
+    if table.empty or not config.protocol.differential_privacy.endswith("_adaptive"):
+        return None
+    if NEXT_BOUND not in table:
+        raise ConfigError(f"{run.rounds} lacks the column {NEXT_BOUND}, so the run cannot go on; give another name")
+    return float(table[NEXT_BOUND].iloc[-1])
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """`flwr run .`: the run config names the config file and the folder of all runs."""
+    config = config_file(context)
+    protocol.check(config)
+    run = RunFolder(Path(str(context.run_config.get("runs", "runs"))) / config.name)
+    text = dump(config).encode()
+    if run.config.exists() and run.config.read_bytes() != text:
+        raise ConfigError(f"{run.root} holds a run with another config; give this one another name in its config file")
+    write_atomically(run.config, text)
+    deployment.await_users(grid, config.dataset.users, config.federation.timeout)
+    federate(grid, config, run)

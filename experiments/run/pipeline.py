@@ -1,0 +1,270 @@
+"""A whole experiment: train under attack, measure the leakage, write the report.
+
+`run` is what `fl-sim run` does, `attack` what `fl-sim attack` does. Both may be stopped at any time and
+given again: finished rounds, reconstructions and their attacks are not done twice.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from attacker import attacks
+from attacker.capture.rebuild_index import mend
+from attacker.capture.store import CaptureStore
+from attacker.priors import eigenfaces
+from clients.datasets import open_dataset
+from clients.datasets.examine import examine
+from clients.victim import origin
+from experiments.plan import attackers, data, privacy
+from experiments.run import leakage
+from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
+from experiments.run.preflight import preflight
+from experiments.show.report import write_report
+from fl_sim.config import Config, ConfigError, Dataset, dump, load
+from fl_sim.deployment.flower import Connection
+from fl_sim.log import Log
+from fl_sim.runs import RunFolder, locked, read_manifest, write_atomically, write_manifest
+from fl_sim.threads import one_thread
+
+AFTERWARDS = ("attacks", "workers", "leakage")
+"""Sections that may differ when captures are attacked again; all else made the captures what they are."""
+
+
+@dataclass
+class Outcome:
+    """What an experiment ended with."""
+
+    table: pd.DataFrame  # the leakage table; empty if nothing was attacked
+    report: Path
+    problems: list[str] = field(default_factory=list)  # one sentence each: attacks that failed
+
+
+def run(
+    config: Config,
+    folder: RunFolder,
+    progress: Progress,
+    note: Callable[[str], None],
+    superlink: Connection | None = None,
+) -> Outcome:
+    """Run the whole experiment in `folder`, taking up what is already there.
+
+    `note` is told what the user should know before the attacks start. Raises ConfigError, before anything
+    is written, for whatever cannot work. `superlink` is where the engine `deployment` trains; None: what `fl-sim up`
+    has started.
+    """
+    config = attackers.planned(config)
+    notes = _checked(config, note)
+    with locked(folder.root):
+        _claim(config, folder)
+        with Log(folder, "run").around(command="run", jobs=planned_jobs(config)):
+            _begin(folder, config, note, notes)
+            from experiments.run.federation import (
+                run_federation,  # Flower takes seconds to import; mistakes are told before
+            )
+
+            with dispatcher(folder, config, progress, follow=True) as dispatch:
+                run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
+            return _judge(folder, config, progress, dispatch)
+
+
+def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
+    """Attack the captures of a finished or stopped run with the attacks of `config`, then measure and report.
+
+    Raises ConfigError if `config` differs from the run's in more than `AFTERWARDS`.
+    """
+    change = _difference(_saved(folder), config, except_for=AFTERWARDS)
+    if change is not None:
+        raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+    if not folder.captures.exists():
+        raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
+    config = attackers.planned(config)
+    notes = _checked(config, note)
+    with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
+        _begin(folder, config, note, notes)
+        if not CaptureStore(folder).finished_rounds():
+            raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
+        write_atomically(folder.config, dump(config).encode())
+        with dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
+            pass
+        return _judge(folder, config, progress, dispatch)
+
+
+def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
+    """`run` or `attack`, whichever is left to do; neither where `folder` holds this very experiment in full."""
+    if finished(config, folder):
+        return Outcome(pd.read_parquet(folder.leakage), folder.report)
+    if folder.config.exists():
+        saved = _saved(folder)
+        trained = len(CaptureStore(folder).finished_rounds()) == config.federation.rounds
+        if trained and _difference(saved, config, except_for=AFTERWARDS) is None:
+            return attack(folder, config, False, progress, note)
+    return run(config, folder, progress, note)
+
+
+def finished(config: Config, folder: RunFolder) -> bool:
+    """Whether `folder` holds this very experiment in full.
+
+    Of all its files the report is written last, and `_begin` takes it away first; times of files decide nothing.
+    """
+    if not (folder.config.exists() and folder.report.exists() and folder.leakage.exists()):
+        return False
+    failed = (folder.reconstructions / "failed.json").exists()
+    saved = _saved(folder)
+    same = _difference(saved, attackers.planned(config), except_for=("workers",)) is None
+    return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
+
+
+def threat_model(config: Config) -> dict[str, Any]:
+    """What the attacker knows and may do in this run; stamped on the manifest and the report.
+
+    `local_steps` are those of the user with the most photos, where they were counted.
+    """
+    section = config.federation
+    photos = max(examine(config.dataset, config.seed).photos or (config.dataset.photos,))
+    return {
+        "server": config.threat_model.server,
+        "labels": config.threat_model.labels,
+        "update": section.update,
+        "local_steps": section.local_epochs * (-(-photos // section.batch_size) if section.batch_size else 1),
+        "local_training": config.threat_model.local_training,
+        "batch_norm_statistics": config.threat_model.batch_norm_statistics,
+        "users_behind_an_update": max(config.protocol.secure_aggregation, 1),
+        "linkable_over_rounds": not config.protocol.shuffle,
+        "differential_privacy": config.protocol.differential_privacy,
+        "privacy": privacy.facts(config),
+        "public_people": config.threat_model.public_people,
+        "model": origin(config),
+        "batch_norm": config.model.batch_norm,
+        "defenses": [str(table.get("name")) for table in config.defenses],
+        "not_adapted_to": attackers.not_adapted_to(config),
+    }
+
+
+def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
+    table = pd.DataFrame()
+    if dispatch is not None:
+        table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
+    page = write_report(folder)
+    Log(folder, "run")("report", file=page.name, measurements=len(table))
+    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])])
+
+
+def _unheard(folder: RunFolder) -> list[str]:
+    """A sentence, if no user's update was of use in any round."""
+    if not folder.rounds.exists():  # captured by `flwr run`
+        return []
+    rounds = pd.read_parquet(folder.rounds)
+    if not {"accepted", "rejected"} <= set(rounds):  # of an older version
+        return []
+    if rounds.accepted.any() or not rounds.rejected.any():
+        return []
+    return [f"all {rounds.rejected.sum()} updates were rejected; {folder.log} says why"]
+
+
+def _claim(config: Config, folder: RunFolder) -> None:
+    """Write the config of a new run; of one that exists, see that it is the same."""
+    if folder.config.exists():
+        change = _difference(_saved(folder), config, except_for=("workers",))
+        if change is not None:
+            raise ConfigError(
+                f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
+                "or fl-sim attack to attack its captures otherwise"
+            )
+    write_atomically(folder.config, dump(config).encode())
+
+
+def _checked(config: Config, note: Callable[[str], None]) -> list[str]:
+    """The sentences of `preflight`, which `note` is told: who reads the report should know them, too."""
+    notes: list[str] = []
+
+    def told(sentence: str) -> None:
+        notes.append(sentence)
+        note(sentence)
+
+    preflight(config, told)
+    return notes
+
+
+def _begin(folder: RunFolder, config: Config, note: Callable[[str], None], notes: list[str]) -> None:
+    """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
+    mended = mend(folder)
+    if mended is not None:
+        note(mended)
+    folder.report.unlink(missing_ok=True)
+    _stamp(folder, config, notes)
+
+
+def _stamp(folder: RunFolder, config: Config, notes: list[str]) -> None:
+    """Write what a run lacks of manifest and face space: a new one, or one that `flwr run` has captured."""
+    dataset = open_dataset(config.dataset, config.seed)
+    people = min(config.threat_model.public_people, dataset.num_public)
+    if people and not folder.faces.exists() and _looks_at_faces(config):
+        write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
+    if folder.manifest.exists():
+        _restate(folder, config, notes)
+        return
+    write_manifest(
+        folder,
+        seed=config.seed,
+        defenses=attackers.declared(config),
+        users=dataset.num_users,
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        threat_model=threat_model(config),
+        data=data.facts(config),
+        notes=notes,
+    )
+
+
+def _restate(folder: RunFolder, config: Config, notes: list[str]) -> None:
+    """Say in the manifest what changes when captures are attacked again: which attacks know which defenses."""
+    stated = read_manifest(folder)
+    new = {**stated, "defenses": attackers.declared(config), "notes": notes}
+    if isinstance(stated.get("threat_model"), dict):
+        new["threat_model"] = {**stated["threat_model"], "not_adapted_to": attackers.not_adapted_to(config)}
+    if new != stated:
+        write_atomically(folder.manifest, json.dumps(new, indent=2).encode())
+
+
+@lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
+def _face_space(dataset: str, seed: int, people: int) -> bytes:
+    """What the first public people's photos tell of faces; `dataset` is its section of the config as JSON."""
+    opened = open_dataset(Dataset.model_validate_json(dataset), seed)
+    with one_thread():
+        albums = [opened.public(index).photos for index in range(people)]
+        whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
+        return eigenfaces.encode(eigenfaces.fit(torch.cat(albums), whose))
+
+
+def _looks_at_faces(config: Config) -> bool:
+    """Whether an attack of this run wants to know what faces have in common."""
+    if config.workers.backend == "none":
+        return False
+    return any(getattr(attacks.load(*one).settings, "face_space", 0) for one in config.attacks.items())
+
+
+def _saved(folder: RunFolder) -> Config:
+    if not folder.config.exists():
+        raise ConfigError(
+            f"{folder.root} is no run folder (it has no config.toml); give a folder such as runs/quickstart"
+        )
+    return load(folder.config)
+
+
+def _difference(before: Config, now: Config, except_for: tuple[str, ...]) -> str | None:
+    """The first key that differs, in words; None if all is the same but the sections `except_for`."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for section in old:
+        if section in except_for or old[section] == new[section]:
+            continue
+        if not isinstance(old[section], dict):
+            return f"{section} was {old[section]!r}, now it is {new[section]!r}"
+        keys = [key for key in {**old[section], **new[section]} if old[section].get(key) != new[section].get(key)]
+        return f"{section}.{keys[0]} was {old[section].get(keys[0])!r}, now it is {new[section].get(keys[0])!r}"
+    return None

@@ -1,0 +1,84 @@
+"""The report of a run: one HTML page with everything inside, that opens from disk in any browser.
+
+It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page, and it needs no script.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.show.report import distributions, evidence, figures, svg, tables
+from experiments.show.report.gallery import gallery
+from experiments.show.report.material import read
+from experiments.show.report.words import breakable, headline
+from fl_sim.runs import RunFolder, write_atomically
+
+HERE = Path(__file__).parent
+
+
+def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
+    """Write the page of a run and return its path. What the run does not hold yet is said on the page.
+
+    Private photos are put in for synthetic people, else only if `with_private_photos`.
+    Raises FileNotFoundError for a folder without config.toml.
+    """
+    material = read(run)
+    head = headline(material)
+    label, first = head.strongest, head.server_round
+    forests, rounds, strips, readings = [], [], None, []
+    if label is not None and first is not None:
+        forests = [
+            figures.forest(
+                material,
+                "rank1",
+                "Named: rank-1",
+                "Share of users who come out nearest to their picture.",
+                label,
+                first,
+            ),
+            figures.forest(
+                material,
+                "facial_similarity",
+                "Alike: facial similarity",
+                "Cosine to the user's private photos.",
+                label,
+                first,
+            ),
+        ]
+        rounds = [
+            figures.per_round(material, "rank1", "Named: rank-1", label),
+            figures.per_round(material, "facial_similarity", "Alike: facial similarity", label),
+        ]
+        strips = distributions.strips(material, label)
+        readings = tables.readings(material, first)
+    training_columns, training_rows = tables.training(material)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = breakable
+    page = environment.get_template("page.html.j2").render(
+        material=material,
+        head=head,
+        swatch=svg.swatch,
+        forests=[forest for forest in forests if forest],
+        legend=list(figures.series_of(material).items()),
+        rounds=[panel for panel in rounds if panel],
+        readings=readings,
+        numbers=tables.numbers(material),
+        verdicts=evidence.verdicts(material),
+        realism=evidence.realism(material),
+        ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
+        strips=strips,
+        attributes=figures.attributes(material, label) if label else [],
+        accuracy=figures.accuracy(material),
+        training_columns=training_columns,
+        training_rows=training_rows,
+        timing=tables.timing(material),
+        setup=tables.setup(material),
+        threat_model=tables.threat_model(material),
+        gallery=gallery(material, with_private_photos),
+        in_sweep=(run.root.parent / "sweep.toml").is_file(),
+        config_text=run.config.read_text(encoding="utf-8"),
+    )
+    write_atomically(run.report, page.encode())
+    return run.report

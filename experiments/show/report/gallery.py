@@ -1,0 +1,293 @@
+"""The gallery: per user, what the person is and what the server made of each update."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from attacker.capture.store import read_attack_table, read_reconstruction
+from attacker.observation import Reconstruction
+from clients.datasets import open_dataset
+from clients.user import FaceDataset
+from experiments.evaluate import draws
+from experiments.show.report import svg
+from experiments.show.report.figures import series_of
+from experiments.show.report.material import Material
+from experiments.show.report.words import NO_EVIDENCE, class_name, heading, shared
+
+USERS = 12  # shown
+PHOTOS = 6  # private photos shown a user
+ROUNDS = 8  # shown, spread over all measured ones
+DRAWS = 12  # shown beside the answer
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its caption."""
+
+    source: str  # data URI of a PNG
+    alt: str
+    caption: str
+    rank: str  # "rank 1", or ""
+    similarity: str  # "0.52", or ""
+    hit: bool  # the user was named
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one update leaves open, of the first round that is shown."""
+
+    server_round: int
+    count: int  # draws, the answer among them
+    determined: Picture | None  # the mean face behind the draws
+    others: list[Picture]  # draws but the answer
+    heat: Picture | None  # where the draws differ; None of a single one
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The reconstructions of one attack, a picture a round."""
+
+    label: str
+    swatch: Markup
+    control: bool
+    pictures: list[Picture]
+    drawn: Drawn | None
+    said: str  # a sentence: what the pictures are evidence of; empty where no prior drew them
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One attribute of a user: what is true, and (value, `5 of 8 draws`, right?) by each attack."""
+
+    name: str
+    true: str
+    inferred: list[tuple[str, str, bool]]
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One user of the gallery."""
+
+    user: int
+    alike: str  # "0.52 to 0.96", the range of similarity between two private photos, or ""
+    photos: list[Picture]
+    mean: Picture | None
+    strips: list[Strip]
+    traits: list[Trait]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The users shown, and what is left out."""
+
+    portraits: list[Portrait]
+    attacks: list[tuple[str, Markup]]  # columns of the traits
+    trait_round: int | None  # the round that the inferred attributes are of
+    photos_of: int  # private photos a user has
+    notes: list[str]  # sentences
+
+    @property
+    def draws(self) -> bool:
+        """Whether an attack shows what an update leaves open."""
+        return any(strip.drawn for portrait in self.portraits for strip in portrait.strips)
+
+
+def gallery(material: Material, with_private_photos: bool) -> Gallery:
+    """The first users with their private photos, where those may be shown, and every attack's pictures."""
+    users = _users(material)
+    notes = []
+    if len(users) > USERS:
+        notes.append(
+            f"The first {USERS} users are shown; {len(users) - USERS} more were measured and are in every number."
+        )
+    rounds = _thinned(_rounds(material))
+    if len(rounds) < len(_rounds(material)):
+        notes.append(f"{len(rounds)} of {len(_rounds(material))} rounds are shown.")
+    dataset: FaceDataset | None = None
+    if material.config.dataset.name == "synthetic" or with_private_photos:
+        try:
+            dataset = open_dataset(material.config.dataset, material.config.seed)
+        except Exception as error:  # a dataset may be third-party code; the page must come out all the same
+            notes.append(f"The private photos are not shown: the dataset cannot be opened ({error}).")
+    else:
+        notes.append(
+            "The private photos are not shown: they are of real people, and this page may travel. "
+            "fl-sim report RUN --with-private-photos puts them in."
+        )
+    portraits, photos_of = [], 0
+    for user in users[:USERS]:
+        photos, mean = [], None
+        if dataset is not None and user < dataset.num_users:
+            private = dataset.user(user).private.photos
+            photos_of = max(photos_of, len(private))
+            photos = [
+                _picture(photo, f"private photo {i + 1} of user {user}") for i, photo in enumerate(private[:PHOTOS])
+            ]
+            mean = _picture(
+                private.mean(0), f"mean of the {len(private)} private photos of user {user}", f"mean of {len(private)}"
+            )
+        strips, traits = _strips(material, user, rounds), _traits(material, user)
+        portraits.append(Portrait(user, _alike(material, user), photos, mean, strips, traits))
+    columns = [(label, svg.swatch(series)) for label, series in series_of(material).items()]
+    return Gallery(
+        portraits, columns, material.measured_rounds[0] if material.measured_rounds else None, photos_of, notes
+    )
+
+
+def pixels(photo: Tensor) -> Tensor:
+    """An image (3, H, W) in [0, 1] as bytes; values outside are clipped, NaN is grey."""
+    return (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def data_uri(photo: Tensor) -> str:
+    """A PNG data URI of an image (3, H, W) in [0, 1], as `pixels` makes it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels(photo).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
+    strips = []
+    series = series_of(material)
+    for label in sorted(material.labels, key=lambda label: label in material.priors):
+        pictures, drawn, prior = [], None, False
+        for server_round in rounds:
+            try:
+                captured = _value(_row(material, label, server_round, user), "capture")
+                capture = int(captured) if math.isfinite(captured) else user
+                found = read_reconstruction(material.run, label, server_round, capture)
+                table = read_attack_table(material.run, label, server_round, capture) or {}
+                prior = prior or ("prior" in table and "draws" not in table)  # who may draw is known by its draws
+            except (OSError, ValueError, KeyError, SafetensorError):
+                continue  # not attacked (yet), or the file is damaged: the place stays empty
+            pictures.append(_scored(material, found.images[0], label, server_round, user))
+            drawn = drawn or _drawn(material, found, label, server_round, user)
+        if pictures:
+            control = label in material.priors and label not in material.attacks
+            swatch = svg.swatch(0, "mark control") if control else svg.swatch(series.get(label, 0))
+            said = "" if control or not (prior or drawn) else NO_EVIDENCE
+            if said and material.leaks(label):
+                said = shared(drawn.count) if drawn else ""
+            strips.append(Strip(label, swatch, control, pictures, drawn, said))
+    return strips
+
+
+def _drawn(material: Material, found: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
+    if found.draws is None or not bool(found.draws.isfinite().all()):
+        return None
+    count, of = len(found.draws), f"of user {user} by {label} in round {server_round}"
+    others = [
+        _picture(draw, f"another of the {count} draws {of}", f"draw {number}")
+        for number, draw in enumerate(draws.others(found)[:DRAWS], 2)
+    ]
+    most, least = draws.most_and_least(found.draws)
+    differ = f"where the {count} draws {of} differ: most in the {most}, least in the {least}; "
+    differ += f"{svg.number(draws.spread(found.draws))} on average, where black and white differ by 1"
+    heat = _picture(draws.heat(found.draws), differ) if count > 1 else None
+    determined = None
+    if found.determined is not None:
+        determined = _scored(material, found.determined, label, server_round, user, "determined")
+    return Drawn(server_round, count, determined, others, heat)
+
+
+def _scored(
+    material: Material, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack"
+) -> Picture:
+    row = _row(material, label, server_round, user, arm)
+    rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
+    said_rank = f"rank {rank:.0f}" if math.isfinite(rank) else ""
+    said = svg.number(similarity) if math.isfinite(similarity) else ""
+    what, caption = "reconstruction", f"round {server_round}"
+    if arm == "determined":
+        what, caption = "mean face that the update determines,", "determined"
+    alt = f"{what} of user {user} by {label} in round {server_round}"
+    alt += f", {said_rank}, similarity {said}" if said_rank else ""
+    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1)
+
+
+def _alike(material: Material, user: int) -> str:
+    if material.leakage is None or "in_batch_min" not in material.leakage:
+        return ""
+    rows = material.leakage[material.leakage["user"] == user]
+    ends = [float(rows[column].iloc[0]) for column in ("in_batch_min", "in_batch_max")] if len(rows) else []
+    return " to ".join(svg.number(end) for end in ends) if ends and math.isfinite(ends[0]) else ""
+
+
+def _traits(material: Material, user: int) -> list[Trait]:
+    traits = []
+    first = material.measured_rounds[0] if material.measured_rounds else 0
+    for attribute in material.attribute_names:
+        inferred, true = [], math.nan
+        for label in material.attacks:
+            row = _row(material, label, first, user)
+            true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
+            guess = _value(row, f"attr_{attribute}_inferred")
+            share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
+            # Without evidence of a leak, draws agree on what the prior or the noise of a defense says.
+            told = math.isfinite(share * count) and count > 1 and material.leaks(label)
+            agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
+            behind = _value(_row(material, label, first, user, "determined"), f"attr_{attribute}_inferred")
+            if told and math.isfinite(behind) and behind != guess:
+                agree += f"; their mean: {_class_name(material, attribute, behind)}"
+            inferred.append((_class_name(material, attribute, guess), agree, guess == true))
+        traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
+    return traits
+
+
+def _class_name(material: Material, attribute: str, value: float) -> str:
+    assert material.leakage is not None  # there are attributes
+    columns = [f"attr_{attribute}_true", f"attr_{attribute}_inferred"]
+    largest = max(float(material.leakage[column].max()) for column in columns if column in material.leakage)
+    return class_name(attribute, value, largest, material.config.dataset.name == "synthetic")
+
+
+def _row(material: Material, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
+    """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
+    sources = [(label, arm)]
+    if label in material.priors:
+        sources += [(attack, "prior_only") for attack in material.attacks]
+    for attack, arm in sources:
+        rows = material.rows(attack, arm, server_round)
+        if not rows.empty:
+            rows = rows[rows["user"] == user]
+        if not rows.empty:
+            return dict(rows.iloc[0])
+    return {}
+
+
+def _value(row: dict[str, Any], column: str) -> float:
+    value = row.get(column)
+    try:
+        return math.nan if value is None else float(value)
+    except TypeError:  # pandas.NA
+        return math.nan
+
+
+def _picture(photo: Tensor, alt: str, caption: str = "") -> Picture:
+    return Picture(data_uri(photo), alt, caption, "", "", False)
+
+
+def _users(material: Material) -> list[int]:
+    if material.leakage is not None:
+        return sorted(int(user) for user in material.leakage["user"].unique())
+    found = {int(path.stem.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*/user-*.safetensors")}
+    return sorted(found) or list(range(material.config.dataset.users))
+
+
+def _rounds(material: Material) -> list[int]:
+    found = {int(path.name.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*")}
+    return sorted(found | set(material.measured_rounds))
+
+
+def _thinned(rounds: list[int]) -> list[int]:
+    if len(rounds) <= ROUNDS:
+        return rounds
+    return [rounds[round(i * (len(rounds) - 1) / (ROUNDS - 1))] for i in range(ROUNDS)]

@@ -1,0 +1,152 @@
+"""The report in words: the headline and its verdict, names of arms, metrics and attributes."""
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from experiments.show.report.material import Interval, Material, distorted, unknown_defenses
+from experiments.show.report.svg import DASH, number
+from experiments.statistics.bootstrap import Interval as Shares
+from experiments.statistics.verdict import NO_ATTACK, exact, percent, verdict
+
+ARM_NAMES = {
+    "attack": "attack",
+    "determined": "determined",
+    "all_images": "all images",
+    "best_image": "best image",
+    "best_member": "best of the sum",
+    "direct_update": "direct, no picture",
+    "base_rate": "base rate",
+    "prior_only": "prior only",
+    "wrong_update": "wrong update",
+    "public_mean": "public mean",
+    "own_photo": "own photo",
+    "own_mean": "own mean",
+}
+METRICS = {  # column of the aggregates: heading
+    "facial_similarity": "facial similarity",
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "median_rank": "median rank",
+    "normalised_leakage": "normalised leakage",
+    "verified_at_far_1e2": "verified, FAR\N{NO-BREAK SPACE}1\N{NO-BREAK SPACE}%",
+    "verified_at_far_1e3": "verified, FAR\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "draws_similarity": "similarity of any draw",
+    "draws_spread": "spread of the draws",
+}
+NO_EVIDENCE = (
+    "A realistic face is no evidence: the prior draws one for any update. This attack was not shown to tell more of "
+    "the users than its controls."
+)
+ATTRIBUTE_CLASSES = {  # of synthetic people, in the order of their class numbers
+    "hair_color": ("black", "brown", "blond", "red", "grey"),
+    "age_group": ("young", "middle", "old"),
+    "skin_tone": ("light", "medium", "dark"),
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What leaked, in one sentence, and what it stands beside."""
+
+    sentence: str
+    beside: str  # the same figures of the controls and the ceiling
+    strongest: str | None  # label of the attack it is about
+    server_round: int | None  # the round it is about
+    verdict: str  # a class of the page: the first word of a Verdict's kind, or "unmeasured"
+
+
+def headline(material: Material) -> Headline:
+    """The verdict of experiments.statistics.verdict, and what stands beside it."""
+    manifest = material.manifest
+    found = verdict(material.findings, unknown_defenses(manifest), distorted(manifest, material.config))
+    if found is None:
+        said = "Leakage has not been measured in this run." if material.leakage is None else NO_ATTACK
+        return Headline(said, "", None, None, "unmeasured")
+    best = found.strongest
+    label = best.attack if best.attack in material.attacks else material.attacks[0]
+    first = best.server_round or material.measured_rounds[0]
+    when = f"in round {first}" if best.server_round else "over all rounds"
+    what = "one gradient" if material.config.federation.update == "gradient" else "one weight update"
+    parts = [
+        f"Rank-1 {spell_share(best.share)} and facial similarity {_spell(best.similarity)}, {when}; "
+        f"guessing names as many with p {p_value(best.p_named)}."
+    ]
+    if best.named_by_controls:
+        others = [f"{ARM_NAMES[arm]} {count}" for arm, count in best.named_by_controls.items()]
+        parts.append(f"Users named by the controls: {', '.join(others)}.")
+    photo = material.rows(label, "own_photo", first)
+    if len(photo):
+        parts.append(f"By a real photo: {int((photo['rank'] == 1).sum())} of {len(photo)}.")
+    if best.epsilon_audited is not None:
+        promised = f"promised is {best.epsilon:.3g}" if best.epsilon is not None else "no defense promises any"
+        proved = max(one.epsilon_audited or 0.0 for one in material.findings)
+        parts.append(
+            f"Proved by the measurement: epsilon is at least {proved:.3g} at delta {best.delta:g}; {promised}."
+        )
+    if len(material.attacks) > 1:
+        parts.append(f"{best.attack} is the strongest of {len(material.attacks)} attacks here.")
+    return Headline(found.sentence(what), " ".join(parts), label, first, found.kind.split()[0])
+
+
+def spell_share(found: Shares) -> str:
+    """`33 % [4 %, 78 %]`: of users, exact."""
+    return f"{percent(found['mean'])} {exact(found)}"
+
+
+def p_value(p: float | None) -> str:
+    return DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _spell(found: Shares) -> str:
+    ends = [math.nan if found[end] is None else float(found[end] or 0.0) for end in ("mean", "low", "high")]
+    return spell(Interval(*ends))
+
+
+def spell(interval: Interval | None, digits: int = 2) -> str:
+    """`0.52 [0.44, 0.61]`, or a dash."""
+    if interval is None:
+        return DASH
+    return f"{number(interval.mean, digits)} {bracket(interval, digits)}"
+
+
+def bracket(interval: Interval | None, digits: int = 2) -> str:
+    return f"[{number(interval.low, digits)}, {number(interval.high, digits)}]" if interval else ""
+
+
+def digits(metric: str) -> int:
+    return 1 if metric in {"median_rank", "psnr"} else 2
+
+
+def heading(attribute: str) -> str:
+    """`hair_color` as `hair color`."""
+    return attribute.replace("_", " ")
+
+
+def class_name(attribute: str, value: float, largest: float, synthetic: bool) -> str:
+    """What a class number means: a word where it has one, yes or no for two classes, else the number."""
+    if not math.isfinite(value):
+        return DASH
+    names = ATTRIBUTE_CLASSES.get(attribute, ()) if synthetic else ()
+    if 0 <= value < len(names):
+        return names[int(value)]
+    return ("no", "yes")[int(value)] if largest <= 1 else f"{value:.0f}"
+
+
+def shared(draws: int) -> str:
+    """What so many draws are evidence of, where the attack tells more of the users than its controls."""
+    if draws == 1:
+        return "One draw: what of it leaked, and what the prior invented, cannot be told apart."
+    return (
+        f"What the {draws} draws share, the update says, or the prior of anybody (compare prior only), or the noise of "
+        "a defense. Where they differ, they do not settle it: look at the mean face that the update determines, too."
+    )
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that a narrow page may break after an underscore."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))

@@ -1,0 +1,89 @@
+"""Runs as tidy tables: one row a run, one a round, one a measurement; all have the column `run`, to join them by.
+
+    runs, rounds, leakage = load_runs("runs/quickstart", "runs/defenses")
+
+runs      run (name), folder, seed, defense (names in order, `none` without), rounds (trained), accuracy and loss on
+          held-out photos after the last of them, epsilon at delta (null: no guarantee); the config: dataset.users, ...
+rounds    run, and the columns of rounds.parquet: round, accuracy, loss, examples, accepted, rejected, seconds
+leakage   the columns of experiments.run.leakage.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from experiments.plan import privacy
+from experiments.plan.defended import measures, name
+from fl_sim.config import Config, ConfigError
+from fl_sim.config import load as load_config
+from fl_sim.runs import RunFolder
+
+FIGURES = ("accuracy", "loss", "epsilon", "delta")  # of runs; null where there is none
+
+
+class Tables(NamedTuple):
+    runs: pd.DataFrame
+    rounds: pd.DataFrame
+    leakage: pd.DataFrame
+
+
+def load(folders: Iterable[Path]) -> Tables:
+    """The runs in `folders`, by name, and what is there of their results."""
+    roots = [root for folder in folders for root in _runs(folder)]
+    configs = {root: load_config(root / "config.toml") for root in roots}
+    rounds = {root: _read(RunFolder(root).rounds) for root in roots}
+    found = [_row(root, config, rounds[root]) for root, config in configs.items()]
+    return Tables(
+        pd.DataFrame(found).astype(dict.fromkeys(FIGURES, "float64")).sort_values("run", ignore_index=True),
+        _joined([table.assign(run=configs[root].name) for root, table in rounds.items()]),
+        _joined([_read(RunFolder(root).leakage) for root in roots]),
+    )
+
+
+def guarantee(config: Config) -> dict[str, float | None]:
+    """User-level epsilon over the whole run against the server, and its delta; null where nothing is guaranteed."""
+    spent = privacy.epsilon(config)
+    return {"epsilon": spent, "delta": None if spent is None else config.protocol.delta}
+
+
+def last_round(table: pd.DataFrame) -> dict[str, float | None]:
+    """Accuracy in [0, 1] and loss on held-out photos after the last round of a rounds table; null without one."""
+    last: Mapping[Any, Any] = table.iloc[-1].to_dict() if len(table) else {}
+    return {figure: float(last[figure]) if figure in last else None for figure in ("accuracy", "loss")}
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The run folders at or below `folder`; a run holds no other run."""
+    if (folder / "config.toml").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("**/config.toml"))
+    if not found:
+        raise ConfigError(
+            f"there is no run in {folder}; give a run folder such as runs/quickstart, or a folder of runs"
+        )
+    return found
+
+
+def _row(root: Path, config: Config, rounds: pd.DataFrame) -> dict[str, Any]:
+    row = {"run": config.name, "folder": str(root), "seed": config.seed, "defense": name(measures(config))}
+    row |= {"rounds": len(rounds), **last_round(rounds), **guarantee(config)}
+    return row | dict(_flat(config.model_dump(mode="json", exclude={"name", "seed", "defenses", "attacks"})))
+
+
+def _flat(table: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else pd.DataFrame()

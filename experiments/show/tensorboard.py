@@ -1,0 +1,106 @@
+"""A run for TensorBoard: training and leakage as curves over the rounds, reconstructions as images.
+
+    FOLDER/RUN/training       training/FIGURE: accuracy, loss, accepted, rejected, seconds
+               ARM            ATTACK/FIGURE: the figures of experiments.statistics.aggregate
+               attack         ATTACK/user-0003: the reconstructions
+               prior_only     LABEL/user-0003: faces drawn without any update
+
+Steps are rounds. Each arm is a run of its own for TensorBoard, so a chart shows an attack beside its controls. Private
+photos are never written, whoever they are of; users shown are those of the report's gallery.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from attacker.capture.store import read_reconstruction
+from experiments.show.report.gallery import USERS, pixels
+from experiments.show.report.material import Material, read
+from fl_sim.config import ConfigError
+from fl_sim.runs import RunFolder, private_folder
+
+TRAINING = ("accuracy", "loss", "accepted", "rejected", "seconds")
+
+
+def check() -> None:
+    """ConfigError where the package is missing."""
+    if find_spec("tensorboard") is None:
+        raise ConfigError(
+            "--tensorboard needs the package tensorboard; install it with pip install 'fl-sim[tensorboard]'"
+        )
+
+
+def write(run: RunFolder, folder: Path) -> Path:
+    """Write what `run` holds below `folder`, in the place of what an earlier call wrote of it; the path to look at.
+
+    For its owner alone, as the run itself. Raises FileNotFoundError for a folder without config.toml.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    material, target = read(run), folder / run.name
+    private_folder(folder)
+    for old in target.glob("*/events.out.tfevents.*"):  # TensorBoard would draw both
+        old.unlink()
+    writers: dict[str, Any] = {}
+    with _private():
+        try:
+            for arm, tag, value, step in [*_curves(material), *_pictures(material)]:
+                if arm not in writers:
+                    writers[arm] = SummaryWriter(str(target / arm))
+                if isinstance(value, Tensor):
+                    writers[arm].add_image(tag, value, step)
+                else:
+                    writers[arm].add_scalar(tag, value, step)
+        finally:
+            for writer in writers.values():
+                writer.close()
+    return target
+
+
+def _curves(material: Material) -> Iterator[tuple[str, str, float, int]]:
+    """(arm, tag, value, round) of all that is finite."""
+    if material.rounds is not None:
+        for row in material.rounds.to_dict("records"):
+            for name in TRAINING:
+                if name in row and math.isfinite(row[name]):
+                    yield "training", f"training/{name}", float(row[name]), int(row["round"])
+    for server_round, attacks in material.aggregates.get("rounds", {}).items():
+        for attack, arms in attacks.items():
+            for arm, figures in arms.items():
+                for figure, interval in figures.items():
+                    if interval["mean"] is not None:
+                        yield arm, f"{attack}/{figure}", interval["mean"], int(server_round)
+
+
+def _pictures(material: Material) -> Iterator[tuple[str, str, Tensor, int]]:
+    """(arm, tag, image (3, H, W) as bytes, round) of the first users who were measured."""
+    if material.leakage is None:
+        return
+    shown = sorted(material.leakage["user"].unique())[:USERS]
+    rows = material.leakage[material.leakage["user"].isin(shown)]
+    for _, row in rows[["round", "user", "capture"]].drop_duplicates().iterrows():
+        server_round, user, capture = (int(row[name]) for name in ("round", "user", "capture"))
+        for label in material.labels:
+            try:
+                image = read_reconstruction(material.run, label, server_round, capture).images[0]
+            except (OSError, ValueError, SafetensorError):
+                continue  # not attacked, or the file is damaged
+            arm = "prior_only" if label in material.priors else "attack"
+            yield arm, f"{label}/user-{user:04d}", pixels(image), server_round
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """What is made meanwhile is for its owner alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

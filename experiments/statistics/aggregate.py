@@ -1,0 +1,93 @@
+"""From the leakage table to the figures of the report: per attack and arm, with 95 % intervals over users.
+
+Intervals of shares of users are exact (experiments.statistics.shares), those of other figures bootstrapped."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.statistics.bootstrap import Interval, Values, interval, mean, median, normalised
+from experiments.statistics.shares import share
+
+Table = dict[str, dict[str, dict[str, Interval]]]  # attack -> arm -> figure
+UNIT = ["run", "seed", "user"]  # one person
+SHARES = ("rank1", "rank5", "verified_at_far_1e2", "verified_at_far_1e3")  # their intervals are exact
+MORE = (  # means of columns as such
+    "verified_at_far_1e2",
+    "verified_at_far_1e3",
+    "psnr",
+    "ssim",
+    "lpips",
+    "face_probability",
+    *SHARPNESS,
+    *SWD,
+    "draws_similarity",
+    "draws_spread",
+    "seconds",
+)
+
+
+def aggregate(table: pd.DataFrame) -> dict[str, Any]:
+    """`{"overall": T, "rounds": {"1": T, ...}}` with T = attack -> arm -> figure -> {mean, low, high}.
+
+    The figures: `facial_similarity`; `rank1` and `rank5`, shares of users found at that rank or better (a
+    reconstruction that failed is one not found); `median_rank` (its `mean` is the median);
+    `normalised_leakage` (arm - prior_only) / (own_photo - prior_only) on facial similarity, 0 for what the
+    attacker knows without the update and 1 for a real photo; `attr_NAME`, the share inferred rightly; and those
+    of the columns MORE that hold anything. JSON throughout: None for what cannot be computed. The order of the
+    rows does not matter.
+    """
+    rounds = sorted(int(number) for number in table["round"].unique())
+    return {"overall": _attacks(table), "rounds": {str(n): _attacks(table[table["round"] == n]) for n in rounds}}
+
+
+def _attacks(table: pd.DataFrame) -> Table:
+    return {str(attack): _arms(rows) for attack, rows in table.groupby("attack", sort=True)}
+
+
+def _arms(rows: pd.DataFrame) -> dict[str, dict[str, Interval]]:
+    """The figures of each arm of one attack."""
+    scores = pd.DataFrame({name: rows[name] for name in [*UNIT, "round", "arm", "facial_similarity"]})
+    ranks = rows["rank"].astype("float64")
+    scores["rank1"], scores["rank5"], scores["median_rank"] = (
+        (ranks <= 1).astype(float),
+        (ranks <= 5).astype(float),
+        ranks,
+    )
+    for name in MORE:
+        if name in rows and rows[name].notna().any():
+            scores[name] = rows[name].astype("float64")
+    for name in attribute_names(rows):
+        true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
+        scores[f"attr_{name}"] = (true == inferred).astype(float).where(true.notna() & inferred.notna())
+    scores = scores.sort_values([*UNIT, "round", "arm"])  # sums in one order
+    people = scores.drop(columns="round").groupby([*UNIT, "arm"], sort=True).mean()  # a user's rounds first
+    similarity = people["facial_similarity"].unstack("arm").sort_index()  # noqa: PD010, by index level
+    figures: dict[str, dict[str, Interval]] = {}
+    for arm, own in people.groupby(level="arm", sort=True):
+        of_arm = {}
+        for figure in own:
+            values: Values = own[figure].to_numpy(dtype=np.float64)
+            of_arm[str(figure)] = _interval(str(figure), values)
+        of_arm["normalised_leakage"] = interval(_three(similarity, str(arm)), normalised)
+        figures[str(arm)] = of_arm
+    return figures
+
+
+def _interval(figure: str, values: Values) -> Interval:
+    if figure in SHARES or figure.startswith("attr_"):
+        return share(values)
+    return interval(values, median if figure == "median_rank" else mean)
+
+
+def attribute_names(table: pd.DataFrame) -> list[str]:
+    """The NAMEs of the columns attr_NAME_true."""
+    return [str(name)[5:-5] for name in table.columns if str(name).startswith("attr_") and str(name).endswith("_true")]
+
+
+def _three(similarity: pd.DataFrame, arm: str) -> Values:
+    """(users, 3): the arm, the floor and the ceiling of each user; NaN where an arm is absent."""
+    columns = similarity.reindex(columns=[arm, "prior_only", "own_photo"])
+    return np.column_stack([columns.iloc[:, index].to_numpy(dtype=np.float64) for index in range(3)])
