@@ -7,7 +7,7 @@ QUERY     the partition id, which Flower's message metadata does not carry
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients import defenses, local_training
+from clients.datasets import open_dataset
+from clients.defenses import Defense
 from clients.defenses.mods import client_mods, wrap
 from clients.training import Private, Training, training_of
-from clients.user import FaceDataset, Faces, User
-from clients.victim import victim_model
+from clients.user import Faces, User
 from fl_sim import models, seeds
-from fl_sim.config import Config, load, parse
+from fl_sim.config import Config, Dataset, load, parse
 from fl_sim.federation.secure_aggregation import masked
+from fl_sim.initial_model import fresh_model
 from fl_sim.modules import load_state
 from fl_sim.threads import one_thread
 from fl_sim.updates import Update, apply_gradient
@@ -38,15 +40,16 @@ def client_app(read_config: ReadConfig) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         config = read_config(context)
-        mods = client_mods(config, lambda message, context: _private(config, message, context))
-        answer = wrap(lambda message, context: _train(config, message, context), mods)
+        loaded = defenses.load_all(config.defenses)
+        mods = client_mods(loaded, config, lambda message, context: _private(config, loaded, message, context))
+        answer = wrap(lambda message, context: _train(config, loaded, message, context), mods)
         if config.protocol.secure_aggregation:
             answer = masked(answer)
         # Flower's mods draw their noise, and SecAgg+ its rounding, from numpy's global generator.
         with one_thread(), seeds.global_generators(config.seed, "flower", _round(message), _partition(context)):
             reply = answer(message, context)
             if config.threat_model.batch_norm_statistics and not reply.has_error():
-                reply.content["statistics"] = _statistics(config, message, context)  # not covered by any mod
+                reply.content["statistics"] = _statistics(config, loaded, message, context)  # not covered by any mod
             return reply
 
     @app.evaluate()
@@ -61,8 +64,9 @@ def client_app(read_config: ReadConfig) -> ClientApp:
     return app
 
 
-def _train(config: Config, message: Message, context: Context) -> Message:
-    private, user = _private(config, message, context), _user(_key(config), _partition(context))
+def _train(config: Config, loaded: Sequence[Defense], message: Message, context: Context) -> Message:
+    private = _private(config, loaded, message, context)
+    user = _user(config.dataset, config.seed, _partition(context))
     model, training = private.model, private.training
     shuffle = seeds.generator(config.seed, "local", _round(message), user.partition)
     photos = Faces(training.photos, training.labels, user.private.attributes)
@@ -79,23 +83,23 @@ def _train(config: Config, message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": ArrayRecord(update), "metrics": metrics}), reply_to=message)
 
 
-def _private(config: Config, message: Message, context: Context) -> Private:
+def _private(config: Config, loaded: Sequence[Defense], message: Message, context: Context) -> Private:
     """The model as it was sent and what the user trains on this round: the same whenever it is asked for."""
-    model, user = _received(config, message), _user(_key(config), _partition(context))
-    training = training_of(user.private, _workplace(_key(config))[0].num_classes, config.federation)
-    loaded = defenses.load_all(config.defenses)
+    user = _user(config.dataset, config.seed, _partition(context))
+    classes = open_dataset(config.dataset, config.seed).num_classes
+    training, model = training_of(user.private, classes, config.federation), _received(config, message)
     return Private(model, defenses.prepare(loaded, training, config.seed, _round(message), user.partition))
 
 
-def _statistics(config: Config, message: Message, context: Context) -> ArrayRecord:
+def _statistics(config: Config, loaded: Sequence[Defense], message: Message, context: Context) -> ArrayRecord:
     """Batch-norm statistics of all photos trained on as one batch, under the model as it was sent."""
-    private = _private(config, message, context)
+    private = _private(config, loaded, message, context)
     with torch.no_grad():
         return ArrayRecord(models.batch_statistics(private.model, models.normalise(private.training.photos)))
 
 
 def _evaluate(config: Config, message: Message, context: Context) -> Message:
-    model, user = _received(config, message), _user(_key(config), _partition(context))
+    model, user = _received(config, message), _user(config.dataset, config.seed, _partition(context))
     result = local_training.evaluate(model, user.held_out)
     metrics = MetricRecord(
         {
@@ -123,28 +127,19 @@ def _label_proportions(training: Training) -> list[float]:
 
 
 def _received(config: Config, message: Message) -> nn.Module:
-    model = _workplace(_key(config))[1]
+    classes = open_dataset(config.dataset, config.seed).num_classes
+    model = _empty_model(config.model, classes, config.dataset.image_size, config.seed)
     load_state(model, message.content.array_records["arrays"].to_torch_state_dict())
     return model
 
 
-def _key(config: Config) -> str:
-    return config.model_dump_json()
-
-
-# A process serves many users and rounds: the dataset and an empty model are made once, users kept.
-@lru_cache(maxsize=1)
-def _workplace(key: str) -> tuple[FaceDataset, nn.Module]:
-    from clients.datasets import open_dataset
-
-    config = Config.model_validate_json(key)
-    dataset = open_dataset(config.dataset, config.seed)
-    return dataset, victim_model(config, dataset.num_classes)
+# A process serves many users and rounds: an empty model is made once, users are kept.
+_empty_model = lru_cache(maxsize=1)(fresh_model)
 
 
 @lru_cache(maxsize=256)  # 40 photos of 64 px are 2 MB
-def _user(key: str, partition: int) -> User:
-    return _workplace(key)[0].user(partition)
+def _user(dataset: Dataset, seed: int, partition: int) -> User:
+    return open_dataset(dataset, seed).user(partition)
 
 
 def config_file(context: Context) -> Config:

@@ -1,6 +1,6 @@
 """Update-side defenses as Flower client mods: each takes the reply to a TRAIN message and defends the update in it.
 
-`client_mods(config, look)` lists them in the order in which they touch the update. A `package.module:factory`
+`client_mods(defenses, config, look)` lists them in the order in which they touch the update. A `package.module:factory`
 that makes a Flower mod, a callable of (message, context, call_next) such as
 `flwr.clientapp.mod:LocalDpMod`, is used as it is; Flower's own take the reply for weights, so they
 need `federation.update = "weights"`. Users who clip for the server's differential privacy (`protocol`) do so last.
@@ -10,24 +10,56 @@ from collections.abc import Callable, Sequence
 
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
+from torch import nn
 
-from clients.defenses import Defense, clip, generator_of, load_all
+from clients.defenses import Defense, clip, generator_of
 from clients.training import Private
 from fl_sim import seeds
-from fl_sim.config import Config
+from fl_sim.config import Config, ConfigError
+from fl_sim.federation.private_sgd import BOUND, WITHIN
 from fl_sim.updates import Update, apply_gradient, norm, to_gradient
 
-BOUND = "clipping-norm"  # in the config that users are sent: the L2 norm to which they clip w' - w
-WITHIN = "within-bound"  # in the metrics of users who clip: 1 if the change was not longer than that, else 0
+FLOWER_CLIPS = (
+    "take a reply for weights and clip reply - w; of a gradient g they would make w + clip(g - w), "
+    'which is no gradient at all; set federation.update = "weights"'
+)
 
 Look = Callable[[Message, Context], Private]
 """What the user who got a TRAIN message has beside the update."""
 
 
-def client_mods(config: Config, look: Look) -> list[Mod]:
-    """One mod an update-side defense of the config, the first one to touch the update first. Raises ConfigError."""
+def check(defenses: Sequence[Defense], config: Config, model: nn.Module) -> None:
+    """ConfigError for one of Flower's client mods that would not do to the updates of `model` what it says."""
+    mods = [defense for defense in defenses if defense.name.startswith("flwr.")]
+    if not mods:
+        return
+    name = mods[0].name
+    if config.federation.update == "gradient":
+        raise ConfigError(f"{name}: Flower's mods {FLOWER_CLIPS}")
+    if dict(model.named_buffers()):
+        raise ConfigError(
+            f"{name} would put noise on the buffers of model {config.model.name!r} too, and needs them in the "
+            "reply; take a model without batch norm, such as convnet"
+        )
+    scalars = [parameter for parameter, value in model.named_parameters() if value.ndim == 0]
+    if scalars:
+        raise ConfigError(
+            f"{name} neither clips nor adds noise to a parameter without dimensions, such as {scalars[0]!r} of model "
+            f"{config.model.name!r} (flwr 1.41 and 1.42); take the defense local_dp, which does"
+        )
+    for defense in mods:
+        epsilon, delta = (defense.settings.get(key, 0.5) for key in ("epsilon", "delta"))
+        if not epsilon > 0 or not 0 < delta < 1:
+            raise ConfigError(
+                f"{defense.name} has epsilon {epsilon} and delta {delta}; its noise needs epsilon above 0 and delta "
+                "in (0, 1), such as 1e-5"
+            )
+
+
+def client_mods(defenses: Sequence[Defense], config: Config, look: Look) -> list[Mod]:
+    """One mod an update-side defense, the first one to touch the update first."""
     mods: list[Mod] = []
-    for place, defense in enumerate(load_all(config.defenses)):
+    for place, defense in enumerate(defenses):
         if defense.acts_on == "message":
             mods.append(_flowers(defense, config, place))
         elif defense.acts_on == "update":

@@ -80,17 +80,18 @@ def plain_flower(users: int, rounds: int) -> None:
     from flwr.serverapp.strategy import FedAvg
 
     from clients.app import client_app
-    from clients.victim import initial_model
     from fl_sim import engines
     from fl_sim.config import load
+    from fl_sim.initial_model import fresh_model
 
     config = load(None, options(users, rounds)[1::2])
+    model = fresh_model(config.model, 2, config.dataset.image_size, config.seed)
     server = ServerApp()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         strategy = FedAvg(fraction_train=1.0, fraction_evaluate=1.0, min_available_nodes=users)
-        strategy.start(grid, ArrayRecord(initial_model(config).state_dict()), num_rounds=rounds)
+        strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds=rounds)
 
     engines.run("simulation", server, client_app(lambda context: config), users)
 

@@ -27,11 +27,11 @@ from attacker.capture.plugin import MaliciousServer
 from attacker.capture.store import CaptureStore
 from clients.app import client_app
 from clients.user import Faces, User
-from clients.victim import initial_model
 from fl_sim import engines, seeds
 from fl_sim.config import Config, Dataset, parse
 from fl_sim.federation.protocol import Channel
 from fl_sim.federation.strategy import FedSGD
+from fl_sim.initial_model import fresh_model
 from fl_sim.runs import RunFolder
 from fl_sim.threads import one_thread
 
@@ -79,7 +79,7 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         with one_thread(), tempfile.TemporaryDirectory() as folder:
-            model = initial_model(config)
+            model = fresh_model(config.model, 2, config.dataset.image_size, config.seed)
             strategy: Strategy = FedSGD(section.learning_rate)
             store = CaptureStore(RunFolder(Path(folder)))
             if watched:

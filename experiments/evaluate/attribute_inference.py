@@ -25,12 +25,12 @@ from attacker.capture.store import CaptureStore
 from attacker.inversion.labels import recover_proportions
 from clients.local_training import local_gradient
 from clients.user import FaceDataset, Faces
-from clients.victim import victim_model
 from experiments.evaluate.attributes import true_value
 from experiments.evaluate.controls import Guess
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.gallery import Gallery
 from fl_sim.config import Config, ConfigError
+from fl_sim.initial_model import fresh_model
 from fl_sim.models import normalise
 from fl_sim.modules import load_state
 from fl_sim.seeds import generator
@@ -66,7 +66,7 @@ def guesses(
     """
     people = range(dataset.num_public - config.leakage.direct, dataset.num_public)
     probes = normalise(torch.cat([dataset.public(index).photos for index in people[:4]])[:PROBES])
-    model = victim_model(config, dataset.num_classes)
+    model = fresh_model(config.model, dataset.num_classes, config.dataset.image_size, config.seed)
     sketcher = Sketcher(dict(model.named_parameters()))
     attacked = [_Round(store, number, model, sketcher, probes) for number in rounds if store.users(number)]
     embeddings, truth = [], []

@@ -5,8 +5,8 @@ safety. So on photographs a shipped recogniser, classifier or prior is refused w
 and obeyed, with a note in terminal and report, where the config asks for it by name.
 """
 
-from attacker import attacks
 from attacker.priors.prior import SHIPPED
+from experiments.plan.setup import Setup
 from fl_sim.config import Config, ConfigError
 
 SHIPPED_PRIORS = {path.name for path in SHIPPED.glob("*")}
@@ -15,30 +15,28 @@ UNSEEN = (
 )
 
 
-def check(config: Config, photographs: bool) -> list[str]:
-    """The notes that this config deserves. Raises ConfigError where a default does not know what it is shown."""
-    if not photographs:
+def check(setup: Setup) -> list[str]:
+    """The notes that a run deserves. Raises ConfigError where a default does not know what it is shown."""
+    if setup.examined.synthetic:
         return []
-    wanted = []
+    config, wanted = setup.config, []
     if config.leakage.embedder == "auto":
         wanted.append("leakage.embedder = onnx or facenet")
     if "auto" in config.leakage.attributes:
         wanted.append("leakage.attributes = onnx, trained or none")
-    for label, table in config.attacks.items():
-        if hasattr(attacks.load(label, table).settings, "prior") and "prior" not in table:
+    for label, attack in setup.attacks.items():
+        if hasattr(attack.settings, "prior") and "prior" not in config.attacks[label]:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")
     if wanted:
         raise ConfigError(
             f"dataset {config.dataset.name!r} shows photographs, but what is shipped knows synthetic faces alone; set "
             f"{', '.join(wanted)}, or name what is shipped: 'synthetic', as a prior 'synthetic64'"
         )
-    return notes(config, photographs)
+    return _notes(config)
 
 
-def notes(config: Config, photographs: bool) -> list[str]:
+def _notes(config: Config) -> list[str]:
     """A sentence where something shipped, asked for by name, judges or attacks photographs."""
-    if not photographs:
-        return []
     said = {"leakage.embedder": config.leakage.embedder, "leakage.attributes": config.leakage.attributes}
     said |= {f"attacks.{label}.prior": str(table.get("prior")) for label, table in config.attacks.items()}
     shipped = {"synthetic", *SHIPPED_PRIORS}

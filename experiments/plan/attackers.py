@@ -6,11 +6,11 @@ strongest keeps the label of the table, weaker ones are LABEL-mechanism and LABE
 all: whoever reads it finds one table an attacker.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attacker import attacks
+from attacker.attacks import Attack, levels, load
 from clients.defenses import Defense, load_all
 from fl_sim import traits
 from fl_sim.config import Config, ConfigError, parse
@@ -41,17 +41,18 @@ def sources(config: Config) -> dict[str, str]:
     return {label: one.source for label, one in _attackers(config).items()}
 
 
-def declared(config: Config) -> list[dict[str, Any] | None]:
+def declared(defenses: Sequence[Defense]) -> list[dict[str, Any] | None]:
     """What each defense of a run declares, as JSON for the manifest; None: nothing (fl_sim.traits)."""
-    return [traits.dump(defense.traits) for defense in load_all(config.defenses)]
+    return [traits.dump(defense.traits) for defense in defenses]
 
 
-def not_adapted_to(config: Config) -> dict[str, list[str]]:
-    """By label of a planned config, the defenses against which that attack, as it is set and told, has no form."""
-    defenses = [one for one in load_all(config.defenses) if not _hides_nothing(one)]
+def not_adapted_to(attacks: Mapping[str, Attack], defenses: Sequence[Defense]) -> dict[str, list[str]]:
+    """By label, the defenses against which that attack, as it is set and told, has no form; the control left out."""
+    hiding = [one for one in defenses if not _hides_nothing(one)]
     return {
-        label: list(dict.fromkeys(one.name for one in defenses if not attack.adapts_to(one.traits)))
-        for label, attack in _loaded(config).items()
+        label: list(dict.fromkeys(one.name for one in hiding if not attack.adapts_to(one.traits)))
+        for label, attack in attacks.items()
+        if attack.name != CONTROL
     }
 
 
@@ -61,10 +62,10 @@ def known_to_nobody(not_adapted: Mapping[str, Iterable[str]]) -> list[str]:
     return [name for name in lists[0] if all(name in names for names in lists)] if lists else []
 
 
-def warnings(config: Config) -> list[str]:
-    """A sentence for each defense of a planned config that nobody attacks who knows it: why, and what to do."""
-    unknown = known_to_nobody(not_adapted_to(config))
-    by_name = {one.name: one for one in load_all(config.defenses)}
+def warnings(attacks: Mapping[str, Attack], defenses: Sequence[Defense]) -> list[str]:
+    """A sentence for each defense that nobody attacks who knows it: why, and what to do."""
+    unknown = known_to_nobody(not_adapted_to(attacks, defenses))
+    by_name = {one.name: one for one in defenses}
     return [f"Not attacked by anyone who knows this defense: {_why(by_name[name])}." for name in unknown]
 
 
@@ -83,24 +84,18 @@ def _hides_nothing(defense: Defense) -> bool:
     return defense.traits is not None and defense.traits.hides_nothing
 
 
-def _loaded(config: Config) -> dict[str, attacks.Attack]:
-    """The attacks of a config, without the control."""
-    loaded = {label: attacks.load(label, table) for label, table in config.attacks.items()}
-    return {label: attack for label, attack in loaded.items() if attack.name != CONTROL}
-
-
 def _attackers(config: Config) -> dict[str, _Attacker]:
     telling = any(one.traits is not None and one.traits.tells for one in load_all(config.defenses))
     found: dict[str, _Attacker] = {}
     for label, table in config.attacks.items():
-        attack = attacks.load(label, table)
+        attack = load(label, table)
         bare = {key: value for key, value in table.items() if key != "knowledge"}
-        levels = attacks.levels(label, table) or BOTH
-        if not config.defenses or (len(levels) > 1 and not (telling and attack.adapts)):
+        knowledge = levels(label, table) or BOTH
+        if not config.defenses or (len(knowledge) > 1 and not (telling and attack.adapts)):
             found[label] = _Attacker(label, bare)  # all of them would do the same
             continue
-        found[label] = _Attacker(label, {**bare, "knowledge": levels[0]})
-        for level in levels[1:]:
+        found[label] = _Attacker(label, {**bare, "knowledge": knowledge[0]})
+        for level in knowledge[1:]:
             weaker, own = f"{label}-{level}", {"name": attack.name, **bare, "knowledge": level}
             if config.attacks.get(weaker, own) != own:
                 raise ConfigError(

@@ -1,6 +1,6 @@
 """The server's side of the federation: rounds of FedSGD under the eyes of the malicious server.
 
-`run_federation(config, run, progress)` runs a whole federation on the configured engine. `app` is the
+`run_federation(setup, run, progress)` runs a whole federation on the configured engine. `app` is the
 same ServerApp for `flwr run .`, whose run config names the config file and the folder of all runs.
 """
 
@@ -19,19 +19,17 @@ from attacker.capture.rebuild_index import mend
 from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
-from clients.datasets import open_dataset
-from clients.defenses import load_all
-from clients.victim import initial_model
-from experiments.plan import privacy
+from clients.defenses import mods
+from experiments.plan.setup import Setup, prepare
 from fl_sim import engines, models, seeds
 from fl_sim.config import Config, ConfigError, dump
+from fl_sim.deployment import DeploymentError
 from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
 from fl_sim.federation import protocol
 from fl_sim.federation.private_sgd import PrivateSGD
 from fl_sim.log import Log
-from fl_sim.modules import state
 from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
 
@@ -39,45 +37,57 @@ NEXT_BOUND = "next_clipping_norm"  # column of rounds.parquet, under differentia
 
 
 def run_federation(
-    config: Config, run: RunFolder, progress: Progress | None = None, superlink: Connection | None = None
+    setup: Setup, run: RunFolder, progress: Progress | None = None, superlink: Connection | None = None
 ) -> None:
     """Train for the configured rounds, capturing all replies into `run`; continues a run that was stopped.
 
-    Writes captures/ and rounds.parquet. Raises ConfigError for a mistake in the config before anything
+    Writes captures/ and rounds.parquet. Raises ConfigError for a protocol that cannot work before anything
     starts, and whatever stops the server later. `superlink` is where the engine `deployment` runs; None: what
     `fl-sim up` has started.
     """
-    load_all(config.defenses)  # a mistyped defense is an error now, not an error reply of every user
-    initial_model(config)  # so is a model or dataset that cannot be had, before Ray takes its time to start
-    protocol.check(config)
-    section = config.federation
+    config, section = setup.config, setup.config.federation
+    _check(setup)
     if len(_finished(CaptureStore(run), run)) >= section.rounds:  # nothing to train, so no engine to start
         if progress is not None:
             progress(section.rounds, section.rounds)
         return
     if section.engine == "deployment":
-        deployment.run(config, run, superlink or find(None), progress)
+        run_id = deployment.run(config, run, superlink or find(None), progress)
+        captured = len(CaptureStore(run).finished_rounds())
+        if captured < section.rounds:
+            raise DeploymentError(
+                f"Flower's run {run_id} completed, but {run.captures} holds {captured} of {section.rounds} rounds; "
+                "the ServerApp's machine must see the folder of all runs under the same path"
+            )
+        if progress is not None:
+            progress(section.rounds, section.rounds)
         return
     server = ServerApp()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        federate(grid, config, run, progress)
+        federate(grid, setup, run, progress)
 
     engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users, section.timeout)
 
 
-def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | None = None) -> None:
+def _check(setup: Setup) -> None:
+    """ConfigError for a protocol, or one of Flower's mods among the defenses, that cannot work."""
+    protocol.check(setup.config)
+    mods.check(setup.defenses, setup.config, setup.model)
+
+
+def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None = None) -> None:
     """The rounds of the federation over `grid`, from the first that is not yet on disk."""
+    config, model = setup.config, setup.model
     section, log = config.federation, Log(run, "server")
     with one_thread(), locked(run.captures), log.around(rounds=section.rounds):
-        model = initial_model(config)
         attacked = config.workers.attack_rounds
         store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
         table = _finished(store, run)
         first = len(table) + 1
         store.forget_from(first)
-        parameters = store.parameters(first) if first > 1 else state(model)
+        parameters = store.parameters(first) if first > 1 else setup.parameters
         arrays = ArrayRecord(parameters)
         honest = protocol.strategy(config, model, _bound(table, run, config))
         strategy = MaliciousServer(
@@ -92,7 +102,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
             statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
             rewrite=rewriter(config),
             aggregated=bool(config.protocol.secure_aggregation),
-            num_classes=open_dataset(config.dataset, config.seed).num_classes,
+            num_classes=setup.dataset.num_classes,
         )
         channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:
@@ -120,7 +130,7 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
                     "accepted": strategy.accepted,
                     "rejected": strategy.rejected,
                     "seconds": time.perf_counter() - began,
-                    **privacy.spent(config, server_round),
+                    **setup.accountant.spent(server_round),
                 }
                 if isinstance(honest, PrivateSGD):
                     row[NEXT_BOUND] = honest.bound
@@ -189,11 +199,12 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """`flwr run .`: the run config names the config file and the folder of all runs."""
     config = config_file(context)
-    protocol.check(config)
+    setup = prepare(config)
+    _check(setup)
     run = RunFolder(Path(str(context.run_config.get("runs", "runs"))) / config.name)
     text = dump(config).encode()
     if run.config.exists() and run.config.read_bytes() != text:
         raise ConfigError(f"{run.root} holds a run with another config; give this one another name in its config file")
     write_atomically(run.config, text)
     deployment.await_users(grid, config.dataset.users, config.federation.timeout)
-    federate(grid, config, run)
+    federate(grid, setup, run)

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction
 from attacker.observation import Reconstruction
 from clients.datasets import open_dataset
+from clients.defenses import load_all
 from experiments.evaluate import attribute_inference
 from experiments.evaluate.controls import Guess, exhibits, prior_label, references, wrong_user
 from experiments.evaluate.judgement import Judgement, open_judges
@@ -25,6 +26,7 @@ from experiments.plan import privacy
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.significance import audit
 from fl_sim.config import Config
+from fl_sim.initial_model import fresh_model
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
@@ -164,7 +166,9 @@ def measure(run: RunFolder, config: Config, progress: Callable[[int, int], None]
         dataset = open_dataset(config.dataset, config.seed)
         senders = {number: captures_by_user(config, store, number) for number in captured}
         users = sorted({user for captures in senders.values() for user in captures})
-        guarantee, delta = privacy.guarantee(config, "server"), config.protocol.delta
+        model = fresh_model(config.model, dataset.num_classes, config.dataset.image_size, config.seed)
+        guarantee = privacy.accountant(config, load_all(config.defenses), model).guarantee("server")
+        delta = config.protocol.delta
         left = {(label, number): _left(run, label, number, captured[number]) for label in labels for number in captured}
         base_rate = attribute_inference.base_rate(judges.gallery, judges.names)
         said: dict[tuple[int, int], Guess] = {}

@@ -14,14 +14,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker import attacks
 from attacker.capture.rebuild_index import mend
 from attacker.capture.store import CaptureStore
 from attacker.priors import eigenfaces
 from clients.datasets import open_dataset
-from clients.datasets.examine import examine
-from clients.victim import origin
-from experiments.plan import attackers, data, privacy
+from experiments.plan import attackers
+from experiments.plan.setup import Setup, prepare
 from experiments.run import leakage
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
@@ -58,18 +56,18 @@ def run(
     is written, for whatever cannot work. `superlink` is where the engine `deployment` trains; None: what `fl-sim up`
     has started.
     """
-    config = attackers.planned(config)
-    notes = _checked(config, note)
+    setup = prepare(config)
+    config, notes = setup.config, _checked(setup, note)
     with locked(folder.root):
         _claim(config, folder)
         with Log(folder, "run").around(command="run", jobs=planned_jobs(config)):
-            _begin(folder, config, note, notes)
+            _begin(folder, setup, note, notes)
             from experiments.run.federation import (
                 run_federation,  # Flower takes seconds to import; mistakes are told before
             )
 
             with dispatcher(folder, config, progress, follow=True) as dispatch:
-                run_federation(config, folder, lambda done, total: progress("rounds", done, total), superlink)
+                run_federation(setup, folder, lambda done, total: progress("rounds", done, total), superlink)
             return _judge(folder, config, progress, dispatch)
 
 
@@ -83,10 +81,10 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
         raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
     if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
-    config = attackers.planned(config)
-    notes = _checked(config, note)
+    setup = prepare(config)
+    config, notes = setup.config, _checked(setup, note)
     with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
-        _begin(folder, config, note, notes)
+        _begin(folder, setup, note, notes)
         if not CaptureStore(folder).finished_rounds():
             raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
         write_atomically(folder.config, dump(config).encode())
@@ -120,13 +118,12 @@ def finished(config: Config, folder: RunFolder) -> bool:
     return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
-def threat_model(config: Config) -> dict[str, Any]:
+def threat_model(setup: Setup) -> dict[str, Any]:
     """What the attacker knows and may do in this run; stamped on the manifest and the report.
 
     `local_steps` are those of the user with the most photos, where they were counted.
     """
-    section = config.federation
-    photos = max(examine(config.dataset, config.seed).photos or (config.dataset.photos,))
+    config, section, photos = setup.config, setup.config.federation, setup.photos[1]
     return {
         "server": config.threat_model.server,
         "labels": config.threat_model.labels,
@@ -137,12 +134,12 @@ def threat_model(config: Config) -> dict[str, Any]:
         "users_behind_an_update": max(config.protocol.secure_aggregation, 1),
         "linkable_over_rounds": not config.protocol.shuffle,
         "differential_privacy": config.protocol.differential_privacy,
-        "privacy": privacy.facts(config),
+        "privacy": setup.accountant.facts(),
         "public_people": config.threat_model.public_people,
-        "model": origin(config),
+        "model": setup.origin,
         "batch_norm": config.model.batch_norm,
         "defenses": [str(table.get("name")) for table in config.defenses],
-        "not_adapted_to": attackers.not_adapted_to(config),
+        "not_adapted_to": attackers.not_adapted_to(setup.attacks, setup.defenses),
     }
 
 
@@ -179,7 +176,7 @@ def _claim(config: Config, folder: RunFolder) -> None:
     write_atomically(folder.config, dump(config).encode())
 
 
-def _checked(config: Config, note: Callable[[str], None]) -> list[str]:
+def _checked(setup: Setup, note: Callable[[str], None]) -> list[str]:
     """The sentences of `preflight`, which `note` is told: who reads the report should know them, too."""
     notes: list[str] = []
 
@@ -187,66 +184,67 @@ def _checked(config: Config, note: Callable[[str], None]) -> list[str]:
         notes.append(sentence)
         note(sentence)
 
-    preflight(config, told)
+    preflight(setup, told)
     return notes
 
 
-def _begin(folder: RunFolder, config: Config, note: Callable[[str], None], notes: list[str]) -> None:
+def _begin(folder: RunFolder, setup: Setup, note: Callable[[str], None], notes: list[str]) -> None:
     """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
     mended = mend(folder)
     if mended is not None:
         note(mended)
     folder.report.unlink(missing_ok=True)
-    _stamp(folder, config, notes)
+    _stamp(folder, setup, notes)
 
 
-def _stamp(folder: RunFolder, config: Config, notes: list[str]) -> None:
+def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
     """Write what a run lacks of manifest and face space: a new one, or one that `flwr run` has captured."""
-    dataset = open_dataset(config.dataset, config.seed)
+    config, dataset = setup.config, setup.dataset
     people = min(config.threat_model.public_people, dataset.num_public)
-    if people and not folder.faces.exists() and _looks_at_faces(config):
-        write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
+    if people and not folder.faces.exists() and _looks_at_faces(setup):
+        write_atomically(folder.faces, _face_space(config.dataset, config.seed, people))
     if folder.manifest.exists():
-        _restate(folder, config, notes)
+        _restate(folder, setup, notes)
         return
     write_manifest(
         folder,
         seed=config.seed,
-        defenses=attackers.declared(config),
+        defenses=attackers.declared(setup.defenses),
         users=dataset.num_users,
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
-        threat_model=threat_model(config),
-        data=data.facts(config),
+        threat_model=threat_model(setup),
+        data={"photographs": not setup.examined.synthetic, "photos": setup.examined.photos},
         notes=notes,
     )
 
 
-def _restate(folder: RunFolder, config: Config, notes: list[str]) -> None:
+def _restate(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
     """Say in the manifest what changes when captures are attacked again: which attacks know which defenses."""
     stated = read_manifest(folder)
-    new = {**stated, "defenses": attackers.declared(config), "notes": notes}
+    new = {**stated, "defenses": attackers.declared(setup.defenses), "notes": notes}
     if isinstance(stated.get("threat_model"), dict):
-        new["threat_model"] = {**stated["threat_model"], "not_adapted_to": attackers.not_adapted_to(config)}
+        adapted = attackers.not_adapted_to(setup.attacks, setup.defenses)
+        new["threat_model"] = {**stated["threat_model"], "not_adapted_to": adapted}
     if new != stated:
         write_atomically(folder.manifest, json.dumps(new, indent=2).encode())
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
-def _face_space(dataset: str, seed: int, people: int) -> bytes:
-    """What the first public people's photos tell of faces; `dataset` is its section of the config as JSON."""
-    opened = open_dataset(Dataset.model_validate_json(dataset), seed)
+def _face_space(dataset: Dataset, seed: int, people: int) -> bytes:
+    """What the first public people's photos tell of faces."""
+    opened = open_dataset(dataset, seed)
     with one_thread():
         albums = [opened.public(index).photos for index in range(people)]
         whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
         return eigenfaces.encode(eigenfaces.fit(torch.cat(albums), whose))
 
 
-def _looks_at_faces(config: Config) -> bool:
+def _looks_at_faces(setup: Setup) -> bool:
     """Whether an attack of this run wants to know what faces have in common."""
-    if config.workers.backend == "none":
+    if setup.config.workers.backend == "none":
         return False
-    return any(getattr(attacks.load(*one).settings, "face_space", 0) for one in config.attacks.items())
+    return any(getattr(attack.settings, "face_space", 0) for attack in setup.attacks.values())
 
 
 def _saved(folder: RunFolder) -> Config:

@@ -1,79 +1,78 @@
 """Everything that can be known to fail later, known now: the config, and each part of the run called once.
 
-    preflight(config, note)
+    preflight(setup, note)
 
 raises ConfigError, in one sentence that names the part, before anything is written or trained; what the user should
 know besides goes to `note`. Settings are looked at first; then model, priors and attacks take a step on a made-up user
 (`experiments.run.trials`), and the judges see public people's photos (`experiments.evaluate.recognition`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
-from torch import nn
-
-from attacker import attacks
-from attacker.attacks import Attack
+from attacker.attacks import Attack, rewriter
 from attacker.inversion.model_check import check_model
 from attacker.priors.prior import Prior, load_prior
 from attacker.workers import metrics, remote_storage
 from clients.datasets import open_dataset
-from clients.victim import check_smallest_step, initial_model, remarks
 from experiments.evaluate import attribute_inference, attributes, embedders, image_metrics, recognition
 from experiments.evaluate.gallery import check_size
-from experiments.plan import attackers, data, privacy
+from experiments.plan import acquaintance, attackers
+from experiments.plan.setup import Setup
 from experiments.run import prior_trial, trials
 from experiments.statistics.verdict import NO_ATTACK
 from fl_sim.config import Config, ConfigError, Dataset, Leakage, Protocol, Workers
 from fl_sim.federation.sampling import users_per_round
+from fl_sim.initial_model import check_smallest_step, remarks
 from fl_sim.models import MODELS
 from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
-from fl_sim.updates import Update
 
 _passed: set[str] = set()
 """Trials that went well in this process: the cells of a sweep have most in common."""
 
 
-def preflight(config: Config, note: Callable[[str], None]) -> None:
-    """Check all of `config`. Raises ConfigError; passes sentences that the user should read to `note`."""
+def preflight(setup: Setup, note: Callable[[str], None]) -> None:
+    """Check all of `setup`. Raises ConfigError; passes sentences that the user should read to `note`."""
+    config, model = setup.config, setup.model
     if config.federation.engine == "simulation" or config.workers.backend == "ray":
         socket_folder()  # refuses one in which Ray could not start
-    for sentence in data.preflight(config):
+    known = [] if config.workers.backend == "none" else acquaintance.check(setup)
+    for sentence in [*setup.examined.notes, *known]:
         note(sentence)
-    config = attackers.planned(config)
-    model, rewrite = initial_model(config), attacks.rewriter(config)
-    loaded = [attacks.load(label, table) for label, table in config.attacks.items()]
-    classes = open_dataset(config.dataset, config.seed).num_classes
-    _check_model(config, model, loaded, classes)
-    parameters: Update = model.state_dict()
-    if rewrite is not None:
-        parameters = rewrite(1, parameters)  # refuses models that it cannot rewrite
+    _check_model(setup)
+    rewrite = rewriter(config)
+    parameters = setup.parameters if rewrite is None else rewrite(1, setup.parameters)  # refuses models that it cannot
     users_per_round(config)  # refuses more than there are
     if config.protocol != Protocol() or config.defenses:
+        from clients.defenses import mods
         from fl_sim.federation import protocol  # and so Flower, which takes seconds to import
 
         protocol.check(config)
-    without = privacy.flaw(config)
-    for sentence in [*remarks(config, model), *([without] if without else []), *privacy.faults(config)]:
+        mods.check(setup.defenses, config, model)
+    without = setup.accountant.flaw()
+    for sentence in [*remarks(config, model), *([without] if without else []), *setup.accountant.faults()]:
         note(sentence)
-    user = trials.victim(config, model, parameters, classes)
+    user = trials.victim(setup, parameters)
     if config.workers.backend == "none":
         return
     _check_workers(config)
-    for attack in loaded:
+    for attack in setup.attacks.values():
         _check_rounds(config, attack)
     with one_thread():
-        doubts = _try_attacks(config, loaded, user)
-        for sentence in [*doubts, *attackers.warnings(config), *_judges(config)]:
+        doubts = _try_attacks(setup, user)
+        for sentence in [*doubts, *attackers.warnings(setup.attacks, setup.defenses), *_judges(setup)]:
             note(sentence)
 
 
-def _check_model(config: Config, model: nn.Module, loaded: Sequence[Attack], classes: int) -> None:
+def _check_model(setup: Setup) -> None:
+    config, model = setup.config, setup.model
     if config.model.name not in MODELS:  # ours the suite has called
-        matched = config.workers.backend != "none" and any(hasattr(attack.settings, "balance") for attack in loaded)
-        check_model(model, config.model.name, config.dataset.image_size, classes, matched)
-    check_smallest_step(config, model)
+        matched = config.workers.backend != "none" and any(
+            hasattr(attack.settings, "balance") for attack in setup.attacks.values()
+        )
+        check_model(model, config.model.name, config.dataset.image_size, setup.dataset.num_classes, matched)
+    check_smallest_step(config, model, setup.photos)
 
 
 def _check_workers(config: Config) -> None:
@@ -97,10 +96,10 @@ def _check_rounds(config: Config, attack: Attack) -> None:
         )
 
 
-def _try_attacks(config: Config, loaded: Sequence[Attack], user: trials.Victim) -> list[str]:
+def _try_attacks(setup: Setup, user: trials.Victim) -> list[str]:
     """Each prior and each attack once; what is doubtful of the priors, in sentences."""
-    doubts: dict[str, None] = {}
-    for attack in loaded:
+    config, doubts = setup.config, dict[str, None]()
+    for attack in setup.attacks.values():
         name = getattr(attack.settings, "prior", None)
         prior, doubt = (None, None) if name is None else _prior(name, config.dataset.image_size)
         if prior is not None:
@@ -125,15 +124,15 @@ def _key(config: Config, label: str) -> str:
     return config.model_copy(update=apart).model_dump_json()
 
 
-def _judges(config: Config) -> list[str]:
+def _judges(setup: Setup) -> list[str]:
     """The judges of the leakage table, and what the user should know of them, in sentences."""
-    dataset = open_dataset(config.dataset, config.seed)
-    check_size(dataset, config.leakage.gallery_size)
-    attribute_inference.check(config, dataset)
-    said = [*_look(config.dataset.model_dump_json(), config.leakage.model_dump_json(), config.seed)]
+    config = setup.config
+    check_size(setup.dataset, config.leakage.gallery_size)
+    attribute_inference.check(config, setup.dataset)
+    said = [*_look(config.dataset, config.leakage, config.seed)]
     lacking = image_metrics.lpips_available(config)
     said += [] if lacking is None else [lacking]
-    names = {attacks.load(label, table).name for label, table in config.attacks.items()}
+    names = {attack.name for attack in setup.attacks.values()}
     if names == {"prior_only"}:
         said.append(NO_ATTACK)
     elif names and "prior_only" not in names:
@@ -144,9 +143,9 @@ def _judges(config: Config) -> list[str]:
 
 
 @lru_cache(maxsize=8)  # the cells of a sweep have them in common
-def _look(dataset: str, judging: str, seed: int) -> tuple[str, ...]:
-    """What embedder, classifier and LPIPS make of public people's photos; the sections of the config as JSON."""
-    leakage, opened = Leakage.model_validate_json(judging), open_dataset(Dataset.model_validate_json(dataset), seed)
+def _look(dataset: Dataset, leakage: Leakage, seed: int) -> tuple[str, ...]:
+    """What embedder, classifier and LPIPS make of public people's photos."""
+    opened = open_dataset(dataset, seed)
     embed, classify = embedders.open_embedder(leakage), attributes.open_classifier(leakage)
     photo = opened.public(0).photos[0]
     recognition.check_embedder(embed, photo, f"leakage.embedder {leakage.embedder!r}")

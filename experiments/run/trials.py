@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from attacker.attacks import Attack, Attacker
 from attacker.inversion.defense_aware import local_training
@@ -21,8 +20,9 @@ from attacker.priors.prior import Prior
 from clients.local_training import local_gradient
 from clients.user import Faces
 from experiments.plan import attackers
+from experiments.plan.setup import Setup
 from fl_sim import models, traits
-from fl_sim.config import Config, ConfigError, short
+from fl_sim.config import ConfigError, short
 from fl_sim.seeds import generator
 from fl_sim.updates import Update
 
@@ -34,8 +34,7 @@ LEAST = {"steps": 1, "draw_steps": 1, "levels": 2, "restarts": 1}
 class Victim:
     """A made-up user: what the trials of attacks are about."""
 
-    config: Config
-    model: nn.Module
+    setup: Setup
     faces: Faces  # two photos
     parameters: Update  # as the server would send them
     gradient: Update  # of the mean loss on the photos
@@ -48,9 +47,10 @@ def made_up(size: int, classes: int) -> Faces:
     return Faces(photos, torch.tensor([0, classes - 1]), {})
 
 
-def victim(config: Config, model: nn.Module, parameters: Update, classes: int) -> Victim:
+def victim(setup: Setup, parameters: Update) -> Victim:
     """A user of two photos and the gradient it sends; ConfigError where the model has none that is finite."""
-    made, sent = made_up(config.dataset.image_size, classes), load_model(model, parameters)
+    config, made = setup.config, made_up(setup.config.dataset.image_size, setup.dataset.num_classes)
+    sent = load_model(setup.model, parameters)
     try:
         gradient = local_gradient(sent, made)
     except Exception as error:  # of any kind, where the model is somebody else's
@@ -61,20 +61,20 @@ def victim(config: Config, model: nn.Module, parameters: Update, classes: int) -
             f"model {config.model.name!r} has a gradient on two photos that is not finite (in {bad[0]}); "
             "look at its initialisation, or at model.weights"
         )
-    return Victim(config, model, made, parameters, gradient)
+    return Victim(setup, made, parameters, gradient)
 
 
 def observation(user: Victim, attack: Attack) -> Observation:
     """What `attack` would see of that user, as the threat model grants it."""
-    granted, section = user.config.threat_model, user.config.federation
-    declared = [traits.parse(one) for one in attackers.declared(user.config)]
+    granted, section = user.setup.config.threat_model, user.setup.config.federation
+    declared = [traits.parse(one) for one in attackers.declared(user.setup.defenses)]
     known = () if attack.knowledge == "none" else attack.told(declared)
     told, statistics = None, None
     if granted.local_training == "known" and (section.local_epochs > 1 or section.batch_size):
         told = LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
     if granted.batch_norm_statistics:
         with torch.no_grad():
-            sent = load_model(user.model, user.parameters)
+            sent = load_model(user.setup.model, user.parameters)
             statistics = models.batch_statistics(sent, models.normalise(user.faces.photos))
     shares = torch.bincount(user.faces.labels) / len(user.faces.labels)  # the last label is the last class
     seen = Observation(
@@ -98,11 +98,12 @@ def try_attack(attack: Attack, user: Victim, prior: Prior | None) -> None:
 
     Raises ConfigError where it fails or answers with anything but pictures.
     """
-    size, classes = user.config.dataset.image_size, int(user.faces.labels[-1]) + 1
-    space = eigenfaces.fit(user.faces.photos) if user.config.threat_model.public_people else None
-    attacker = Attacker(user.model, size, classes, prior, torch.device("cpu"), space)
+    config, classes = user.setup.config, user.setup.dataset.num_classes
+    size = config.dataset.image_size
+    space = eigenfaces.fit(user.faces.photos) if config.threat_model.public_people else None
+    attacker = Attacker(user.setup.model, size, classes, prior, torch.device("cpu"), space)
     draws = [generator(0, "preflight", attack.label)]
-    where = f"attack {attack.label!r} fails on a made-up update of model {user.config.model.name!r}"
+    where = f"attack {attack.label!r} fails on a made-up update of model {config.model.name!r}"
     remedy = "change its settings, or leave it out"
     try:
         settings, seen = fewest_steps(attack.settings), observation(user, attack)

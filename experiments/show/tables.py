@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.plan import privacy
 from experiments.plan.defended import measures, name
 from fl_sim.config import Config, ConfigError
 from fl_sim.config import load as load_config
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, read_manifest
 
 FIGURES = ("accuracy", "loss", "epsilon", "delta")  # of runs; null where there is none
 
@@ -42,10 +41,12 @@ def load(folders: Iterable[Path]) -> Tables:
     )
 
 
-def guarantee(config: Config) -> dict[str, float | None]:
+def guarantee(run: RunFolder) -> dict[str, float | None]:
     """User-level epsilon over the whole run against the server, and its delta; null where nothing is guaranteed."""
-    spent = privacy.epsilon(config)
-    return {"epsilon": spent, "delta": None if spent is None else config.protocol.delta}
+    manifest = read_manifest(run) if run.manifest.exists() else {}  # `flwr run` writes none
+    stated = manifest.get("threat_model", {}).get("privacy", {})
+    epsilon = stated.get("server", {}).get("epsilon_run")
+    return {"epsilon": epsilon, "delta": None if epsilon is None else stated["delta"]}
 
 
 def last_round(table: pd.DataFrame) -> dict[str, float | None]:
@@ -68,7 +69,7 @@ def _runs(folder: Path) -> list[Path]:
 
 def _row(root: Path, config: Config, rounds: pd.DataFrame) -> dict[str, Any]:
     row = {"run": config.name, "folder": str(root), "seed": config.seed, "defense": name(measures(config))}
-    row |= {"rounds": len(rounds), **last_round(rounds), **guarantee(config)}
+    row |= {"rounds": len(rounds), **last_round(rounds), **guarantee(RunFolder(root))}
     return row | dict(_flat(config.model_dump(mode="json", exclude={"name", "seed", "defenses", "attacks"})))
 
 

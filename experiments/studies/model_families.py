@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
 from experiments.statistics.aggregate import aggregate
@@ -175,7 +176,7 @@ def study(family: str, runs: Path) -> Row:
     told: list[str] = []
     try:
         config = load(None, [*SETTINGS, f"name={name}", f"model.name={module}", f"model.batch_norm={batch_norm}"])
-        preflight(config, told.append)
+        preflight(prepare(config), told.append)
         outcome = pipeline.complete(config, RunFolder(runs / name), lambda *_: None, lambda _: None)
     except ConfigError as error:
         return {**row, "outcome": "refused", "said": str(error)}

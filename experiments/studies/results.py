@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, Variant, expand, variants
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
@@ -68,5 +69,5 @@ def rows(cell: Cell, labels: list[Variant], table: pd.DataFrame, by_round: bool)
 def _notes(cells: list[Cell]) -> list[str]:
     notes: list[str] = []
     for cell in cells:
-        preflight(cell.config, notes.append)
+        preflight(prepare(cell.config), notes.append)
     return notes

@@ -24,9 +24,10 @@ from typing import Any, Literal
 import pandas as pd
 import tomli_w
 
-from experiments.plan import attackers, privacy
+from experiments.plan import attackers
 from experiments.plan.defended import measures
 from experiments.plan.defended import name as name_of
+from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, expand, variants
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
@@ -60,7 +61,7 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
     left = [cell for cell in cells if not pipeline.finished(cell.config, RunFolder(folder / cell.name))]
     notes: list[str] = []
     for cell in left:
-        preflight(cell.config, notes.append)
+        preflight(prepare(cell.config), notes.append)
     for sentence in dict.fromkeys(notes):
         tell(sentence)
     write_atomically(folder / "sweep.toml", tomli_w.dumps(study.model_dump(mode="json")).encode())
@@ -140,10 +141,11 @@ def _rows(cell: Cell, study: Study, folder: Path) -> pd.DataFrame:
     others = [f"{key} {value}" for key, value in keys.items() if key not in {"defense", "strength"}]
     facts["setting"] = ", ".join(others)
     facts |= tables.last_round(pd.read_parquet(run.rounds))
-    noise = privacy.guarantee(cell.config, "server").noise
-    facts |= {"epsilon_run": privacy.epsilon(cell.config), "mechanism": noise.kind if noise else None}
-    unknown = attackers.known_to_nobody(attackers.not_adapted_to(attackers.planned(cell.config)))
+    manifest = read_manifest(run)
+    stated: dict[str, Any] = manifest["threat_model"]
+    facts |= {key: stated["privacy"]["server"][key] for key in ("epsilon_run", "mechanism")}
+    unknown = attackers.known_to_nobody(stated["not_adapted_to"])
     facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
-    facts["distorted"] = distorted(read_manifest(run), cell.config)
+    facts["distorted"] = distorted(manifest, cell.config)
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
     return more.astype({"epsilon_run": "float64", "mechanism": "string"})

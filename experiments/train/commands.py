@@ -19,10 +19,10 @@ from attacker.priors.training_state import State
 from clients.datasets import open_dataset
 from clients.datasets.examine import examine
 from clients.datasets.synthetic import TrainingPhotos, training_photos
-from clients.victim import victim_model
 from experiments.train import classifier
 from fl_sim import seeds
 from fl_sim.config import Config, ConfigError, Dataset
+from fl_sim.initial_model import fresh_model
 from fl_sim.modules import state
 from fl_sim.runs import write_atomically
 
@@ -122,7 +122,7 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
         photos, labels, held = photos[known], labels[known], held[known]
         source = _source(dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network, began = victim_model(config, 2).to(device), time.monotonic()
+    network, began = fresh_model(config.model, 2, dataset.image_size, config.seed).to(device), time.monotonic()
     draws = seeds.generator(config.seed, "train-model")
     classifier.train(
         network, photos[~held], labels[~held], settings, draws, lambda done, total: progress("steps", done, total)

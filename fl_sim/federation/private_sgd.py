@@ -21,13 +21,15 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from clients.defenses.mods import BOUND, WITHIN
 from fl_sim import seeds
 from fl_sim.federation.replies import claimed_partition, metric, tensors
 from fl_sim.federation.strategy import FedSGD
 from fl_sim.updates import Update, norm, problem
 
 RATE = 0.2  # of the bound, as the paper recommends
+
+BOUND = "clipping-norm"  # in the config that users are sent: the L2 norm to which they clip w' - w
+WITHIN = "within-bound"  # in the metrics of users who clip: 1 if the change was not longer than that, else 0
 
 
 class PrivateSGD(FedSGD):

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from clients.defenses import load_all
-from clients.victim import initial_model
 from fl_sim.config import Config, ConfigError
 from fl_sim.federation.grids import Only, nodes_by_partition
 from fl_sim.federation.private_sgd import PrivateSGD
@@ -20,17 +18,11 @@ from fl_sim.federation.secure_aggregation import SecureAggregation
 from fl_sim.federation.shuffling import Shuffler
 from fl_sim.federation.strategy import FedSGD
 
-FLOWER_CLIPS = (
-    "take a reply for weights and clip reply - w; of a gradient g they would make w + clip(g - w), "
-    'which is no gradient at all; set federation.update = "weights"'
-)
-
 
 def check(config: Config) -> None:
     """Raise ConfigError for a protocol that cannot work or would not do what it says."""
     section, users = config.protocol, users_per_round(config)
     private, size = section.differential_privacy != "none", section.secure_aggregation
-    _check_mods(config)
     if size == 1 or size > users:
         raise ConfigError(f"protocol.secure_aggregation is {size}; give 0, or from 2 to the {users} users of a round")
     if size and private:
@@ -48,34 +40,6 @@ def check(config: Config) -> None:
             "threat_model.batch_norm_statistics would be sent beside the sum, user by user; "
             "unset it or protocol.secure_aggregation"
         )
-
-
-def _check_mods(config: Config) -> None:
-    """ConfigError for one of Flower's client mods that would not do to the run's updates what it says."""
-    mods = [defense for defense in load_all(config.defenses) if defense.name.startswith("flwr.")]
-    if not mods:
-        return
-    name, model = mods[0].name, initial_model(config)
-    if config.federation.update == "gradient":
-        raise ConfigError(f"{name}: Flower's mods {FLOWER_CLIPS}")
-    if dict(model.named_buffers()):
-        raise ConfigError(
-            f"{name} would put noise on the buffers of model {config.model.name!r} too, and needs them in the "
-            "reply; take a model without batch norm, such as convnet"
-        )
-    scalars = [parameter for parameter, value in model.named_parameters() if value.ndim == 0]
-    if scalars:
-        raise ConfigError(
-            f"{name} neither clips nor adds noise to a parameter without dimensions, such as {scalars[0]!r} of model "
-            f"{config.model.name!r} (flwr 1.41 and 1.42); take the defense local_dp, which does"
-        )
-    for defense in mods:
-        epsilon, delta = (defense.settings.get(key, 0.5) for key in ("epsilon", "delta"))
-        if not epsilon > 0 or not 0 < delta < 1:
-            raise ConfigError(
-                f"{defense.name} has epsilon {epsilon} and delta {delta}; its noise needs epsilon above 0 and delta "
-                "in (0, 1), such as 1e-5"
-            )
 
 
 def strategy(config: Config, model: nn.Module, bound: float | None = None) -> FedSGD:

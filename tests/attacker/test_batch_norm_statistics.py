@@ -4,12 +4,12 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 from grids import ShuffledGrid, train
-from tiny_faces import normed_net, open_tiny, tiny_config
+from tiny_faces import model_of, normed_net, open_tiny, tiny_config
 from torch import nn
 
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.store import CaptureStore
-from clients.app import victim_model
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError
 from fl_sim.federation.strategy import FedSGD
@@ -26,7 +26,7 @@ def normed_config(**sections):
 
 def run(folder, config):
     target = RunFolder(folder)
-    run_federation(config, target)
+    run_federation(prepare(config), target)
     return CaptureStore(target)
 
 
@@ -45,7 +45,7 @@ def by_hand(model, photos):
 def test_the_captured_statistics_are_those_of_all_private_photos(tmp_path):
     config = normed_config(federation={"batch_size": 1, "local_epochs": 2})
     store = run(tmp_path, config)
-    model = victim_model(config, 2)
+    model = model_of(config)
     for server_round in (1, 2):
         for user in store.users(server_round):
             seen = store.observation(server_round, user)
@@ -125,7 +125,7 @@ def test_statistics_that_no_photos_have_are_rejected(spoil, reason, tmp_path):
                 message.content["statistics"] = spoil(message.content["statistics"])
         return [message]
 
-    store = train_watched(config, tmp_path, statistics_like(victim_model(config, 2)), tamper)
+    store = train_watched(config, tmp_path, statistics_like(model_of(config)), tamper)
     assert [(row["user"], row["reason"]) for row in store.rejected()] == [(1, reason)]
     assert store.users(1) == [0, 2, 3]
 
@@ -138,7 +138,10 @@ def test_statistics_that_were_not_asked_for_are_rejected(tmp_path):
 
 def train_watched(config, folder, statistics, tamper=lambda message: [message]):
     """The store after a federation whose strategy sees one array record a reply, or fails."""
-    section, names = config.federation, [name for name, _ in victim_model(config, 2).named_parameters()]
+    section, names = (
+        config.federation,
+        [name for name, _ in model_of(config).named_parameters()],
+    )
 
     class OneRecord(FedSGD):
         def aggregate_train(self, server_round, replies):
@@ -158,7 +161,7 @@ def train_watched(config, folder, statistics, tamper=lambda message: [message]):
 
 def test_a_model_without_batch_norm_has_none_to_send(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_norm_statistics is set, but model 'mlp' has no batch norm"):
-        run_federation(normed_config(model={"name": "mlp"}), RunFolder(tmp_path / "run"))
+        run_federation(prepare(normed_config(model={"name": "mlp"})), RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

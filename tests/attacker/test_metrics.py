@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_faces import tiny_config
 
 from attacker.workers.metrics import ADDRESS, check, open_metrics
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from experiments.run.watch import Watch
 from fl_sim.config import ConfigError, dump
@@ -97,7 +98,7 @@ def test_events_log_metrics_and_watch_tell_the_same_of_a_dispatch(tmp_path, monk
         "workers": {"backend": "local", "count": 1, "victims_per_job": 2, "metrics_port": port},
     }
     run = RunFolder(tmp_path / "run")
-    run_federation(tiny_config(**sections, federation={"rounds": 2}), run)
+    run_federation(prepare(tiny_config(**sections, federation={"rounds": 2})), run)
     config = tiny_config(**sections, federation={"rounds": 3})
     run.config.write_text(dump(config))
     write_manifest(run, num_classes=2)
@@ -118,7 +119,7 @@ def test_events_log_metrics_and_watch_tell_the_same_of_a_dispatch(tmp_path, monk
         assert {key: at_rest[key] for key in expected(events)} == expected(events)
         assert (state.done, state.failed, state.retried, state.queued, state.under_way) == (6, 2, 1, 0, [])
         assert state.rounds_done == 2
-        run_federation(config, run)
+        run_federation(prepare(config), run)
         events += [json.loads(line) for line in process.stdout]
     assert process.returncode == 1
     assert events[-1] == {"event": "end", "done": 10, "failed": 2}

@@ -7,11 +7,10 @@ from flwr.serverapp.strategy import FedAvg
 from grids import ShuffledGrid, initial_arrays, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_faces import open_tiny, tiny_config
+from tiny_faces import model_of, open_tiny, tiny_config
 
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.store import CaptureStore
-from clients.app import victim_model
 from clients.local_training import local_gradient
 from fl_sim.federation.strategy import FedSGD
 from fl_sim.runs import RunFolder
@@ -20,7 +19,7 @@ from fl_sim.updates import apply_gradient
 
 
 def parameter_names(config):
-    return [name for name, _ in victim_model(config, 2).named_parameters()]
+    return [name for name, _ in model_of(config).named_parameters()]
 
 
 def wrapped(inner, config, folder):
@@ -39,7 +38,7 @@ def fed_avg():
 
 
 def recomputed(config, parameters, user):
-    model = victim_model(config, 2)
+    model = model_of(config)
     model.load_state_dict(parameters)
     with one_thread():
         return local_gradient(model, open_tiny(config.dataset, config.seed).user(user).private)

@@ -13,6 +13,7 @@ from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from attacker.workers.jobs import Workbench
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from experiments.show.report import write_report
 from fl_sim.config import ConfigError, dump
@@ -94,7 +95,7 @@ def test_a_worker_that_knows_defenses_which_the_manifest_does_not_tell_says_so(t
 
 def test_captures_without_what_later_versions_write_are_read(tmp_path):
     run = RunFolder(tmp_path / "run")
-    run_federation(tiny_config(federation={"rounds": 1}, dataset={"users": 1}), run)
+    run_federation(prepare(tiny_config(federation={"rounds": 1}, dataset={"users": 1})), run)
     path = run.capture(1, 0)
     before = CaptureStore(run).observation(1, 0)
     facts = {"round": 1, "user": 0, "num_examples": before.num_examples, "label_proportions": None,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from tiny_faces import tiny_config
 
-from clients import victim
 from fl_sim.config import ConfigError
+from fl_sim.initial_model import initial_model
 from fl_sim.tensors import DamagedFile, read_tensors
 
 
@@ -80,7 +80,7 @@ def test_damage_anywhere_gives_tensors_or_a_sentence(tmp_path_factory, at, other
 def test_weights_of_another_model_are_a_sentence(state, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(save(state))
     with pytest.raises(ConfigError, match=r"model.weights .* does not fit model") as error:
-        victim.initial_model(tiny_config(model={"weights": str(tmp_path / "w.safetensors")}))
+        initial_model(tiny_config(model={"weights": str(tmp_path / "w.safetensors")}), 2)
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -5,11 +5,10 @@ import torch
 from grids import train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_faces import tiny_config
+from tiny_faces import model_of, tiny_config
 
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.store import CaptureStore
-from clients.app import victim_model
 from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
 from clients.defenses.mods import client_mods
 from fl_sim import seeds
@@ -40,7 +39,7 @@ def test_the_folder_is_the_registry():
 def test_no_defense_is_the_identity():
     update = noisy_update()
     assert apply([], update, 0, 1, 2) is update
-    assert client_mods(tiny_config(), lambda message, context: None) == []
+    assert client_mods([], tiny_config(), lambda message, context: None) == []
 
 
 @settings(deadline=None)
@@ -117,7 +116,7 @@ def test_mistakes_are_told_in_one_sentence(table, message):
 
 def captured(config, folder):
     store = CaptureStore(RunFolder(folder))
-    parameters = [name for name, _ in victim_model(config, 2).named_parameters()]
+    parameters = [name for name, _ in model_of(config).named_parameters()]
     section = config.federation
     inner = FedSGD(section.learning_rate, section.update)
     plugin = MaliciousServer(inner, store, parameters, section.update, section.learning_rate, 1e6, 60)

@@ -4,14 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_faces import tiny_config
+from tiny_faces import model_of, tiny_config
 
 from attacker.capture.store import CaptureStore
-from clients.app import victim_model
-from clients.defenses import apply, augment, batch_size, load_all, local_steps, mixup, names, prepare
+from clients.defenses import apply, augment, batch_size, load_all, local_steps, mixup, names
+from clients.defenses import prepare as defended
 from clients.local_training import local_gradient, local_update
 from clients.training import Private, Training, training_of
 from clients.user import Faces
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim import seeds
 from fl_sim.runs import RunFolder
@@ -54,7 +55,7 @@ def test_mixup_blends_photos_and_labels_alike(training):
 
 
 def test_the_gradient_of_mixed_labels_is_the_blend_of_the_gradients(training):
-    model = victim_model(tiny_config(), 3)
+    model = model_of(tiny_config(), 3)
     share, other = 0.3, training.labels.flip(0)
     one_hot = torch.eye(3)
     soft = share * one_hot[training.labels] + (1 - share) * one_hot[other]
@@ -106,18 +107,18 @@ def test_local_steps_take_the_place_of_those_of_the_federation(training):
 
 def test_data_side_defenses_compose_in_their_order(training):
     mix, few = {"name": "mixup", "alpha": 1.0}, {"name": "batch_size", "photos": 1}
-    assert len(prepare(load_all([mix, few]), training, 0, 1, 0).photos) == 1
+    assert len(defended(load_all([mix, few]), training, 0, 1, 0).photos) == 1
     # Of one photo there is nothing to mix; of one that was mixed before, there is.
-    alone = prepare(load_all([few, mix]), training, 0, 1, 0)
+    alone = defended(load_all([few, mix]), training, 0, 1, 0)
     assert float((training.photos - alone.photos).abs().amax((1, 2, 3)).min()) < 1e-6
-    mixed = prepare(load_all([mix, few]), training, 0, 1, 0)
+    mixed = defended(load_all([mix, few]), training, 0, 1, 0)
     assert float((training.photos - mixed.photos).abs().amax((1, 2, 3)).min()) > 1e-3
 
 
 def federated(config, folder):
     """The gradients captured in round 1 of a run, by user."""
     run = RunFolder(folder)
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store = CaptureStore(run)
     assert store.rejected() == []
     return {user: store.observation(1, user) for user in store.users(1)}
@@ -128,9 +129,12 @@ def by_hand(config, user):
     from clients.datasets import open_dataset
 
     dataset = open_dataset(config.dataset, config.seed)
-    person, model = dataset.user(user), victim_model(config, dataset.num_classes)
+    person, model = (
+        dataset.user(user),
+        model_of(config, dataset.num_classes),
+    )
     loaded = load_all(config.defenses)
-    training = prepare(
+    training = defended(
         loaded, training_of(person.private, dataset.num_classes, config.federation), config.seed, 1, user
     )
     section = config.federation.model_copy(

@@ -11,6 +11,7 @@ from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from clients.defenses import load_all, names
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
 
@@ -31,7 +32,7 @@ def test_the_worked_example_is_one_file_and_one_line(page, tmp_path, monkeypatch
     tables = tomllib.loads(blocks(page, "toml")[1])["defenses"]
     config = tiny_config(dataset={"users": 2}, federation={"rounds": 1}, defenses=tables)
     try:
-        run_federation(config, RunFolder(tmp_path / "run"))
+        run_federation(prepare(config), RunFolder(tmp_path / "run"))
         scope = {}
         exec(check, scope)
         scope["test_top_half"]()

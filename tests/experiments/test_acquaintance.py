@@ -1,5 +1,6 @@
 """Photographs are not shown to judges and attackers who know synthetic faces alone, unless somebody asks for it."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 from command_line import fl_sim, sentence
 from PIL import Image
 
-from clients.datasets.examine import examine
-from experiments.plan import acquaintance, data
+from clients.datasets.examine import Examined
+from experiments.plan import acquaintance
+from experiments.plan.setup import Setup, prepare
 from experiments.show.report import write_report
 from fl_sim.config import Config, ConfigError, Dataset, Leakage, dump, load
 from fl_sim.runs import RunFolder, write_manifest
@@ -22,14 +24,18 @@ def config(leakage: dict[str, str], prior: str | None = None) -> Config:
     return Config(attacks={**ATTACKS, "long": long}, leakage=Leakage.model_validate(leakage))
 
 
+def of_photographs(config: Config) -> Setup:
+    """The set-up of `config`, as if its faces were photographs."""
+    return dataclasses.replace(prepare(config), examined=Examined(False, None, ()))
+
+
 def test_synthetic_faces_need_no_word() -> None:
-    assert acquaintance.check(Config(), photographs=False) == []
-    assert data.preflight(Config(dataset=Dataset(users=2))) == []
+    assert acquaintance.check(prepare(Config(dataset=Dataset(users=2)))) == []
 
 
 def test_on_photographs_every_default_that_does_not_know_them_is_named() -> None:
     with pytest.raises(ConfigError, match="shows photographs") as error:
-        acquaintance.check(config({}), photographs=True)
+        acquaintance.check(of_photographs(config({})))
     for key in ("leakage.embedder = onnx or facenet", "leakage.attributes = onnx, trained", "attacks.long.prior"):
         assert key in str(error.value)
     assert "plain" not in str(error.value)  # has no prior
@@ -45,21 +51,22 @@ def test_on_photographs_every_default_that_does_not_know_them_is_named() -> None
 )
 def test_each_has_to_be_asked_for(leakage: dict[str, str], prior: str | None, left: str) -> None:
     with pytest.raises(ConfigError, match=rf"alone; set {left} = [^,]*(, trained or none)?, or name what is shipped"):
-        acquaintance.check(config(leakage, prior), photographs=True)
+        acquaintance.check(of_photographs(config(leakage, prior)))
 
 
 def test_a_saved_config_asks_for_no_more_than_it_did(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump(config({})))
     with pytest.raises(ConfigError, match="shows photographs"):
-        acquaintance.check(load(tmp_path / "config.toml"), photographs=True)
+        acquaintance.check(of_photographs(load(tmp_path / "config.toml")))
 
 
 def test_what_is_asked_for_by_name_is_obeyed_and_told() -> None:
-    (note,) = acquaintance.check(config(ASKED, "synthetic64"), photographs=True)
+    (note,) = acquaintance.check(of_photographs(config(ASKED, "synthetic64")))
     for key in ("leakage.embedder = synthetic", "leakage.attributes = synthetic", "attacks.long.prior = synthetic64"):
         assert key in note
     assert "has never seen a photograph" in note
-    assert acquaintance.check(config({"embedder": "facenet", "attributes": "none"}, "priors/mine"), True) == []
+    named = config({"embedder": "facenet", "attributes": "none"}, "priors/mine")
+    assert acquaintance.check(of_photographs(named)) == []
 
 
 @pytest.fixture
@@ -85,12 +92,14 @@ def test_the_command_line_refuses_before_anything_is_written(photographs: list[s
 
 def test_the_report_says_how_many_photos_and_who_judges(photographs: list[str], tmp_path: Path) -> None:
     asked = ["leakage.embedder=synthetic", "leakage.attributes=none"]
-    overrides = [*photographs[1::2], *asked]
+    overrides = [*photographs[1::2], *asked, "attacks={inverting_gradients={}}"]
     run, settings = RunFolder(tmp_path / "run"), load(None, overrides)
     run.root.mkdir()
     run.config.write_text(dump(settings))
-    notes = [*examine(settings.dataset, settings.seed).notes, *acquaintance.notes(settings, photographs=True)]
-    write_manifest(run, seed=0, threat_model={}, data=data.facts(settings), notes=notes)
+    setup = prepare(settings)
+    notes = [*setup.examined.notes, *acquaintance.check(setup)]
+    facts = {"photographs": True, "photos": setup.examined.photos}
+    write_manifest(run, seed=0, threat_model={}, data=facts, notes=notes)
     page = write_report(run).read_text()
     assert "2 users with 3 private photos each" in page
     assert "users train on 3 photos each, not on dataset.photos = 30" in page

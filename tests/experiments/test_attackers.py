@@ -16,7 +16,7 @@ from attacker.workers.jobs import Job, Workbench
 from clients.defenses import load, names
 from clients.testing import check_defense
 from experiments.plan.attackers import declared, known_to_nobody, not_adapted_to, planned, sources, warnings
-from experiments.plan.privacy import epsilon, guarantee
+from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from fl_sim.config import Config, ConfigError, dump, parse
 from fl_sim.config import load as load_config
@@ -82,6 +82,12 @@ def config(*defenses, **attacks) -> Config:
     return parse(Config, {"defenses": list(defenses), **({"attacks": attacks} if attacks else {})})
 
 
+def warned(config):
+    """The sentences about defenses of a run that nobody attacks who knows them."""
+    setup = prepare(config)
+    return warnings(setup.attacks, setup.defenses)
+
+
 def knowing(config: Config) -> dict[str, str | None]:
     return {label: table.get("knowledge") for label, table in planned(config).attacks.items()}
 
@@ -141,15 +147,16 @@ def test_nobody_runs_twice_to_do_the_same():
 
 def test_a_run_says_which_defenses_an_attack_has_no_form_against():
     mixed = planned(config(MIXUP, CLIP, NOISE, a={"name": "dlg"}, imprint={}, prior_only={}))
-    assert not_adapted_to(mixed) == {
+    unadapted = not_adapted_to(prepare(mixed).attacks, prepare(mixed).defenses)
+    assert unadapted == {
         "a": ["mixup"], "a-none": ["mixup", "clip", "gaussian_noise"], "imprint": ["mixup", "clip", "gaussian_noise"],
     }  # fmt: skip
-    assert known_to_nobody(not_adapted_to(mixed)) == ["mixup"]
-    assert warnings(mixed) == ["Not attacked by anyone who knows this defense: no attack has a form against mixup."]
+    assert known_to_nobody(unadapted) == ["mixup"]
+    assert warned(mixed) == ["Not attacked by anyone who knows this defense: no attack has a form against mixup."]
     blind = planned(config(CLIP, a={"name": "dlg", "knowledge": "none"}))
-    assert "no attack here adapts to clip" in warnings(blind)[0]
-    assert warnings(planned(config({"name": "batch_size", "photos": 3}))) == []  # the server is told of it
-    assert warnings(planned(config())) == []
+    assert "no attack here adapts to clip" in warned(blind)[0]
+    assert warned(config({"name": "batch_size", "photos": 3})) == []  # the server is told of it
+    assert warned(config()) == []
     assert known_to_nobody({}) == []
 
 
@@ -159,15 +166,15 @@ def test_flowers_own_mod_which_declares_nothing_is_attacked_by_who_knows_it():
            "delta": 1e-5}  # fmt: skip
     defended = planned(parse(Config, {"defenses": [mod], "federation": {"update": "weights"}}))
     assert knowing(defended)["user_diffusion"] == "parameters"
-    assert warnings(defended) == []
+    assert warned(defended) == []
     noise = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     assert adapt({"w": 3 * noise}, [load(mod).traits]).noise == pytest.approx([9.0], rel=0.1)
 
 
 def test_steps_are_known_to_who_simulates_them():
     steps = {"name": "local_steps", "epochs": 3}
-    assert "simulates the steps of local_steps" in warnings(planned(config(steps)))[0]
-    assert warnings(planned(config(steps, user_diffusion={"unroll": 8}))) == []
+    assert "simulates the steps of local_steps" in warned(config(steps))[0]
+    assert warned(config(steps, user_diffusion={"unroll": 8})) == []
 
 
 SOME = {
@@ -188,10 +195,10 @@ def test_every_defense_of_ours_declares_what_it_is(name):
 def test_a_third_partys_defense_of_one_file_gets_its_epsilon_and_an_attacker_who_knows_it(third):
     blocks = {"name": f"{third}:Blocks", "bound": 0.5, "std": 2.0}
     defended = tiny_config(defenses=[blocks], federation={"rounds": 1}, attacks={"user_diffusion": {}})
-    assert epsilon(defended) == get_epsilon_gaussian(2.0 / (2 * 0.5), 1e-5)
-    assert guarantee(defended, "server").why == f"{third}:Blocks"
+    assert prepare(defended).accountant.epsilon() == get_epsilon_gaussian(2.0 / (2 * 0.5), 1e-5)
+    assert prepare(defended).accountant.guarantee("server").why == f"{third}:Blocks"
     assert knowing(defended) == {"user_diffusion": "parameters", "user_diffusion-none": "none"}
-    assert warnings(planned(defended)) == []
+    assert warned(defended) == []
     check_defense(blocks)
     update = {"w": torch.zeros(1000)}
     assert adapt(update, [load(blocks).traits]).noise == pytest.approx([4.0])
@@ -199,16 +206,17 @@ def test_a_third_partys_defense_of_one_file_gets_its_epsilon_and_an_attacker_who
     kept = adapt(load(mask).defend({"w": torch.ones(100)}, torch.Generator().manual_seed(0)), [load(mask).traits]).kept
     assert 30 < int(kept.sum()) < 70
     masked = tiny_config(defenses=[{**CLIP, "max_norm": 0.5}, mask, {**NOISE, "std": 2.0}], federation={"rounds": 1})
-    assert epsilon(masked) == epsilon(defended)  # it keeps the bound of a clip before it
+    same = prepare(masked).accountant.epsilon() == prepare(defended).accountant.epsilon()
+    assert same  # it keeps the bound of a clip before it
 
 
 def test_one_that_declares_nothing_has_neither_and_the_run_says_so(third):
     silent = {"name": f"{third}:silent", "bound": 0.5, "std": 2.0}
     defended = tiny_config(defenses=[silent], attacks={"user_diffusion": {}})
-    assert epsilon(defended) is None
-    assert declared(defended) == [None]
+    assert prepare(defended).accountant.epsilon() is None
+    assert declared(prepare(defended).defenses) == [None]
     assert knowing(defended) == {"user_diffusion": None}
-    assert warnings(planned(defended)) == [
+    assert warned(defended) == [
         "Not attacked by anyone who knows this defense: third_defense:silent declares nothing; give it traits "
         "(docs/defenses.md)."
     ]

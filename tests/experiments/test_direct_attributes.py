@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from attacker.capture.store import Capture, CaptureStore
 from clients.local_training import local_gradient
 from clients.user import Faces
-from clients.victim import initial_model
 from experiments.evaluate import attribute_inference
 from experiments.evaluate.attribute_inference import Sketcher, base_rate, check, features, guesses, per_class, regress
 from experiments.evaluate.gallery import Gallery
 from fl_sim.config import ConfigError
+from fl_sim.initial_model import initial_model
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
 
@@ -82,7 +82,7 @@ def test_sketches_keep_inner_products_and_are_linear():
 
 def test_class_gradients_mix_to_the_gradient_of_all_photos():
     config = tiny_config()
-    model, faces = initial_model(config), TinyFaces(1, 6, 0, 32).user(0).private
+    model, faces = initial_model(config, 2)[0], TinyFaces(1, 6, 0, 32).user(0).private
     faces = Faces(faces.photos, torch.tensor([0, 0, 1, 1, 1, 1]), {})
     sketch = Sketcher(dict(model.named_parameters()))
     parts = per_class(model, faces, [0, 1], sketch)
@@ -129,7 +129,7 @@ def embed(photos):
 
 def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
     config = tiny_config(leakage={"direct": 40}, dataset={"users": 8})
-    dataset, model = DarkFaces(8, 4, 0, 32), initial_model(config)
+    dataset, model = DarkFaces(8, 4, 0, 32), initial_model(config, 2)[0]
     store = CaptureStore(RunFolder(tmp_path))
     weights = model.state_dict()
     store.save_model(1, weights)

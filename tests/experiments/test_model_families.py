@@ -7,19 +7,20 @@ from typing import Any
 import pytest
 import tiny_faces
 import torch
-from tiny_faces import open_tiny, tiny_config
+from tiny_faces import model_of, open_tiny, tiny_config
 from torch import nn
 
 from attacker.capture.store import CaptureStore
 from attacker.inversion.matching import Group, cosine, dummy_gradient, load_model, target
 from attacker.inversion.model_check import check_model
 from clients.local_training import local_gradient
-from clients.victim import remarks, victim_model
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from experiments.run.pipeline import preflight
 from experiments.studies.model_families import FAMILIES, table
 from fl_sim import models
 from fl_sim.config import Config, ConfigError
+from fl_sim.initial_model import remarks
 from fl_sim.models import normalise
 from fl_sim.modules import state
 from fl_sim.runs import RunFolder
@@ -41,16 +42,14 @@ def configured(family: str, **sections: Any) -> Config:
 @each
 def test_the_update_of_the_true_photos_is_matched_exactly(family: str) -> None:
     config = configured(family)
-    model, faces = victim_model(config, 2), open_tiny(config.dataset, 0).user(1).private
+    model, faces = model_of(config), open_tiny(config.dataset, 0).user(1).private
     check_model(model, family, 32, 2)
     sent = {name: value.clone() for name, value in state(model).items()}
     update = local_gradient(model, faces)
     assert list(update) == [name for name, _ in model.named_parameters()]
     observed, count = target(update, 1.0), len(faces.photos)
     group = Group(faces.labels, torch.full((count,), 1 / count))
-    other = victim_model(
-        config.model_copy(update={"seed": 1}), 2
-    )  # as an attacker has it: other weights, then those sent
+    other = model_of(config.model_copy(update={"seed": 1}))  # as an attacker has it: other weights, then those sent
     dummy = dummy_gradient(load_model(other, sent), normalise(faces.photos), group)
     assert float(cosine(dummy.detach() * observed.scale, observed.vector)) < 1e-4
     assert all(
@@ -62,7 +61,7 @@ def test_the_update_of_the_true_photos_is_matched_exactly(family: str) -> None:
 @pytest.mark.parametrize("update", ["gradient", "weights"])
 def test_every_update_is_accepted_and_the_model_is_trained(family: str, update: str, tmp_path: Any) -> None:
     run, labels = RunFolder(tmp_path / "run"), {"labels": "known"}
-    run_federation(configured(family, federation={"update": update}, threat_model=labels), run)
+    run_federation(prepare(configured(family, federation={"update": update}, threat_model=labels)), run)
     store = CaptureStore(run)
     assert store.users(1) == store.users(2) == [0, 1]
     assert store.rejected() == []
@@ -74,7 +73,10 @@ def test_frozen_and_unused_parameters_stay_and_tied_ones_are_one() -> None:
     moved = {}
     for family in ("frozen backbone", "two heads", "tied weights"):
         config = configured(family)
-        update = local_gradient(victim_model(config, 2), open_tiny(config.dataset, 0).user(0).private)
+        update = local_gradient(
+            model_of(config),
+            open_tiny(config.dataset, 0).user(0).private,
+        )
         moved[family] = {name: bool(value.any()) for name, value in update.items()}
     assert [name for name, any_ in moved["frozen backbone"].items() if not any_] == ["0.0.weight", "0.0.bias"]
     assert [name for name, any_ in moved["two heads"].items() if not any_] == ["other.1.weight", "other.1.bias"]
@@ -83,7 +85,10 @@ def test_frozen_and_unused_parameters_stay_and_tied_ones_are_one() -> None:
 
 def test_frozen_parameters_that_the_attacker_does_not_know_of_are_not_compared() -> None:
     config = configured("frozen backbone")
-    model, faces = victim_model(config, 2), open_tiny(config.dataset, 0).user(0).private
+    model, faces = (
+        model_of(config),
+        open_tiny(config.dataset, 0).user(0).private,
+    )
     observed, count = target(local_gradient(model, faces), 1.0), len(faces.photos)
     thawed = load_model(model, state(model)).requires_grad_(True)
     group = Group(faces.labels, torch.full((count,), 1 / count))
@@ -95,7 +100,7 @@ def test_training_mode_is_refused_where_there_is_no_batch_norm() -> None:
     config = configured("plain MLP")
     wrong = config.model_copy(update={"model": config.model.model_copy(update={"batch_norm": "train"})})
     with pytest.raises(ConfigError, match=r"model\.batch_norm is 'train', but model .*plain_mlp' has no batch norm"):
-        victim_model(wrong, 2)
+        model_of(wrong)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +114,9 @@ def test_what_is_trained_otherwise_than_in_an_app_is_told(family: str, said: str
     config = configured(family)
     config = config.model_copy(update={"model": config.model.model_copy(update={"batch_norm": "eval"})})
     told: list[str] = []
-    preflight(config, told.append)
+    preflight(prepare(config), told.append)
     assert any(said.replace("\\", "") in sentence for sentence in told)
-    assert remarks(tiny_config(), victim_model(tiny_config(), 2)) == []
+    assert remarks(tiny_config(), model_of(tiny_config(), 2)) == []
 
 
 def pair(num_classes: int, image_size: int) -> nn.Module:
@@ -130,7 +135,7 @@ def test_several_outputs_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tiny_faces, "pair", pair, raising=False)
     config = tiny_config(model={"name": "tiny_faces:pair"}, workers={"backend": "none"})
     with pytest.raises(ConfigError, match=r"model 'tiny_faces:pair' returns a tuple of 2, not logits; wrap it"):
-        preflight(config, lambda sentence: None)
+        preflight(prepare(config), lambda sentence: None)
     model = models.build("mlp", 2, 32, generator(0))
     with pytest.raises(ConfigError, match=r"returns a tuple of 2, not logits; wrap it"):
         check_model(pair(2, 32), "pair", 32, 2)

@@ -18,6 +18,7 @@ from attacker import attacks
 from attacker.inversion.model_check import check_model
 from attacker.observation import Observation, Reconstruction
 from experiments.evaluate import image_metrics
+from experiments.plan.setup import prepare
 from experiments.run import preflight
 from experiments.run.preflight import preflight as check
 from fl_sim import models
@@ -42,7 +43,7 @@ def config(**sections: object) -> Config:
 
 def told(config: Config) -> list[str]:
     notes: list[str] = []
-    check(config, notes.append)
+    check(prepare(config), notes.append)
     return notes
 
 
@@ -259,7 +260,7 @@ def test_a_judge_that_fails_on_the_photos_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_default_config_says_nothing_of_its_judges() -> None:
-    notes = preflight._judges(Config(leakage=Leakage()))
+    notes = preflight._judges(prepare(Config(leakage=Leakage())))
     assert [note for note in notes if "LPIPS" not in note] == []
 
 

@@ -6,6 +6,7 @@ import pytest
 from dispatching import install
 from tiny_faces import tiny_config
 
+from experiments.plan.setup import prepare
 from experiments.run.dispatching import dispatcher
 from experiments.run.federation import run_federation
 from fl_sim.config import dump
@@ -68,7 +69,7 @@ def test_all_rounds_are_trained_while_no_attack_ends(tmp_path, monkeypatch):
             trained.touch()
 
     with dispatcher(run, config, progress, follow=True) as dispatch:
-        run_federation(config, run, trains)
+        run_federation(prepare(config), run, trains)
         assert trained.exists()
     assert dispatch.problems == []
     assert told == {"queued": 0, "attacks": ROUNDS * JOBS}

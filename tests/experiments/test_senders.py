@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from experiments.evaluate.senders import captures_by_user
+from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.statistics.summary import privacy_lines
 from fl_sim.config import ConfigError
@@ -43,17 +44,19 @@ def test_behind_pseudonyms_everybody_whose_update_came_has_one(count, data):
 def test_rounds_cannot_be_fused_behind_pseudonyms():
     sections = {"attacks": {"inverting_gradients": {"rounds": 2}}, "leakage": {"attributes": "none", "gallery_size": 4}}
     with pytest.raises(ConfigError, match=r"fuses 2 rounds of a user.*unset protocol.shuffle"):
-        pipeline.preflight(tiny_config(protocol={"shuffle": True}, **sections), print)
+        pipeline.preflight(prepare(tiny_config(protocol={"shuffle": True}, **sections)), print)
 
 
 def test_the_threat_model_states_the_protocol():
-    plain = pipeline.threat_model(tiny_config())
+    plain = pipeline.threat_model(prepare(tiny_config()))
     assert (plain["users_behind_an_update"], plain["linkable_over_rounds"]) == (1, True)
     assert privacy_lines(plain["privacy"]) == []
-    summed = pipeline.threat_model(tiny_config(protocol={"secure_aggregation": 3}))
+    summed = pipeline.threat_model(prepare(tiny_config(protocol={"secure_aggregation": 3})))
     assert summed["users_behind_an_update"] == 3
     private = {"differential_privacy": "server_fixed", "noise_multiplier": 2.0}
-    stated = pipeline.threat_model(tiny_config(protocol=private | {"shuffle": True}, federation={"update": "weights"}))
+    stated = pipeline.threat_model(
+        prepare(tiny_config(protocol=private | {"shuffle": True}, federation={"update": "weights"}))
+    )
     assert not stated["linkable_over_rounds"]
     assert stated["differential_privacy"] == "server_fixed"
     server, reader = privacy_lines(stated["privacy"])
@@ -64,7 +67,7 @@ def test_the_threat_model_states_the_protocol():
 def test_noise_without_an_epsilon_is_told_before_the_run():
     notes: list[str] = []
     config = tiny_config(defenses=[{"name": "gaussian_noise", "std": 1.0}], workers={"backend": "none"})
-    pipeline.preflight(config, notes.append)
+    pipeline.preflight(prepare(config), notes.append)
     assert any("nothing bounds what one user can change" in note for note in notes)
 
 
@@ -74,8 +77,8 @@ def test_what_flowers_local_dp_does_not_keep_is_told_before_the_run_after_it_and
         defenses=[mod | {"epsilon": 20.0}], federation={"update": "weights"}, workers={"backend": "none"}
     )
     notes: list[str] = []
-    pipeline.preflight(config, notes.append)
-    told = privacy_lines(pipeline.threat_model(config)["privacy"])
+    pipeline.preflight(prepare(config), notes.append)
+    told = privacy_lines(pipeline.threat_model(prepare(config))["privacy"])
     for lines in (notes, told):
         assert any("asked for epsilon 20 a reply and gives 25.4" in line for line in lines)
     assert told[0].startswith("privacy against the server: epsilon 25.4 a round")

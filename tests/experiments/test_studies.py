@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
+from experiments.plan.setup import prepare
 from experiments.plan.study import Study, expand, open_study, shipped, variants
 from experiments.run import pipeline
 from experiments.studies import plot, results
@@ -132,7 +133,7 @@ def test_rounds_that_never_come_cannot_be_attacked(tmp_path: Path) -> None:
     (tmp_path / "try.toml").write_text('title = "t"\n[base.workers]\nattack_rounds = [9]\n')
     assert main([str(tmp_path / "try.toml"), "--runs", str(tmp_path)]) == 2
     with pytest.raises(ConfigError, match=r"round 9, but federation.rounds is 3"):
-        pipeline.preflight(expand(*open_study(str(tmp_path / "try.toml")))[0].config, lambda sentence: None)
+        pipeline.preflight(prepare(expand(*open_study(str(tmp_path / "try.toml")))[0].config), lambda sentence: None)
 
 
 def test_real_faces_need_their_own_prior_and_judges(capsys: pytest.CaptureFixture[str]) -> None:

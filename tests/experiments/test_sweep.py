@@ -8,11 +8,12 @@ from fake_run import fake_run
 
 from experiments.plan.attackers import planned
 from experiments.plan.defended import called, strengths
+from experiments.plan.setup import prepare
 from experiments.plan.study import Study, expand, open_study, variants
 from experiments.run import pipeline
 from experiments.studies import sweep
 from fl_sim.config import Config, ConfigError, parse
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, write_manifest
 
 TINY = """
 title = "A try"
@@ -52,6 +53,8 @@ def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         labels = {label: settings.get("knowledge", "none") for label, settings in planned(config).attacks.items()}
         more = [table.assign(attack=label, knowledge=labels[label]) for label in labels if label != "prior_only"]
         pd.concat(more, ignore_index=True).assign(seed=config.seed).to_parquet(made.leakage)
+        made.manifest.unlink()
+        write_manifest(made, threat_model=pipeline.threat_model(prepare(config)))
         made.report.write_text("done")
         return pipeline.Outcome(table, made.report)
 
@@ -157,7 +160,7 @@ def test_a_cell_takes_one_cpu_whatever_the_base_says(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr(sweep, "preflight", lambda config, note: seen.append(config))
+    monkeypatch.setattr(sweep, "preflight", lambda setup, note: seen.append(setup.config))
     monkeypatch.setattr(sweep, "run_cell", lambda config, folder: ["not run"])
     assert run(study, tmp_path)[0].table.empty
     assert {config.federation.engine for config in seen} == {"inprocess"}

@@ -9,7 +9,9 @@ import pytest
 from fake_run import fake_run
 
 from experiments import load_runs
+from experiments.plan.setup import prepare
 from fl_sim.config import ConfigError, dump, load
+from fl_sim.runs import write_manifest
 
 
 def test_runs_rounds_and_leakage_are_joined_by_run_and_lose_nothing(tmp_path: Path) -> None:
@@ -33,7 +35,10 @@ def test_runs_rounds_and_leakage_are_joined_by_run_and_lose_nothing(tmp_path: Pa
 def test_a_run_with_a_defense_is_called_by_it_and_has_its_epsilon(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "made", users=2, rounds=1, photos=2)
     chain = [{"name": "local_dp", "epsilon": 3.0, "delta": 1e-5, "max_norm": 1.0}, {"name": "prune", "keep": 0.5}]
-    run.config.write_text(dump(load(run.config).model_copy(update={"defenses": chain})))
+    config = load(run.config).model_copy(update={"defenses": chain})
+    run.config.write_text(dump(config))
+    run.manifest.unlink()
+    write_manifest(run, threat_model={"privacy": prepare(config).accountant.facts()})
     runs = load_runs(run.root).runs
     assert runs["defense"].item() == "local_dp+prune"
     assert 0 < runs["epsilon"].item() < 10

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from clients.defenses import load_all
 from experiments.plan.attackers import declared
 from experiments.show.report import write_report
 from experiments.show.report.material import distorted
@@ -107,7 +108,7 @@ def test_attacks_that_left_no_pictures_give_no_all_clear() -> None:
 def test_pictures_need_not_explain_updates_that_defenses_distort_and_no_others() -> None:
     def of(*tables: dict[str, Any]) -> bool:
         config = parse(Config, {"defenses": list(tables)})
-        return distorted({"defenses": declared(config)}, config)
+        return distorted({"defenses": declared(load_all(config.defenses))}, config)
 
     clip, noise = {"name": "clip", "max_norm": 1e9}, {"name": "gaussian_noise", "std": 0.01}
     assert not of()

@@ -4,6 +4,7 @@ import pytest
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
 
@@ -20,7 +21,7 @@ def test_a_crash_and_a_silence_cost_no_other_update_and_the_run_ends(tmp_path):
         if done in faults:
             (tmp_path / faults[done]).touch()
 
-    run_federation(config, run, progress)
+    run_federation(prepare(config), run, progress)
     store = CaptureStore(run)
     assert store.finished_rounds() == [1, 2, 3]
     # A new process may take longer than the timeout on a busy machine; nothing else is ever late.

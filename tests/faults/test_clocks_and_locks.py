@@ -11,6 +11,7 @@ import pytest
 from processes import killed_at_write
 from tiny_faces import tiny_config
 
+from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
@@ -29,7 +30,7 @@ def captured(run):
 def test_a_clock_that_jumps_at_every_look_changes_no_capture(step, tmp_path, monkeypatch):
     config = tiny_config()
     plain, jumping = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "jumping")
-    run_federation(config, plain)
+    run_federation(prepare(config), plain)
     looks = [0]
 
     def jump():
@@ -44,7 +45,7 @@ def test_a_clock_that_jumps_at_every_look_changes_no_capture(step, tmp_path, mon
     monkeypatch.setattr(time, "time", jump)
     monkeypatch.setattr(datetime, "datetime", Clock)
     monkeypatch.setattr("flwr.supercore.date.datetime.datetime", Clock, raising=False)
-    run_federation(config, jumping)
+    run_federation(prepare(config), jumping)
     assert captured(jumping) == captured(plain)
 
 
@@ -100,5 +101,5 @@ def test_two_servers_do_not_write_the_captures_of_one_run(tmp_path):
     run.config.parent.mkdir()
     run.config.write_text(dump(tiny_config()))
     with locked(run.captures), pytest.raises(ConfigError, match="captures is in use by process"):
-        run_federation(tiny_config(), run)
-    run_federation(tiny_config(), run)
+        run_federation(prepare(tiny_config()), run)
+    run_federation(prepare(tiny_config()), run)

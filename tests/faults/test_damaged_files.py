@@ -15,10 +15,11 @@ from attacker.capture.rebuild_index import mend
 from attacker.capture.store import CaptureStore
 from attacker.priors import eigenfaces
 from attacker.priors.prior import SHIPPED, load_prior
-from clients import victim
 from experiments.evaluate import identity_net
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
+from fl_sim.initial_model import initial_model
 from fl_sim.runs import RunFolder
 from fl_sim.tensors import SUMS, DamagedFile, read_tensors
 
@@ -31,7 +32,7 @@ def config():
 @pytest.fixture
 def run(config, tmp_path):
     run = RunFolder(tmp_path / "run")
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     run.config.write_text(dump(config))
     return run
 
@@ -52,7 +53,7 @@ def spoil(index, number, line):
 def test_an_index_with_damaged_lines_is_made_anew_from_the_captures(update, tmp_path):
     config = tiny_config(federation={"rounds": 2, "update": update}, dataset={"users": 2})
     run = RunFolder(tmp_path / "run")
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     index, before = run.captures / "index.jsonl", rows(run)
     whole = index.read_bytes()
     for number in range(len(before)):
@@ -74,7 +75,7 @@ def test_an_index_with_damaged_lines_is_made_anew_from_the_captures(update, tmp_
 def captured(tmp_path_factory):
     """A captured round of two users, and the bytes of its index."""
     run = RunFolder(tmp_path_factory.mktemp("run"))
-    run_federation(tiny_config(federation={"rounds": 1}, dataset={"users": 2}), run)
+    run_federation(prepare(tiny_config(federation={"rounds": 1}, dataset={"users": 2})), run)
     return run, (run.captures / "index.jsonl").read_bytes()
 
 
@@ -108,7 +109,9 @@ def test_a_run_goes_on_with_a_damaged_index(config, run):
     with pytest.raises(ConfigError, match="makes it anew"):
         CaptureStore(run).finished_rounds()
     calls = []
-    run_federation(tiny_config(federation={"rounds": 3}, dataset={"users": 2}), run, lambda *done: calls.append(done))
+    run_federation(
+        prepare(tiny_config(federation={"rounds": 3}, dataset={"users": 2})), run, lambda *done: calls.append(done)
+    )
     assert calls[0] == (2, 3)  # none of the two rounds was done again
     assert {path: path.read_bytes() for path in before} == before
 
@@ -116,9 +119,9 @@ def test_a_run_goes_on_with_a_damaged_index(config, run):
 def test_rounds_that_cannot_be_read_are_named(config, run):
     run.rounds.write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match=r"rounds.parquet is damaged .* remove it"):
-        run_federation(tiny_config(federation={"rounds": 3}), run)
+        run_federation(prepare(tiny_config(federation={"rounds": 3})), run)
     run.rounds.unlink()
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     assert len(pd.read_parquet(run.rounds)) == 2
 
 
@@ -167,10 +170,10 @@ def test_the_shipped_weights_are_those_of_their_checksums():
 @pytest.mark.slow  # imports diffusers
 def test_whoever_reads_weights_names_the_file_that_is_cut_off(tmp_path, config):
     weights = tmp_path / "w.safetensors"
-    save_file(victim.initial_model(config).state_dict(), weights)
+    save_file(initial_model(config, 2)[0].state_dict(), weights)
     cut(weights)
     with pytest.raises(ConfigError, match=r"model.weights .*w.safetensors .* is damaged"):
-        victim.initial_model(tiny_config(model={"weights": str(weights)}))
+        initial_model(tiny_config(model={"weights": str(weights)}), 2)
     judge = tmp_path / "judge.safetensors"
     judge.write_bytes(identity_net.SHIPPED.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"judge.safetensors is damaged \(.* bytes, its header says"):

@@ -11,6 +11,7 @@ from processes import without_privileges
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
 
@@ -54,27 +55,27 @@ def mount(tmp_path):
 def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(tmp_path, mount):
     config = tiny_config(**CONFIG)
     whole = RunFolder(tmp_path / "whole")
-    run_federation(config, whole)
+    run_federation(prepare(config), whole)
     disk = mount("-o", "size=60k")
     with pytest.raises(OSError, match="No space left") as full:
-        run_federation(config, RunFolder(disk / "run"))
+        run_federation(prepare(config), RunFolder(disk / "run"))
     assert full.value.filename.startswith(str(disk))
     finished = CaptureStore(RunFolder(disk / "run")).finished_rounds()
     assert finished in ([1], [1, 2])  # it did fill up in the middle
     subprocess.run(["mount", "-o", "remount,size=2m", disk], check=True)
-    run_federation(config, RunFolder(disk / "run"))
+    run_federation(prepare(config), RunFolder(disk / "run"))
     assert files(RunFolder(disk / "run")) == files(whole)
 
 
 def test_a_write_that_is_cut_off_leaves_the_round_before_it_whole(tmp_path):
     config = tiny_config(**CONFIG)
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
-    run_federation(config, whole)
+    run_federation(prepare(config), whole)
     # Captures fit below this size, the index does with the lines of one round only.
     with files_of_at_most((whole.captures / "index.jsonl").stat().st_size // 2), pytest.raises(OSError, match="large"):
-        run_federation(config, run)
+        run_federation(prepare(config), run)
     assert CaptureStore(run).finished_rounds() in ([], [1])
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     assert files(run) == files(whole)
 
 

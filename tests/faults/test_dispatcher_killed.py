@@ -10,6 +10,7 @@ from dispatching import install, results, wait_for
 from tiny_faces import tiny_config
 
 from attacker.workers.jobs import Job, Workbench, attempt
+from experiments.plan.setup import prepare
 from experiments.run.dispatching import Dispatch
 from experiments.run.federation import run_federation
 from fl_sim.config import dump
@@ -52,7 +53,7 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
         workers={"backend": "local", "count": 1, "victims_per_job": 1},
     )
     run, whole = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "whole")
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     run.config.write_text(dump(config))
     write_manifest(run, num_classes=2)
     shutil.copytree(run.root, whole.root)
@@ -84,7 +85,7 @@ def test_a_damaged_reconstruction_is_made_again_and_a_damaged_capture_fails_alon
         attacks={"dlg": {"steps": 1}}, workers={"backend": "local", "count": 1, "victims_per_job": 1}, seed=1
     )
     run = RunFolder(tmp_path / "run")
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     run.config.write_text(dump(config))
     write_manifest(run, num_classes=2)
     bench = Workbench(run.root)

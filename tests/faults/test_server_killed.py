@@ -8,6 +8,7 @@ from processes import killed_at_write
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.runs import RunFolder
 
@@ -28,16 +29,16 @@ def test_killed_at_any_write_it_resumes_to_the_same_parameters(update, tmp_path)
         defenses=[{"name": "gaussian_noise", "std": 0.01}],
     )
     whole = RunFolder(tmp_path / "whole")
-    run_federation(config, whole)
+    run_federation(prepare(config), whole)
     kills, lost = 0, []
     while True:
         run = RunFolder(tmp_path / f"killed-{kills + 1}")
-        if not killed_at_write(kills + 1, lambda run=run: run_federation(config, run)):
+        if not killed_at_write(kills + 1, lambda run=run: run_federation(prepare(config), run)):
             break
         kills += 1
         before = CaptureStore(run).finished_rounds()
         calls = []
-        run_federation(config, run, lambda done, total, calls=calls: calls.append(done))
+        run_federation(prepare(config), run, lambda done, total, calls=calls: calls.append(done))
         lost.append(len(before) - calls[0])
         assert content(run) == content(whole)
         assert not list(run.captures.rglob(".*"))  # nothing half written stays

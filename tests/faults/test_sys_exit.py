@@ -13,6 +13,7 @@ from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from clients.app import client_app
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim import engines
 from fl_sim.config import ConfigError
@@ -39,7 +40,7 @@ def test_an_exit_of_the_server_app_is_an_error(engine, code):
 def test_an_exit_of_a_user_is_that_users_error(engine, tmp_path):
     run = RunFolder(tmp_path / "run")
     config = tiny_config(federation={"engine": engine, "rounds": 1}, defenses=[{"name": "faulty_client:leave"}])
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store = CaptureStore(run)
     assert store.finished_rounds() == [1]
     assert [row["status"] for row in store.rejected()] == ["error"] * 4

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from clients.defenses import load
-from experiments.plan.privacy import Noise, epsilon, facts, faults, flaw, guarantee, sentences
+from experiments.plan.privacy import Noise, sentences
+from experiments.plan.setup import prepare
 from fl_sim.updates import norm
 
 CLIP, NOISE = {"name": "clip", "max_norm": 0.5}, {"name": "gaussian_noise", "std": 2.0}
@@ -33,7 +34,8 @@ LOCAL_DP_MOD = {
 
 
 def of(*defenses, rounds=1, **sections):
-    return epsilon(tiny_config(defenses=list(defenses), federation={"rounds": rounds, "update": "weights"}, **sections))
+    federation = {"rounds": rounds, "update": "weights"}
+    return prepare(tiny_config(defenses=list(defenses), federation=federation, **sections)).accountant.epsilon()
 
 
 def by_pld(event, rounds, delta=1e-5):
@@ -118,12 +120,12 @@ def test_what_keeps_the_norm_may_stand_between_clip_and_noise():
 )
 def test_no_guarantee_where_there_is_none(defenses, reason):
     config = tiny_config(defenses=defenses)
-    found = guarantee(config, "server")
+    found = prepare(config).accountant.guarantee("server")
     assert found.noise is None
     assert reason in found.why
-    assert epsilon(config) is None
+    assert prepare(config).accountant.epsilon() is None
     noisy = any(table["name"] == "gaussian_noise" for table in defenses)
-    assert (flaw(config) is not None) == noisy
+    assert (prepare(config).accountant.flaw() is not None) == noisy
 
 
 def test_batch_norm_statistics_beside_the_update_leave_no_guarantee():
@@ -139,10 +141,10 @@ def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the
         federation={"rounds": 3},
         protocol={"differential_privacy": kind, "noise_multiplier": 2.0, "delta": 1e-6},
     )
-    assert epsilon(config) is None
-    assert epsilon(config, against="reader") == get_epsilon_gaussian(1.0 / math.sqrt(3), 1e-6)
-    assert epsilon(config, rounds=1, against="reader") == get_epsilon_gaussian(1.0, 1e-6)
-    told = facts(config)
+    assert prepare(config).accountant.epsilon() is None
+    assert prepare(config).accountant.epsilon(against="reader") == get_epsilon_gaussian(1.0 / math.sqrt(3), 1e-6)
+    assert prepare(config).accountant.epsilon(1, "reader") == get_epsilon_gaussian(1.0, 1e-6)
+    told = prepare(config).accountant.facts()
     assert told["server"]["epsilon_run"] is None
     assert told["reader"]["epsilon_round"] == get_epsilon_gaussian(1.0, 1e-6)
     assert sentences(told)["server"].startswith("no guarantee")
@@ -150,23 +152,24 @@ def test_noise_of_the_server_protects_from_readers_of_the_model_but_not_from_the
     both = config.model_copy(
         update={"defenses": [{"name": "local_dp", "epsilon": 0.1, "delta": 1e-6, "max_norm": 1.0}]}
     )
-    assert epsilon(both, rounds=1, against="reader") == pytest.approx(0.1, rel=1e-3)  # the better of the two
-    assert "or by none" not in sentences(facts(both))["reader"]  # which hides what a user sends, not that it does
+    assert prepare(both).accountant.epsilon(1, "reader") == pytest.approx(0.1, rel=1e-3)  # the better of the two
+    said = sentences(prepare(both).accountant.facts())["reader"]
+    assert "or by none" not in said  # it hides what a user sends, not that it does
 
 
 @pytest.mark.parametrize(("asked", "exact"), [(0.5, None), (1.0, None), (20.0, "25.4"), (100.0, "300")])
 def test_what_flowers_local_dp_really_gives_is_told_with_its_fault(asked, exact):
     """Its formula (Dwork & Roth 2014, theorem A.1) is proven for epsilon below 1."""
     config = tiny_config(defenses=[LOCAL_DP_MOD | {"epsilon": asked}], federation={"update": "weights"})
-    told = faults(config)
-    assert facts(config)["faults"] == told
+    told = prepare(config).accountant.faults()
+    assert prepare(config).accountant.facts()["faults"] == told
     assert (told == []) == (exact is None)
     if exact is not None:
         assert f"asked for epsilon {asked:g} a reply and gives {exact}" in told[0]
     short = tiny_config(defenses=[LOCAL_DP_MOD | {"sensitivity": 0.5}], federation={"update": "weights"})
-    assert "twice its clipping_norm" in faults(short)[0]
+    assert "twice its clipping_norm" in prepare(short).accountant.faults()[0]
     none = tiny_config(defenses=[LOCAL_DP_MOD | {"sensitivity": 0.0}], federation={"update": "weights"})
-    assert "gives inf" in faults(none)[0]
+    assert "gives inf" in prepare(none).accountant.faults()[0]
 
 
 def test_secure_aggregation_and_shuffling_are_not_counted():

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from grids import initial_arrays
-from tiny_faces import open_tiny, tiny_config
+from tiny_faces import model_of, open_tiny, tiny_config
 from torch.nn import functional
 
 from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
-from clients.app import victim_model
 from clients.local_training import local_gradient, local_update
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError, Federation
@@ -58,7 +58,7 @@ def close(left, right, tolerance):
 def captured(folder, **sections):
     """What the store holds of `USER` in round 1 of a run."""
     config, run = tiny_config(**sections), RunFolder(folder)
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     return CaptureStore(run).observation(1, USER)
 
 
@@ -85,7 +85,7 @@ def test_every_epoch_takes_each_photo_once_in_an_order_of_its_own(model, faces):
 def test_the_order_of_the_photos_is_another_for_every_user_and_round_and_the_same_on_a_second_run(tmp_path):
     runs = [RunFolder(tmp_path / name) for name in ("first", "second")]
     for run in runs:
-        run_federation(tiny_config(federation={"batch_size": 1, "learning_rate": 1e-9, "rounds": 2}), run)
+        run_federation(prepare(tiny_config(federation={"batch_size": 1, "learning_rate": 1e-9, "rounds": 2})), run)
     first, second = (CaptureStore(run) for run in runs)
     for server_round in (1, 2):
         assert same(first.observation(server_round, USER).gradient, second.observation(server_round, USER).gradient)
@@ -106,7 +106,7 @@ def test_the_captured_update_of_several_steps_is_what_the_user_computes(tmp_path
     federation = {"local_epochs": 2, "batch_size": 3}
     config = tiny_config(federation=federation)
     seen = captured(tmp_path, federation=federation)
-    model = victim_model(config, 2)
+    model = model_of(config)
     model.load_state_dict(dict(initial_arrays(config).to_torch_state_dict()))
     user = open_tiny(config.dataset, config.seed).user(USER)
     expected = local_update(model, user.private, config.federation, seeds.generator(config.seed, "local", 1, USER))
@@ -116,7 +116,7 @@ def test_the_captured_update_of_several_steps_is_what_the_user_computes(tmp_path
 def test_the_server_steps_to_the_weighted_mean_of_the_users_weights(tmp_path):
     config = tiny_config(federation={"local_epochs": 2, "batch_size": 1, "rounds": 1, "learning_rate": 0.25})
     run = RunFolder(tmp_path)
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store = CaptureStore(run)
     start, end = store.parameters(1), store.parameters(2)
     seen = [store.observation(1, user) for user in range(4)]

@@ -11,6 +11,7 @@ import pytest
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder
@@ -74,7 +75,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_the_server_tells_of_each_round_and_each_rejection(tmp_path):
     run = RunFolder(tmp_path / "run")
-    run_federation(tiny_config(dataset={"name": "tiny_faces:open_broken"}), run)
+    run_federation(prepare(tiny_config(dataset={"name": "tiny_faces:open_broken"})), run)
     told = lines(run)
     assert {line["source"] for line in told} == {"server"}
     assert [line["event"] for line in told] == ["begin", *["rejected", "round"] * 2, "end"]

@@ -16,7 +16,8 @@ from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from clients.defenses.mods import BOUND, WITHIN
-from experiments.plan.privacy import Noise, epsilon
+from experiments.plan.privacy import Noise
+from experiments.plan.setup import prepare
 from experiments.run import federation
 from experiments.run.federation import run_federation
 from fl_sim.federation.private_sgd import PrivateSGD, shares
@@ -164,7 +165,7 @@ def test_the_privacy_that_is_lost_is_what_is_told_and_not_more(present):
     """
     multiplier, delta, runs = 2.0, 1e-3, 3000
     config = tiny_config(protocol={"differential_privacy": "server_fixed", "delta": delta, "noise_multiplier": 2.0})
-    told = epsilon(config, rounds=1, against="reader")
+    told = prepare(config).accountant.epsilon(1, "reader")
     one = torch.tensor([worst(present, seed, multiplier, +1) for seed in range(runs)])
     two = torch.tensor([worst(present, seed + runs, multiplier, -1) for seed in range(runs)])
     lost = []
@@ -248,7 +249,7 @@ def test_a_user_who_errs_costs_its_own_change_alone(kind, update, tmp_path):
     config = tiny_config(
         dataset={"name": "tiny_faces:open_broken"}, federation={"update": update, "rounds": 2}, protocol=protocol
     )
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store, table = CaptureStore(run), pd.read_parquet(run.rounds)
     assert table["accepted"].tolist() == [3, 3]
     total = torch.zeros(410, dtype=torch.float64)
@@ -294,7 +295,7 @@ def test_shuffled_users_make_the_same_model(tmp_path):
     ends = []
     for shuffle in (False, True):
         run = RunFolder(tmp_path / str(shuffle))
-        run_federation(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0, "shuffle": shuffle}), run)
+        run_federation(prepare(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0, "shuffle": shuffle})), run)
         ends.append(flatten(CaptureStore(run).parameters(3)))
     torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)
 
@@ -302,7 +303,7 @@ def test_shuffled_users_make_the_same_model(tmp_path):
 def test_a_model_with_batch_norm_gets_no_noise_on_its_buffers(tmp_path):
     run = RunFolder(tmp_path / "run")
     config = tiny_config(model={"name": "tiny_faces:normed_net"}, protocol=PRIVATE | {"noise_multiplier": 1.0})
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store = CaptureStore(run)
     first, last = store.parameters(1), store.parameters(3)
     changed = Counter(torch.equal(first[name], last[name]) for name in first)
@@ -314,7 +315,7 @@ def test_a_model_with_batch_norm_gets_no_noise_on_its_buffers(tmp_path):
 def test_a_server_that_sends_a_model_for_spying_does_not_train_on_noise_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(federation, "rewriter", lambda config: lambda server_round, parameters: parameters)
     run = RunFolder(tmp_path / "run")
-    run_federation(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0}), run)
+    run_federation(prepare(tiny_config(protocol=PRIVATE | {"noise_multiplier": 1.0})), run)
     first, last = CaptureStore(run).parameters(1), CaptureStore(run).parameters(3)
     assert all(torch.equal(first[name], last[name]) for name in first)
 
@@ -323,7 +324,7 @@ def test_an_adaptive_run_that_was_stopped_goes_on_with_its_bound(tmp_path, monke
     private = {"differential_privacy": "client_adaptive", "noise_multiplier": 0.5, "clipping_norm": 1e-3}
     config = tiny_config(federation={"rounds": 4}, protocol=private)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    run_federation(config, whole)
+    run_federation(prepare(config), whole)
     real = federation.MaliciousServer.configure_train
 
     def stop(self, server_round, *rest):
@@ -334,8 +335,8 @@ def test_an_adaptive_run_that_was_stopped_goes_on_with_its_bound(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(federation.MaliciousServer, "configure_train", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_federation(config, stopped)
-    run_federation(config, stopped)
+            run_federation(prepare(config), stopped)
+    run_federation(prepare(config), stopped)
     one, two = (pd.read_parquet(run.rounds).drop(columns="seconds") for run in (whole, stopped))
     assert one.equals(two)
     assert one["next_clipping_norm"].nunique() == 4

@@ -14,6 +14,7 @@ from tiny_faces import tiny_config
 from attacker.capture.store import CaptureStore
 from clients.app import client_app
 from clients.defenses.mods import BOUND, WITHIN
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim import seeds
 from fl_sim.config import ConfigError
@@ -31,7 +32,7 @@ WEIGHTS = {"update": "weights"}
 
 def captured(folder, **sections):
     run = RunFolder(folder)
-    run_federation(tiny_config(**sections), run)
+    run_federation(prepare(tiny_config(**sections)), run)
     store = CaptureStore(run)
     assert store.rejected() == []
     return store
@@ -212,7 +213,7 @@ def test_secure_aggregation_and_flowers_mods_follow_from_the_seed_on_any_engine(
 def test_who_drops_out_takes_the_group_along(tmp_path):
     run = RunFolder(tmp_path / "run")
     broken = {"name": "tiny_faces:open_broken"}  # user 1 cannot be loaded
-    run_federation(tiny_config(dataset=broken, protocol={"secure_aggregation": 2}), run)
+    run_federation(prepare(tiny_config(dataset=broken, protocol={"secure_aggregation": 2})), run)
     store = CaptureStore(run)
     assert store.members(1) == {2: [2, 3]}
     assert [(row["user"], row["status"]) for row in store.replies(1) if row["user"] < 2] == [(0, "error"), (1, "error")]
@@ -229,7 +230,7 @@ def test_no_group_is_smaller_than_asked_for_also_where_users_do_not_say_who_they
         protocol, "nodes_by_partition", lambda *rest: dict(list(grids.nodes_by_partition(*rest).items())[:known])
     )
     run = RunFolder(tmp_path / "run")
-    run_federation(tiny_config(protocol={"secure_aggregation": size}), run)
+    run_federation(prepare(tiny_config(protocol={"secure_aggregation": size})), run)
     store = CaptureStore(run)
     assert store.users(1) == store.users(2) == []
     said = [row["reason"] for row in store.rejected() if row["user"] < known]
@@ -307,7 +308,7 @@ def test_everybody_has_one_pseudonym_a_round(seed, server_round, count):
 def test_what_would_not_do_as_it_says_is_refused_before_the_start(sections, reason, tmp_path):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(ConfigError, match=reason):
-        run_federation(tiny_config(**sections), run)
+        run_federation(prepare(tiny_config(**sections)), run)
     assert not run.root.exists()
 
 

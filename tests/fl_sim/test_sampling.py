@@ -8,6 +8,7 @@ from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from experiments.evaluate.senders import captures_by_user
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
 from fl_sim.federation.sampling import participants
@@ -30,7 +31,7 @@ def test_everybody_is_drawn_equally_often_and_nobody_twice():
 @pytest.mark.parametrize("protocol", [{}, {"shuffle": True}, {"secure_aggregation": 3}], ids=str)
 def test_who_takes_part_is_captured_and_nobody_else(protocol, tmp_path):
     config, run = few(3, protocol=protocol), RunFolder(tmp_path / "run")
-    run_federation(config, run)
+    run_federation(prepare(config), run)
     store = CaptureStore(run)
     for number in (1, 2, 3):
         assert sorted(captures_by_user(config, store, number)) == participants(config, number)
@@ -40,7 +41,7 @@ def test_who_takes_part_is_captured_and_nobody_else(protocol, tmp_path):
 
 def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"users_per_round is 7, but there are 6 users"):
-        run_federation(few(7), RunFolder(tmp_path / "run"))
+        run_federation(prepare(few(7)), RunFolder(tmp_path / "run"))
     config = tmp_path / "few.toml"
     config.write_text(dump(few(7)))
     code, told = fl_sim("run", "--config", config, "--runs", tmp_path / "runs")

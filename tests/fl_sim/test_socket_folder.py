@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from fl_sim import socket_folder
 from fl_sim.config import Config, ConfigError
@@ -27,7 +28,7 @@ def test_a_short_folder_is_used_and_of_a_long_one_the_usual(monkeypatch, tmp_pat
 def test_a_run_without_room_for_sockets_is_refused_before_anything_starts(monkeypatch, tmp_path):
     with_temporary(monkeypatch, long := tmp_path / ("long" * 20), tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="set TMPDIR to a shorter folder") as error:
-        pipeline.preflight(Config(name="any"), print)
+        pipeline.preflight(prepare(Config(name="any")), print)
     assert str(long) in str(error.value)
 
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from clients.datasets.synthetic import training_photos
 from clients.user import Faces
-from clients.victim import initial_model, origin
 from experiments.cli import app
 from experiments.cli.commands import train_model as train_model_command
 from experiments.train import classifier as train_model
@@ -20,6 +19,7 @@ from experiments.train import commands
 from experiments.train.classifier import Settings, accuracy, train, vary
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
+from fl_sim.initial_model import initial_model
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ def test_a_run_starts_from_what_was_written(bright, tmp_path):
     out = tmp_path / "m.safetensors"
     facts = commands.model(bright, out, 3, 1, quiet)
     config = tiny_config(model={"weights": str(out)})
-    assert origin(config) == "trained"
+    assert initial_model(config, 2)[1] == "trained"
     again = tmp_path / "again.safetensors"
     commands.model(bright, again, 3, 1, quiet)
-    other = initial_model(tiny_config(model={"weights": str(again)})).state_dict()
-    assert all(torch.equal(value, other[name]) for name, value in initial_model(config).state_dict().items())
+    other = initial_model(tiny_config(model={"weights": str(again)}), 2)[0].state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in initial_model(config, 2)[0].state_dict().items())
     with safe_open(out, framework="pt") as file:
         assert json.loads(file.metadata()["facts"]) == facts
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_faces import tiny_config
+from tiny_faces import model_of, tiny_config
 
-from clients.victim import check_smallest_step, initial_model, origin, victim_model
+from experiments.plan.setup import prepare
 from fl_sim import models, seeds
 from fl_sim.config import ConfigError
+from fl_sim.initial_model import check_smallest_step, initial_model
 
 
 def saved(path, name, num_classes=2, image_size=32):
@@ -20,27 +21,30 @@ def saved(path, name, num_classes=2, image_size=32):
 @pytest.mark.parametrize("name", ["convnet", "lenet", "mlp", "tiny_faces:normed_net"])
 def test_weights_for_the_same_classes_are_loaded_whole(name, tmp_path):
     config = tiny_config(model={"name": name, "weights": saved(tmp_path / "w.safetensors", name)})
-    loaded, file = initial_model(config).state_dict(), load_file(tmp_path / "w.safetensors")
+    loaded, file = initial_model(config, 2)[0].state_dict(), load_file(tmp_path / "w.safetensors")
     assert all(torch.equal(loaded[key], file[key]) for key in file)
-    assert origin(config) == "trained"
+    assert initial_model(config, 2)[1] == "trained"
 
 
 @pytest.mark.parametrize("name", ["convnet", "tiny_faces:normed_net"])
 def test_for_other_classes_the_head_starts_fresh_from_the_seed_and_all_else_is_loaded(name, tmp_path):
     config = tiny_config(model={"name": name, "weights": saved(tmp_path / "w.safetensors", name, num_classes=7)})
-    loaded, file = initial_model(config).state_dict(), load_file(tmp_path / "w.safetensors")
-    fresh = victim_model(config, 2).state_dict()
+    loaded, file = initial_model(config, 2)[0].state_dict(), load_file(tmp_path / "w.safetensors")
+    fresh = model_of(config).state_dict()
     head = {key for key in file if file[key].shape != fresh[key].shape}
     assert len(head) == 2  # weight and bias
     assert all(torch.equal(loaded[key], fresh[key] if key in head else file[key]) for key in file)
-    assert origin(config) == "trained backbone, fresh head"
+    assert initial_model(config, 2)[1] == "trained backbone, fresh head"
 
 
 def test_no_weights_no_training():
     config = tiny_config()
-    initial, fresh = initial_model(config).state_dict(), victim_model(config, 2).state_dict()
+    initial, fresh = (
+        initial_model(config, 2)[0].state_dict(),
+        model_of(config).state_dict(),
+    )
     assert all(torch.equal(initial[key], fresh[key]) for key in fresh)
-    assert origin(config) == "untrained"
+    assert initial_model(config, 2)[1] == "untrained"
 
 
 @pytest.mark.parametrize(
@@ -56,18 +60,18 @@ def test_no_weights_no_training():
 )
 def test_any_other_mismatch_is_a_mistake(spoil, tmp_path):
     config = tiny_config(model={"weights": saved(tmp_path / "w.safetensors", "tiny_faces:tiny_net")})
-    assert origin(config) == "trained"
+    assert initial_model(config, 2)[1] == "trained"
     weights = load_file(tmp_path / "w.safetensors")
     spoil(weights)
     save_file(weights, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"model\.weights .* does not fit model"):
-        initial_model(config)
+        initial_model(config, 2)
 
 
 def test_weights_for_another_image_size_are_a_mistake(tmp_path):
     path = saved(tmp_path / "w.safetensors", "convnet", image_size=64)
     with pytest.raises(ConfigError, match="does not fit model 'convnet'"):
-        initial_model(tiny_config(model={"name": "convnet", "weights": path}))
+        initial_model(tiny_config(model={"name": "convnet", "weights": path}), 2)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +84,11 @@ def test_a_model_that_fails_on_the_smallest_step_is_refused_before_the_run(photo
         federation={"batch_size": batch_size},
         model={"name": "resnet18", "batch_norm": "train", "small_stem": False},
     )
-    model = initial_model(config)
+    model = initial_model(config, 2)[0]
     if not refused:
-        return check_smallest_step(config, model)
+        return check_smallest_step(config, model, (photos, photos))
     with pytest.raises(ConfigError, match=r"fails on a step of 1 x 3 x 32 x 32 pixels .*raise dataset\.photos"):
-        check_smallest_step(config, model)
+        check_smallest_step(config, model, (photos, photos))
 
 
 def test_the_smallest_step_is_that_of_the_users_whose_photos_were_counted():
@@ -92,4 +96,4 @@ def test_the_smallest_step_is_that_of_the_users_whose_photos_were_counted():
     model = {"name": "resnet18", "batch_norm": "train", "small_stem": False}
     config = tiny_config(dataset=dataset, federation={"batch_size": 2}, model=model)
     with pytest.raises(ConfigError, match=r"fails on a step of 1 x 3 x 32 x 32 pixels"):
-        check_smallest_step(config, initial_model(config))
+        check_smallest_step(config, initial_model(config, 2)[0], prepare(config).photos)

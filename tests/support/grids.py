@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from tiny_faces import open_tiny
 
-from clients.app import client_app, victim_model
+from clients.app import client_app, fresh_model
 from fl_sim.config import Config
 from fl_sim.engines.inprocess import InProcessGrid
 
@@ -37,7 +37,11 @@ class ShuffledGrid(InProcessGrid):
 
 
 def initial_arrays(config: Config) -> ArrayRecord:
-    return ArrayRecord(victim_model(config, open_tiny(config.dataset, config.seed).num_classes).state_dict())
+    return ArrayRecord(
+        fresh_model(
+            config.model, open_tiny(config.dataset, config.seed).num_classes, config.dataset.image_size, config.seed
+        ).state_dict()
+    )
 
 
 def train(strategy: Strategy, config: Config, grid: InProcessGrid | None = None) -> ArrayRecord:

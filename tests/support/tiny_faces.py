@@ -10,6 +10,7 @@ from torch import nn
 from clients.user import Faces, User
 from fl_sim import seeds
 from fl_sim.config import Config, Dataset, parse
+from fl_sim.initial_model import fresh_model
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,8 @@ def tiny_config(**sections: object) -> Config:
         old = table.get(name)
         table[name] = {**old, **section} if isinstance(old, dict) and isinstance(section, dict) else section
     return parse(Config, table)
+
+
+def model_of(config: Config, num_classes: int = 2) -> nn.Module:
+    """The model of `config`, fresh from its seed."""
+    return fresh_model(config.model, num_classes, config.dataset.image_size, config.seed)

@@ -16,11 +16,12 @@ from attacker.capture.store import CaptureStore
 from attacker.observation import Observation, Reconstruction
 from clients.local_training import local_gradient
 from clients.user import Faces
-from clients.victim import initial_model
+from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from experiments.run.pipeline import preflight, threat_model
 from fl_sim.config import Config, ConfigError
 from fl_sim.federation.strategy import FedSGD
+from fl_sim.initial_model import initial_model
 from fl_sim.models import build
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
@@ -86,7 +87,7 @@ def same(left: Update, right: Update) -> bool:
 
 def plugin(config: Config, inner: Any, folder: Path) -> tuple[MaliciousServer, CaptureStore]:
     store, section = CaptureStore(RunFolder(folder)), config.federation
-    names = [name for name, _ in initial_model(config).named_parameters()]
+    names = [name for name, _ in initial_model(config, 2)[0].named_parameters()]
     rewrite = rewriter(config)
     return MaliciousServer(inner, store, names, section.update, 0.1, section.max_norm, 60, rewrite=rewrite), store
 
@@ -106,7 +107,7 @@ def test_users_answer_to_the_rewritten_model_and_the_global_one_stays(inner: str
     for user in range(4):
         seen = store.observation(2, user)
         assert same(seen.parameters, sent)
-        model = initial_model(config)
+        model = initial_model(config, 2)[0]
         model.load_state_dict(sent)
         gradient = local_gradient(model, open_tiny(config.dataset, config.seed).user(user).private)
         rounding = 1e-6 if update == "gradient" else 1e-3  # of weights near 10, over the learning rate
@@ -116,9 +117,9 @@ def test_users_answer_to_the_rewritten_model_and_the_global_one_stays(inner: str
 
 def test_a_federation_under_a_malicious_server_gives_photos_away(tmp_path: Path) -> None:
     config, run = malicious(dataset={"photos": 6}, federation={"rounds": 1}), RunFolder(tmp_path)
-    preflight(tiny_config(**{**config.model_dump(), "workers": {"backend": "none"}}), lambda sentence: None)
-    run_federation(config, run)
-    attacker = Attacker(initial_model(config), 32, 2, None, torch.device("cpu"))
+    preflight(prepare(tiny_config(**{**config.model_dump(), "workers": {"backend": "none"}})), lambda sentence: None)
+    run_federation(prepare(config), run)
+    attacker = Attacker(initial_model(config, 2)[0], 32, 2, None, torch.device("cpu"))
     users = range(4)
     seen = [CaptureStore(run).observation(1, user) for user in users]
     found = imprint.attack(seen, attacker, imprint.Settings(), [generator(0)] * 4, lambda done, total: None)
@@ -128,13 +129,13 @@ def test_a_federation_under_a_malicious_server_gives_photos_away(tmp_path: Path)
         errors = (private[:, None] - result.images[None]).square().mean((2, 3, 4)).min(1).values
         shares.append(float((errors < 1e-3).float().mean()))
     assert sum(shares) / 4 > 0.8
-    assert threat_model(config)["server"] == "malicious"
+    assert threat_model(prepare(config))["server"] == "malicious"
 
 
 def test_what_does_not_go_together_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=r"set threat_model.server = 'malicious'"):
-        preflight(malicious(threat_model={"server": "honest_but_curious"}), lambda sentence: None)
+        preflight(prepare(malicious(threat_model={"server": "honest_but_curious"})), lambda sentence: None)
     with pytest.raises(ConfigError, match="but 0 attacks rewrite the model"):
-        preflight(malicious(attacks={}), lambda sentence: None)
+        preflight(prepare(malicious(attacks={})), lambda sentence: None)
     with pytest.raises(ConfigError, match=r"set model.name to mlp or imprint_convnet"):
-        preflight(malicious(model={"name": "convnet"}), lambda sentence: None)
+        preflight(prepare(malicious(model={"name": "convnet"})), lambda sentence: None)

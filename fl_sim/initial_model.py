@@ -6,26 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clients.datasets import open_dataset
-from clients.datasets.examine import examine
 from fl_sim import models, seeds
-from fl_sim.config import Config, ConfigError
+from fl_sim.config import Config, ConfigError, Model
 from fl_sim.modules import OTHERWISE, acts_otherwise, dropouts, load_state, logits_layer, norms
 from fl_sim.tensors import DamagedFile, read_tensors
 
 Origin = Literal["untrained", "trained", "trained backbone, fresh head"]
 
 
-def victim_model(config: Config, num_classes: int) -> nn.Module:
-    """The model of the config, initialised from its seed; `initial_model` has the weights that round 1 sends.
+def fresh_model(section: Model, num_classes: int, image_size: int, seed: int) -> nn.Module:
+    """The model of `section` with num_classes logits, initialised from the seed of the run.
 
     Raises ConfigError where `model.batch_norm` would act on nothing.
     """
-    section = config.model
-    generator = seeds.generator(config.seed, "model")
-    model = models.build(
-        section.name, num_classes, config.dataset.image_size, generator, section.batch_norm, section.small_stem
-    )
+    generator = seeds.generator(seed, "model")
+    model = models.build(section.name, num_classes, image_size, generator, section.batch_norm, section.small_stem)
     if section.batch_norm == "train" and not norms(model):
         raise ConfigError(
             f"model.batch_norm is 'train', but model {section.name!r} has no batch norm of torch.nn; unset it, or name "
@@ -34,23 +29,42 @@ def victim_model(config: Config, num_classes: int) -> nn.Module:
     return model
 
 
-def initial_model(config: Config) -> nn.Module:
-    """The model that round 1 starts from: fresh from the seed, or with the weights of `model.weights`.
+def initial_model(config: Config, num_classes: int) -> tuple[nn.Module, Origin]:
+    """The model that round 1 starts from, and where its weights are from: the seed, or `model.weights`.
 
-    Raises ConfigError for weights that do not fit, and for a threat model that the model cannot serve.
+    Their origin decides more than anything else how much leaks. Raises ConfigError for weights that do not fit, and
+    for a threat model that the model cannot serve.
     """
-    return _start(config)[0]
+    model = fresh_model(config.model, num_classes, config.dataset.image_size, config.seed)
+    if config.threat_model.batch_norm_statistics and not models.statistics_like(model):
+        raise ConfigError(
+            f"threat_model.batch_norm_statistics is set, but model {config.model.name!r} has no batch norm; "
+            "unset it or take resnet18"
+        )
+    path = config.model.weights
+    if path is None:
+        return model, "untrained"
+    try:
+        weights, _ = read_tensors(path)
+        fresh = _fresh_head(config, model, weights)
+        load_state(model, {**weights, **fresh})
+    except (OSError, RuntimeError, DamagedFile) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
+    return model, "trained backbone, fresh head" if fresh else "trained"
 
 
-def check_smallest_step(config: Config, model: nn.Module) -> None:
+def check_smallest_step(config: Config, model: nn.Module, photos: tuple[int, int]) -> None:
     """Raises ConfigError if `model` fails on as few photos as a user's smallest step may have.
+
+    `photos` are the fewest and the most of a user.
 
     Batch statistics want two values a channel at least, and somebody else's model its own image size: each user
     would fail alike, in the middle of the run.
     """
     batch, size = config.federation.batch_size, config.dataset.image_size
-    low, high = examine(config.dataset, config.seed).photos or (config.dataset.photos, config.dataset.photos)
-    count = low if batch == 0 else min(min(photos % batch or batch, photos) for photos in range(low, high + 1))
+    low, high = photos
+    count = low if batch == 0 else min(min(n % batch or batch, n) for n in range(low, high + 1))
     try:
         with torch.no_grad():
             outputs = model(torch.zeros(min(count, 2), 3, size, size))
@@ -88,31 +102,6 @@ def remarks(config: Config, model: nn.Module) -> list[str]:
             "less exact; threat_model.labels = 'known' grants them"
         )
     return found
-
-
-def origin(config: Config) -> Origin:
-    """Where the weights of `initial_model` are from; decides more than anything else how much leaks."""
-    return _start(config)[1]
-
-
-def _start(config: Config) -> tuple[nn.Module, Origin]:
-    model = victim_model(config, open_dataset(config.dataset, config.seed).num_classes)
-    if config.threat_model.batch_norm_statistics and not models.statistics_like(model):
-        raise ConfigError(
-            f"threat_model.batch_norm_statistics is set, but model {config.model.name!r} has no batch norm; "
-            "unset it or take resnet18"
-        )
-    path = config.model.weights
-    if path is None:
-        return model, "untrained"
-    try:
-        weights, _ = read_tensors(path)
-        fresh = _fresh_head(config, model, weights)
-        load_state(model, {**weights, **fresh})
-    except (OSError, RuntimeError, DamagedFile) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
-    return model, "trained backbone, fresh head" if fresh else "trained"
 
 
 def _fresh_head(config: Config, model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
