@@ -150,7 +150,7 @@ CLIP = {"name": "clip", "max_norm": 0.5}
     "tables",
     [
         [{"name": "gaussian_noise", "std": 0.3}],
-        [CLIP, {"name": "gaussian_noise", "std": 0.3, "relative": "clip_norm"}],
+        [CLIP, {"name": "gaussian_noise", "noise_multiplier": 0.3}],
         [CLIP, {"name": "laplace_noise", "scale": 0.3, "relative": "clip_norm"}],
         [{"name": "local_dp", "max_norm": 2.0, "epsilon": 3.0, "delta": 1e-5}],
     ],

@@ -180,7 +180,7 @@ def test_every_defense_was_in_a_run():
 
 def test_data_first_then_the_update_in_one_run(tmp_path):
     tables = [{"name": "batch_size", "photos": 3}, {"name": "mixup", "alpha": 1.0}, {"name": "clip", "max_norm": 0.01}]
-    tables += [{"name": "gaussian_noise", "std": 0.1, "relative": "clip_norm"}]
+    tables += [{"name": "gaussian_noise", "noise_multiplier": 0.1}]
     config = tiny_config(dataset=DATASET, federation={"rounds": 1}, defenses=tables)
     for user, observation in federated(config, tmp_path).items():
         expected = by_hand(config, user)[1]

@@ -59,6 +59,6 @@ def test_the_tables_name_every_defense_and_all_its_settings(page):
         fields = dataclasses.fields(importlib.import_module(f"clients.defenses.{name}").Settings)
         for field in fields:
             assert f"`{field.name}" in row, (name, field.name)
-            if field.default is not dataclasses.MISSING and field.name != "relative":
+            if field.default not in (dataclasses.MISSING, None) and field.name != "relative":
                 shown = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
                 assert f"`{field.name} = {shown}`" in row, (name, field.name)

@@ -90,11 +90,17 @@ def test_per_layer_clipping_bounds_each_tensor_alone():
         torch.testing.assert_close(clipped[name] * (float(value.norm()) / 0.5), value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "key"), [("gaussian_noise", "std"), ("laplace_noise", "scale")])
-def test_noise_is_relative_to_the_clip_before_it_or_to_the_update(name, key):
+@pytest.mark.parametrize(
+    ("name", "key", "relative", "off"),
+    [
+        ("gaussian_noise", "std", {"noise_multiplier": 0.2}, {"noise_multiplier": 0.0}),
+        ("laplace_noise", "scale", {"scale": 0.2, "relative": "clip_norm"}, {"scale": 0.0}),
+    ],
+)
+def test_noise_is_relative_to_the_clip_before_it_or_to_the_update(name, key, relative, off):
+    relative = {"name": name, **relative}
     draw = {"name": name, key: 1.0}
-    relative = {"name": name, key: 0.2, "relative": "clip_norm"}
-    check_defense([CLIP, relative], {"identity_when_off": {key: 0.0}})
+    check_defense([CLIP, relative], {"identity_when_off": off})
     noise = flatten(defended(relative, {"w": torch.zeros(1000)}, before=[CLIP]))
     absolute = flatten(defended({"name": name, key: 0.1}, {"w": torch.zeros(1000)}, before=[CLIP]))
     assert torch.equal(noise, absolute)
@@ -257,7 +263,7 @@ def test_clipping_first_or_last_is_not_the_same():
     ("tables", "message"),
     [
         (
-            [{"name": "gaussian_noise", "std": 1.0, "relative": "clip_norm"}],
+            [{"name": "gaussian_noise", "noise_multiplier": 1.0}],
             "no clip with a finite max_norm comes before",
         ),
         (
@@ -265,11 +271,14 @@ def test_clipping_first_or_last_is_not_the_same():
             "comes before it; put one before it",
         ),
         (
-            [{"name": "clip", "max_norm": inf}, {"name": "gaussian_noise", "std": 1.0, "relative": "clip_norm"}],
+            [{"name": "clip", "max_norm": inf}, {"name": "gaussian_noise", "noise_multiplier": 1.0}],
             "finite max_norm",
         ),
         ([{"name": "gaussian_noise", "std": 1.0, "relative": "norm"}], "relative"),
         ([{"name": "gaussian_noise", "std": inf}], "finite"),
+        ([{"name": "gaussian_noise"}], "give std or noise_multiplier"),
+        ([{"name": "gaussian_noise", "std": 1.0, "noise_multiplier": 1.0}], "std and noise_multiplier given"),
+        ([CLIP, {"name": "gaussian_noise", "noise_multiplier": 1.0, "relative": "percentile95"}], "is about std"),
         ([{"name": "local_dp", "epsilon": 0.0, "delta": 1e-5, "max_norm": 1.0}], "must be above 0"),
         ([{"name": "local_dp", "epsilon": 1.0, "delta": 1.0, "max_norm": 1.0}], "between 0 and 1"),
         ([{"name": "local_dp", "epsilon": 1.0, "delta": 1e-5, "max_norm": inf}], "without a clip no noise"),

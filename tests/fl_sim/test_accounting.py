@@ -60,7 +60,7 @@ def test_laplace_noise_has_at_least_the_epsilon_of_the_library_and_at_most_the_p
 def test_what_users_do_is_counted_between_any_two_of_their_updates():
     assert of(CLIP, NOISE) == get_epsilon_gaussian(2.0 / (2 * 0.5), 1e-5)
     assert of(CLIP, NOISE, rounds=4) == get_epsilon_gaussian(1.0, 1e-5)
-    assert of(CLIP, {"name": "gaussian_noise", "std": 4.0, "relative": "clip_norm"}) == of(CLIP, NOISE)
+    assert of(CLIP, {"name": "gaussian_noise", "noise_multiplier": 4.0}) == of(CLIP, NOISE)
     per_layer = {"name": "clip", "max_norm": 0.5, "per_layer": True}
     assert of(per_layer, NOISE) == get_epsilon_gaussian(2.0 / (2 * 0.5 * math.sqrt(TENSORS)), 1e-5)
     assert of(CLIP, {"name": "laplace_noise", "scale": 1e3}) == pytest.approx(math.sqrt(ENTRIES) / 1e3, rel=0.01)
