@@ -13,7 +13,7 @@ from torch import Tensor
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Recorded:
+class GraphedCallable:
     """`function` of a CUDA tensor, the same values; functions that cannot be recorded are called as they are.
 
     What it reads beside its argument is fixed at the first call for a shape: models and targets must not be replaced.

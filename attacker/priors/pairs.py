@@ -51,7 +51,7 @@ class Album:
 class Pairs:
     """Draws pairs from an album, on a device."""
 
-    def __init__(self, album: Album, space: eigenfaces.FaceSpace, device: torch.device) -> None:
+    def __init__(self, album: Album, space: eigenfaces.Eigenfaces, device: torch.device) -> None:
         self._photos = album.photos.to(device)
         self._sets = album.sets()
         self._space = space.at(album.size, device)
@@ -98,7 +98,7 @@ class Pairs:
         return sums / sizes[:, None, None, None]
 
 
-def face_space(album: Album, seed: int) -> eigenfaces.FaceSpace:
+def fit_eigenfaces(album: Album, seed: int) -> eigenfaces.Eigenfaces:
     """How faces differ, by some of an album's photos. ValueError for less than two."""
     order = torch.randperm(len(album.photos), generator=generator(seed, "prior-space"))
     return eigenfaces.fit(album.photos[order[:SPACE_PHOTOS]].float() / 255)

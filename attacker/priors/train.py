@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 
 from attacker.priors.noise_schedule import NoiseSchedule
-from attacker.priors.pairs import Album, Pairs, face_space
+from attacker.priors.pairs import Album, Pairs, fit_eigenfaces
 from attacker.priors.prior import MEAN_FACE, Prior
 from attacker.priors.start import Start
 from attacker.priors.training_state import State
@@ -78,7 +78,7 @@ def train(
     what an undisturbed one sees.
     """
     device = state.unet.device
-    space = face_space(album, seed)
+    space = fit_eigenfaces(album, seed)
     pairs, others = Pairs(album, space, device), Pairs(held_out, space, device)
     loss = _Loss(state.start.schedule, settings.bf16, device)
     predict = _predictor(state.unet, settings)

@@ -25,7 +25,7 @@ def check(config: Config, photographs: bool) -> list[str]:
     if "auto" in config.leakage.attributes:
         wanted.append("leakage.attributes = onnx, trained or none")
     for label, table in config.attacks.items():
-        if hasattr(attacks.load(label, table).settings, "prior") and "prior" not in table:
+        if attacks.load(label, table).needs.prior is not None and "prior" not in table:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")
     if wanted:
         raise ConfigError(
@@ -48,7 +48,6 @@ def notes(config: Config, photographs: bool) -> list[str]:
     return [f"{', '.join(named)}: {UNSEEN}"]
 
 
-def shipped_prior(settings: object) -> str | None:
+def shipped_prior(name: str | None) -> str | None:
     """A sentence for an audit, which cannot know whether faces are photographs, if the attack's prior is shipped."""
-    name = getattr(settings, "prior", None)
     return f"prior = {name}: {UNSEEN}; on photographs give -o prior=FOLDER" if name in SHIPPED_PRIORS else None

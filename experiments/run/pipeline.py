@@ -246,7 +246,7 @@ def _looks_at_faces(config: Config) -> bool:
     """Whether an attack of this run wants to know what faces have in common."""
     if config.workers.backend == "none":
         return False
-    return any(getattr(attacks.load(*one).settings, "face_space", 0) for one in config.attacks.items())
+    return any(attacks.load(label, table).needs.public_faces for label, table in config.attacks.items())
 
 
 def _saved(folder: RunFolder) -> Config:

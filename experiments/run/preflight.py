@@ -71,7 +71,7 @@ def preflight(config: Config, note: Callable[[str], None]) -> None:
 
 def _check_model(config: Config, model: nn.Module, loaded: Sequence[Attack], classes: int) -> None:
     if config.model.name not in MODELS:  # ours the suite has called
-        matched = config.workers.backend != "none" and any(hasattr(attack.settings, "balance") for attack in loaded)
+        matched = config.workers.backend != "none" and any(attack.needs.second_derivatives for attack in loaded)
         check_model(model, config.model.name, config.dataset.image_size, classes, matched)
     check_smallest_step(config, model)
 
@@ -89,7 +89,7 @@ def _check_workers(config: Config) -> None:
 
 
 def _check_rounds(config: Config, attack: Attack) -> None:
-    rounds = getattr(attack.settings, "rounds", 1)
+    rounds = attack.needs.rounds
     if config.protocol.shuffle and rounds > 1:
         raise ConfigError(
             f"attack {attack.label!r} fuses {rounds} rounds of a user, but with protocol.shuffle nobody knows which "
@@ -101,7 +101,7 @@ def _try_attacks(config: Config, loaded: Sequence[Attack], user: trials.Victim) 
     """Each prior and each attack once; what is doubtful of the priors, in sentences."""
     doubts: dict[str, None] = {}
     for attack in loaded:
-        name = getattr(attack.settings, "prior", None)
+        name = attack.needs.prior
         prior, doubt = (None, None) if name is None else _prior(name, config.dataset.image_size)
         if prior is not None:
             doubts |= dict.fromkeys(filter(None, (doubt, prior_trial.undrawn(attack, prior))))

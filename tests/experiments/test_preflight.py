@@ -265,7 +265,7 @@ def test_the_default_config_says_nothing_of_its_judges() -> None:
 
 def test_a_prior_that_can_draw_no_photos_of_a_mean_face_is_told_of(tmp_path: Path) -> None:
     write_prior(tmp_path)
-    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0}}))
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "eigenface_share": 0.0}}))
     assert sum("has not learnt mean faces" in note for note in notes) == 1
-    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0, "draws": 0}}))
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "eigenface_share": 0.0, "draws": 0}}))
     assert not any("has not learnt mean faces" in note for note in notes)
