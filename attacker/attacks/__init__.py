@@ -165,10 +165,10 @@ def levels(label: str, table: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     given = table["knowledge"]
     wanted = list(given) if isinstance(given, list | tuple) else [given]
-    if not wanted or any(one not in KNOWLEDGE for one in wanted):
+    if not wanted or any(level not in KNOWLEDGE for level in wanted):
         choices = ", ".join(KNOWLEDGE)
         raise ConfigError(f"attacks.{label}.knowledge is {short(given)!r}; choose one of {choices}, or a list of them")
-    return tuple(one for one in reversed(KNOWLEDGE) if one in wanted)
+    return tuple(level for level in reversed(KNOWLEDGE) if level in wanted)
 
 
 def rewriter(config: Config) -> Callable[[int, Update], Update] | None:

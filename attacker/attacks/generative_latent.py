@@ -39,7 +39,7 @@ class Settings:
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
     steps: Annotated[int, Field(ge=1)] = 60  # optimisation steps
     learning_rate: Annotated[float, Field(gt=0)] = 0.3  # of z, whose entries have variance 1; falls to a tenth
-    consensus: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the gradient that is summed over a user's groups
+    consensus: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the gradient that is summed over a user's images
     layer_norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0: layers as they come, 1: by the root of their size
 
 

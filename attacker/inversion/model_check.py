@@ -157,12 +157,12 @@ def _culprit(model: nn.Module, images: Tensor) -> str:
 
 def _problem_of(inputs: tuple[Any, ...], layer: nn.Module) -> str | None:
     """`_problem` of one layer in double precision, at the inputs that it had."""
-    return _problem(partial(_slope, layer, inputs[1:]), inputs[0].double())
+    return _problem(partial(_grad, layer, inputs[1:]), inputs[0].double())
 
 
-def _slope(layer: nn.Module, others: tuple[Any, ...], x: Tensor) -> Tensor:
+def _grad(layer: nn.Module, others: tuple[Any, ...], x: Tensor) -> Tensor:
     """The derivative (entries of x,) of the squares of a layer's outputs."""
-    rest = [one.detach().double() if isinstance(one, Tensor) and one.is_floating_point() else one for one in others]
+    rest = [x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in others]
     with cheap_second_order():
         outputs = layer(x, *rest)
         total = (outputs if isinstance(outputs, Tensor) else outputs[0]).square().sum()

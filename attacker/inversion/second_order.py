@@ -100,17 +100,17 @@ class ConvolutionGrads(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, along_x: Tensor | None, along_weight: Tensor | None) -> Any:
         grad, x, weight = ctx.saved_tensors
-        to_slope = to_x = to_weight = None
+        to_grad = to_x = to_weight = None
         if along_weight is not None:
-            to_slope = F.conv2d(x, along_weight, None, *ctx.geometry)
+            to_grad = F.conv2d(x, along_weight, None, *ctx.geometry)
             if ctx.needs_input_grad[1]:
                 to_x = conv_grads(grad, x, along_weight, ctx.geometry, [True, False, False])[0]
         if along_x is not None:
             more = F.conv2d(along_x, weight, None, *ctx.geometry)
-            to_slope = more if to_slope is None else to_slope + more
+            to_grad = more if to_grad is None else to_grad + more
             if wanted(ctx.needs_input_grad[2], weight):
                 to_weight = conv_grads(grad, along_x, weight, ctx.geometry, [False, True, False])[1]
-        return to_slope, to_x, to_weight, None, None
+        return to_grad, to_x, to_weight, None, None
 
 
 def norm_grads(
@@ -157,9 +157,9 @@ class NormGrads(torch.autograd.Function):
         shape = (-1, *[1] * (x.dim() - 2))  # (channels, 1, 1)
         r = (variance + ctx.eps).rsqrt()
         affine = F.batch_norm(x, mean, variance, along_weight, along_bias, False, 0.0, ctx.eps)
-        to_slope = affine.addcmul(along_x, (weight * r).view(shape))
+        to_grad = affine.addcmul(along_x, (weight * r).view(shape))
         to_x = grad * (along_weight * r).view(shape)
         to_weight = None
         if wanted(ctx.needs_input_grad[2], weight):
             to_weight = (along_x * grad).transpose(0, 1).flatten(1).sum(1) * r
-        return to_slope, to_x, to_weight, None, None, None
+        return to_grad, to_x, to_weight, None, None, None

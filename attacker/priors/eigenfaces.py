@@ -74,17 +74,21 @@ class Eigenfaces:
 
     def at(self, size: int, device: torch.device) -> "Eigenfaces":
         """The same for images of another size (approximately: resized components are not orthonormal)."""
-        was, told = self.mean.shape[-1], self.discriminants
+        was, discriminants = self.mean.shape[-1], self.discriminants
         ratio = size / was  # an image of twice the side has twice the norm
-        if told is not None:
-            between = told.between.to(device)
-            told = Discriminants(told.analysis.to(device) / ratio, told.synthesis.to(device) * ratio, between)
+        if discriminants is not None:
+            between = discriminants.between.to(device)
+            discriminants = Discriminants(
+                discriminants.analysis.to(device) / ratio, discriminants.synthesis.to(device) * ratio, between
+            )
         if was == size:
-            return Eigenfaces(self.mean.to(device), self.components.to(device), self.deviations.to(device), told)
+            return Eigenfaces(
+                self.mean.to(device), self.components.to(device), self.deviations.to(device), discriminants
+            )
         components = resize(self.components.view(-1, *self.mean.shape), size).flatten(1)
         components = components / components.norm(dim=1, keepdim=True).clamp_min(1e-12)
         scaled = self.deviations.to(device) * ratio
-        return Eigenfaces(resize(self.mean[None], size)[0].to(device), components.to(device), scaled, told)
+        return Eigenfaces(resize(self.mean[None], size)[0].to(device), components.to(device), scaled, discriminants)
 
 
 def fit(photos: Tensor, people: Tensor | None = None) -> Eigenfaces:
@@ -102,12 +106,12 @@ def fit(photos: Tensor, people: Tensor | None = None) -> Eigenfaces:
         torch.manual_seed(0)
         directions, sizes, _ = torch.svd_lowrank(centred.T, q=rank, niter=2)
     components = directions.T.contiguous()
-    told = None if people is None else _discriminants(centred[: len(photos)] @ directions, people)
-    return Eigenfaces(mean, components, sizes / len(centred) ** 0.5, told)
+    discriminants = None if people is None else _discriminants(centred[: len(photos)] @ directions, people)
+    return Eigenfaces(mean, components, sizes / len(centred) ** 0.5, discriminants)
 
 
 def _discriminants(along: Tensor, people: Tensor) -> Discriminants | None:
-    """Of photos' coordinates `along` the components (n, q), of `people` (n,); None where they cannot be told."""
+    """Of photos' coordinates `along` the components (n, q), of `people` (n,); None where too few photos part them."""
     _, owner = torch.unique(people, return_inverse=True)
     counts = owner.bincount().to(along)  # (p,)
     if len(counts) < 3 or len(along) - len(counts) < along.shape[1]:
@@ -141,8 +145,10 @@ def read(path: Path) -> Eigenfaces | None:
     """What `encode` wrote; None if there is no such file."""
     if not path.exists():
         return None
-    found, _ = read_tensors(path)
-    if not {"mean", "components", "deviations"} <= found.keys():
+    tensors, _ = read_tensors(path)
+    if not {"mean", "components", "deviations"} <= tensors.keys():
         raise DamagedFile(f"{path} is no face space; remove it and give the command again, which writes it anew")
-    told = Discriminants(*(found[name] for name in DISCRIMINANTS)) if set(DISCRIMINANTS) <= found.keys() else None
-    return Eigenfaces(found["mean"], found["components"].float(), found["deviations"], told)
+    discriminants = None
+    if set(DISCRIMINANTS) <= tensors.keys():
+        discriminants = Discriminants(*(tensors[name] for name in DISCRIMINANTS))
+    return Eigenfaces(tensors["mean"], tensors["components"].float(), tensors["deviations"], discriminants)

@@ -4,7 +4,7 @@ The gradient of a user's photos determines something like their mean, and nothin
 `user_diffusion` moves along the principal components of faces, and ends with each of them scaled (the first, in which
 faces differ most, are found best) and disturbed, in proportion to how much faces differ along it. What no component
 holds is lost in part, and blurred white noise comes in beside it. How strong each of these is depends on the model, its
-training, the number of photos and the defense, none of which the network is told: levels are drawn over orders of
+training, the number of photos and the defense, none of which the network knows: levels are drawn over orders of
 magnitude, so that it learns to judge the damage by the picture itself.
 """
 

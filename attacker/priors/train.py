@@ -104,11 +104,11 @@ def train(
 @torch.no_grad()
 def _evaluate(unet: UNet2DModel, loss: "_Loss", pairs: Pairs, seed: int) -> tuple[float, float]:
     """Losses of photos without and of photos with a mean face, at the same noise; the noise levels spread evenly."""
-    found = []
+    losses = []
     for index in range(HELD_OUT_BATCHES):
         drawn = [pairs.draw(32, without, seed, "prior-held-out", index) for without in (1.0, 0.0)]
-        found.append([float(loss(_Predictor(unet), *pair, seed, -1 - index)) for pair in drawn])
-    plain, given_mean = torch.tensor(found).mean(0).tolist()
+        losses.append([float(loss(_Predictor(unet), *pair, seed, -1 - index)) for pair in drawn])
+    plain, given_mean = torch.tensor(losses).mean(0).tolist()
     return plain, given_mean
 
 

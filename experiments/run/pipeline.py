@@ -205,7 +205,7 @@ def _stamp(folder: RunFolder, config: Config, notes: list[str]) -> None:
     dataset = open_dataset(config.dataset, config.seed)
     people = min(config.threat_model.public_people, dataset.num_public)
     if people and not folder.faces.exists() and _looks_at_faces(config):
-        write_atomically(folder.faces, _face_space(config.dataset.model_dump_json(), config.seed, people))
+        write_atomically(folder.faces, _eigenfaces(config.dataset.model_dump_json(), config.seed, people))
     if folder.manifest.exists():
         _restate(folder, config, notes)
         return
@@ -233,7 +233,7 @@ def _restate(folder: RunFolder, config: Config, notes: list[str]) -> None:
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
-def _face_space(dataset: str, seed: int, people: int) -> bytes:
+def _eigenfaces(dataset: str, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces; `dataset` is its section of the config as JSON."""
     opened = open_dataset(Dataset.model_validate_json(dataset), seed)
     with one_thread():

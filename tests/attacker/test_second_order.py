@@ -64,12 +64,12 @@ def test_second_derivatives_of_resnet_are_those_of_torch(batch_norm: str) -> Non
     torch.testing.assert_close(grads(model, images, True), grads(model, images, False))
 
 
-def test_gradients_through_an_unrolled_step_are_those_of_torch() -> None:
+def test_gradients_through_a_simulated_step_are_those_of_torch() -> None:
     """A second local step's parameters depend on the images, so they are no constants there."""
     model, images = layers(norm=True), draw(3, 3, 8, 8)
     labels = torch.tensor([0, 1, 0])
 
-    def unrolled(cheap: bool) -> Tensor:
+    def simulated(cheap: bool) -> Tensor:
         pixels = images.clone().requires_grad_(True)
         values = {name: value.detach().requires_grad_(True) for name, value in model.named_parameters()}
         with cheap_second_order() if cheap else torch.enable_grad():
@@ -79,7 +79,7 @@ def test_gradients_through_an_unrolled_step_are_those_of_torch() -> None:
                 values = {name: v - 0.5 * g for (name, v), g in zip(values.items(), found, strict=True)}
         return torch.autograd.grad(torch.stack([v.square().sum() for v in values.values()]).sum(), pixels)[0]
 
-    torch.testing.assert_close(unrolled(True), unrolled(False))
+    torch.testing.assert_close(simulated(True), simulated(False))
 
 
 class Attention(nn.Module):
