@@ -132,12 +132,15 @@ def load(label: str, table: Mapping[str, Any]) -> Attack:
     module = importlib.import_module(f"attacker.attacks.{name}") if name in available() else _third_party(name, where)
     recipe = _preset(name, table["preset"], where) if "preset" in table else {}
     settings = parse(module.Settings, {**recipe, **own}, where)
+    needs = module.needs(settings) if hasattr(module, "needs") else Needs()
+    if not isinstance(needs, Needs):
+        raise ConfigError(f"{where}: needs() of {name!r} gives {short(repr(needs))}; return an attacker.attacks.Needs")
     return Attack(
         label,
         name,
         settings,
         module.attack,
-        module.needs(settings) if hasattr(module, "needs") else Needs(),
+        needs,
         getattr(module, "rewrite", None),
         knowledge,
         bool(getattr(module, "ADAPTS", False)),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -346,6 +347,36 @@ def test_an_attack_says_what_it_needs() -> None:
     table = {"rounds": 3, "simulated_steps": 2, "eigenface_share": 0.0}
     assert load("user_diffusion", table).needs == Needs("synthetic64", False, 3, 2, True)
     assert load("user_diffusion", {}).needs.public_faces
+
+
+THIRD_PARTY = """
+from dataclasses import dataclass
+from attacker.attacks import Needs
+
+@dataclass(frozen=True)
+class Settings:
+    generator: str = "mine"
+
+def needs(settings):
+    return {said}
+
+def attack(observations, attacker, settings, generators, progress):
+    return []
+"""
+
+
+@pytest.mark.parametrize("said", ["Needs(prior=settings.generator, rounds=2)", "settings.generator"])
+def test_an_attack_of_somebody_else_says_what_it_needs_too(said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    name = f"somebody_{len(said)}.attack"
+    folder = tmp_path / name.partition(".")[0]
+    folder.mkdir()
+    (folder / "attack.py").write_text(THIRD_PARTY.format(said=said))
+    monkeypatch.syspath_prepend(tmp_path)
+    if said.startswith("Needs"):
+        assert load("a", {"name": name}).needs == Needs("mine", rounds=2)
+    else:
+        with pytest.raises(ConfigError, match=r"gives 'mine'; return an attacker\.attacks\.Needs"):
+            load("a", {"name": name})
 
 
 @pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (80, [30, 20, 20, 10])])

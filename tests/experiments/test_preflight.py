@@ -127,6 +127,7 @@ class FakeAttack:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeAttack:
     module, made = ModuleType("fake.attack"), FakeAttack()
     module.Settings, module.attack = Settings, made.attack  # type: ignore[attr-defined]
+    module.needs = lambda settings: attacks.Needs(rounds=settings.rounds)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake", ModuleType("fake"))
     monkeypatch.setitem(sys.modules, "fake.attack", module)
     return made
