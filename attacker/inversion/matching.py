@@ -170,8 +170,8 @@ def matching_loss_and_grad(
 ) -> tuple[Tensor, Tensor]:
     """Matching losses (victims,) and their gradients in the images (n, 3, H, W).
 
-    `images` holds the representatives of all victims, one victim after the other. With
-    a `finite_difference` of the model the second derivative is one, else double backward.
+    `images` holds the representatives of all victims, one victim after the other. With a
+    `finite_difference` of the model the second derivative is one, else double backward.
     """
     # The closed form saves memory traffic, but asks for values on the way, which stops a GPU.
     closed = distance is cosine and not images.is_cuda

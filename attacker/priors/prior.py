@@ -89,8 +89,8 @@ class Prior:
         """What the U-Net sees in x_t (n, c, H, W), t (n,) int64, without the noise: (n, c, H, W), pixels in [-1, 1].
 
         Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
-        attack. Gradients flow through the U-Net only if `differentiable`. `condition` (n, c, H, W) is the mean face,
-        as `encode` gives it, of a conditional prior.
+        attack. Gradients flow through the U-Net only if `differentiable`. The `condition` (n, c, H, W) of a conditional
+        prior is the mean face, as `encode` gives it.
         """
         return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable, condition), t)
 
@@ -102,11 +102,10 @@ class Prior:
     def sds_gradient(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
         """x - x0, in images (n, 3, H, W), of the x0 predicted from x_t: the gradient of score distillation (SDS).
 
-        It is the gradient of the denoising loss || eps - eps_phi(x_t, t) ||^2 of Graikos et al. 2022 up to
-        a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation) unless
-        `jacobian`; then it is the gradient of half of || x - x0 ||^2. A latent prior looks at the code of x, and
-        its answer is decoded; x itself is then taken as the autoencoder shows it, whose blur is not the prior's wish.
-        `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, c, S, S).
+        Up to a factor of t alone it is that of the denoising loss || eps - eps_phi(x_t, t) ||^2 (Graikos et al. 2022),
+        without the Jacobian of the U-Net; with `jacobian` it is the gradient of half of || x - x0 ||^2. A latent prior
+        looks at the code of x, and its answer is decoded; x itself is then taken as the autoencoder shows it, whose
+        blur is not the prior's wish. `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, c, S, S).
         """
         if jacobian:
             with torch.enable_grad():
