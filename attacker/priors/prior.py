@@ -88,9 +88,8 @@ class Prior:
     ) -> Tensor:
         """What the U-Net sees in x_t (n, c, H, W), t (n,) int64, without the noise: (n, c, H, W), pixels in [-1, 1].
 
-        Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
-        attack. Gradients flow through the U-Net only if `differentiable`. The `condition` (n, c, H, W) of a conditional
-        prior is the mean face, as `encode` gives it.
+        Of a latent prior it is a latent, of no fixed range. Gradients flow through the U-Net only if `differentiable`.
+        The `condition` (n, c, H, W) of a conditional prior is the mean face, as `encode` gives it.
         """
         return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable, condition), t)
 
