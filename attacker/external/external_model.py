@@ -190,9 +190,8 @@ def invert(
 ) -> list[Reconstruction]:
     """The reconstructions of users of one round, by the same rules as in a run: each draws from its own generator."""
     attacker = _attacker(foreign, batch_norm)
-    name = getattr(attack.settings, "prior", None)
-    if name is not None:
-        prior = load_prior(name, foreign.image_size, attacker.device)
+    if attack.needs.prior is not None:
+        prior = load_prior(attack.needs.prior, foreign.image_size, attacker.device)
         attacker = dataclasses.replace(attacker, prior=prior)
     draws = [seeds.generator(seed, "attack", attack.label, seen.server_round, seen.user) for seen in observations]
     return attack.run(observations, attacker, attack.settings, draws, progress)

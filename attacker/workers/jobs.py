@@ -26,7 +26,7 @@ from attacker.capture.store import CaptureStore, read_attack_table, write_recons
 from attacker.inversion.defense_aware import local_training
 from attacker.observation import Observation
 from attacker.priors import eigenfaces
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior, load_prior
 from fl_sim import models, seeds, traits
 from fl_sim.config import Config, ConfigError, load
@@ -81,7 +81,7 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
         "knowledge": attack.knowledge,
-        "defenses": [dict(table) for table in attack.known(config.defenses)],
+        "defenses": [dict(table) for table in attack.known_tables(config.defenses)],
         "seed": config.seed,
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in _captured(run, attack, server_round, user)],
@@ -93,14 +93,8 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
 def _captured(run: RunFolder, attack: Attack, server_round: int, user: int) -> list[Path]:
     """What was sent to and received from `user` in this round and in the earlier ones that the attack wants."""
     store = CaptureStore(run)
-    rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
+    rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
     return [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
-
-
-def _earlier(attack: Attack) -> int:
-    """How many earlier rounds of a user the attack wants: one less than its setting `rounds`, if it has that."""
-    rounds: int = getattr(attack.settings, "rounds", 1)
-    return rounds - 1
 
 
 def _digest(path: Path) -> str:
@@ -181,14 +175,13 @@ class Workbench:
         return self._priors[name]
 
     def attacker(self, attack: Attack) -> Attacker:
-        """What `attack` gets beside the observations; a prior where its settings name one."""
-        name = getattr(attack.settings, "prior", None)
-        prior = self.prior(name) if name is not None else None
+        """What `attack` gets beside the observations; a prior where it needs one."""
+        prior = None if attack.needs.prior is None else self.prior(attack.needs.prior)
         size = self.config.dataset.image_size
         return Attacker(self.model, size, self.num_classes, prior, self.device, self.faces)
 
     @cached_property
-    def faces(self) -> FaceSpace | None:
+    def faces(self) -> Eigenfaces | None:
         space = eigenfaces.read(self.run.faces)
         return None if space is None else space.at(self.config.dataset.image_size, self.device)
 
@@ -233,8 +226,8 @@ class Workbench:
     def _observation(self, attack: Attack, server_round: int, user: int) -> Observation:
         """What is known of `user`, with as many earlier rounds as the attack wants and the store has."""
         store = CaptureStore(self.run)
-        rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
-        known = () if attack.knowledge == "none" else attack.told(self.defenses)
+        rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
+        known = () if attack.knowledge == "none" else attack.known_traits(self.defenses)
         rate = self.config.federation.learning_rate
         seen = [store.observation(one, user) for one in rounds]
         now, *before = [

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from attacker.attacks import Attacker, user_diffusion
-from attacker.inversion.finite_difference import Difference
-from attacker.inversion.matching import Group, Target, cosine, match
+from attacker.inversion.finite_difference import FiniteDifference
+from attacker.inversion.matching import ObservedGradient, Representatives, cosine, matching_loss_and_grad
 from attacker.observation import Observation
 from attacker.priors.prior import Prior, fast_bfloat16
 from fl_sim.models import build, trainable
@@ -144,14 +144,18 @@ def main() -> None:
     model = build("convnet", 2, SIZE, generator(0, "model"))
     observed = torch.randn(VICTIMS, sum(value.numel() for value in trainable(model).values()), generator=draw)
 
-    groups = [Group(LABELS, WEIGHTS)] * VICTIMS
-    targets = [Target(vector, torch.ones_like(vector)) for vector in observed]
+    representatives = [Representatives(LABELS, WEIGHTS)] * VICTIMS
+    observed_gradients = [ObservedGradient(vector, torch.ones_like(vector)) for vector in observed]
     flat = images.flatten(0, 1)
-    shipped = match(model, flat, groups, targets, cosine)[1].view_as(images)
-    for name, how in (("loop", None), ("loop, difference (shipped)", Difference(model))):
-        call = partial(match, model, distance=cosine, difference=how)
-        together = seconds(partial(call, flat, groups, targets))
-        row(f"model: {name}", together, seconds(partial(call, flat[:IMAGES], groups[:1], targets[:1])))
+    shipped = matching_loss_and_grad(model, flat, representatives, observed_gradients, cosine)[1].view_as(images)
+    for name, how in (("loop", None), ("loop, difference (shipped)", FiniteDifference(model))):
+        call = partial(matching_loss_and_grad, model, distance=cosine, finite_difference=how)
+        together = seconds(partial(call, flat, representatives, observed_gradients))
+        row(
+            f"model: {name}",
+            together,
+            seconds(partial(call, flat[:IMAGES], representatives[:1], observed_gradients[:1])),
+        )
     assert isinstance(model, nn.Sequential)
     for name, dummy in (("vmap, grouped convolutions", with_vmap(model)), ("unfold + bmm", with_unfold(model))):
         error = (matched(dummy, images, observed) - shipped).norm() / shipped.norm()
@@ -162,8 +166,8 @@ def main() -> None:
 
     prior = random_prior()
     t = torch.full((VICTIMS * IMAGES,), 300)
-    together = seconds(lambda: prior.x0_hat(flat, t))
-    row("U-Net", together, seconds(lambda: prior.x0_hat(flat[:IMAGES], t[:IMAGES])))
+    together = seconds(lambda: prior.predict_x0(flat, t))
+    row("U-Net", together, seconds(lambda: prior.predict_x0(flat[:IMAGES], t[:IMAGES])))
 
     attacker = Attacker(model, SIZE, 2, prior, torch.device("cpu"))
     names = list(trainable(model))

@@ -25,7 +25,7 @@ def check(setup: Setup) -> list[str]:
     if "auto" in config.leakage.attributes:
         wanted.append("leakage.attributes = onnx, trained or none")
     for label, attack in setup.attacks.items():
-        if hasattr(attack.settings, "prior") and "prior" not in config.attacks[label]:
+        if attack.needs.prior is not None and "prior" not in config.attacks[label]:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")
     if wanted:
         raise ConfigError(
@@ -46,7 +46,6 @@ def _notes(config: Config) -> list[str]:
     return [f"{', '.join(named)}: {UNSEEN}"]
 
 
-def shipped_prior(settings: object) -> str | None:
+def shipped_prior(name: str | None) -> str | None:
     """A sentence for an audit, which cannot know whether faces are photographs, if the attack's prior is shipped."""
-    name = getattr(settings, "prior", None)
     return f"prior = {name}: {UNSEEN}; on photographs give -o prior=FOLDER" if name in SHIPPED_PRIORS else None

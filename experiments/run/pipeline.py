@@ -202,7 +202,7 @@ def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
     config, dataset = setup.config, setup.dataset
     people = min(config.threat_model.public_people, dataset.num_public)
     if people and not folder.faces.exists() and _looks_at_faces(setup):
-        write_atomically(folder.faces, _face_space(config.dataset, config.seed, people))
+        write_atomically(folder.faces, _eigenfaces(config.dataset, config.seed, people))
     if folder.manifest.exists():
         _restate(folder, setup, notes)
         return
@@ -231,7 +231,7 @@ def _restate(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
-def _face_space(dataset: Dataset, seed: int, people: int) -> bytes:
+def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
     opened = open_dataset(dataset, seed)
     with one_thread():
@@ -244,7 +244,7 @@ def _looks_at_faces(setup: Setup) -> bool:
     """Whether an attack of this run wants to know what faces have in common."""
     if setup.config.workers.backend == "none":
         return False
-    return any(getattr(attack.settings, "face_space", 0) for attack in setup.attacks.values())
+    return any(attack.needs.public_faces for attack in setup.attacks.values())
 
 
 def _saved(folder: RunFolder) -> Config:

@@ -26,7 +26,7 @@ from attacker.capture.store import CaptureStore, read_attack_table, read_reconst
 from attacker.inversion.matching import smooth
 from attacker.observation import Reconstruction
 from attacker.priors import eigenfaces
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.posterior import TOGETHER, draw_faces, most_typical
 from attacker.priors.prior import Prior, load_prior
 from clients.datasets import open_dataset
@@ -91,7 +91,7 @@ def find(run: RunFolder, label: str) -> Found:
 
 
 def finishes(
-    prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int, space: FaceSpace | None
+    prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int, space: Eigenfaces | None
 ) -> Iterator[Finish]:
     """Every finish of `made`, one a user; `draw_steps` is what its draws took, `space` what was known of faces."""
     mean = torch.stack([one.determined for one in made if one.determined is not None])  # (users, 3, H, W)
@@ -124,7 +124,7 @@ def finishes(
 
 def _shown(images: Tensor) -> Tensor:
     """Pictures (n, 3, H, W) in [0, 1], sharpened as the answers of the attack are."""
-    sharp = user_diffusion.sharpened(images, user_diffusion.Settings.sharpen)
+    sharp = user_diffusion.sharpened(images)
     return ((sharp + 1) / 2).clamp(0, 1)
 
 
@@ -143,9 +143,9 @@ def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tens
     low = smooth(image, sigma)
     last = START * (prior.steps - 1)
     times = sorted(set(torch.linspace(last, 0, REVERSE).round().long().tolist()), reverse=True)
-    x = prior.noised(image, noise, torch.full((len(image),), times[0]))
+    x = prior.add_noise(image, noise, torch.full((len(image),), times[0]))
     for t, following in zip(times, [*times[1:], 0], strict=True):
-        seen = prior.x0_hat(x, torch.full((len(x),), t))
+        seen = prior.predict_x0(x, torch.full((len(x),), t))
         image = seen - smooth(seen, sigma) + low
         x = prior.step(x, image, t, following)
     return prior.decode(image).clamp(-1, 1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
 from attacker.external.external_model import ForeignModel, name_of
-from attacker.inversion.matching import Group, dummy_gradient
+from attacker.inversion.matching import Representatives, dummy_gradient
 from attacker.observation import LocalTraining
 from clients.datasets import open_dataset
 from experiments.audit import inversion
@@ -258,7 +258,10 @@ def test_given_labels_become_shares(files):
 
 
 def test_a_loss_of_ones_own_is_the_loss_that_is_differentiated():
-    images, group = torch.rand(3, 3, 32, 32) * 2 - 1, Group(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.3, 0.2]))
+    images, group = (
+        torch.rand(3, 3, 32, 32) * 2 - 1,
+        Representatives(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.3, 0.2])),
+    )
     plain = dummy_gradient(ForeignModel(NET, 32).open(), images, group)
     named = ForeignModel(NET, 32, loss=name_of(torch.nn.CrossEntropyLoss, "loss")[0])
     half = ForeignModel(NET, 32, loss=name_of(halved, "loss")[0])

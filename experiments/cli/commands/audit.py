@@ -57,7 +57,7 @@ def audit(
         )
     if photos is not None and embedder == "synthetic":
         note(f"--embedder synthetic: {acquaintance.UNSEEN}")
-    if (told := acquaintance.shipped_prior(chosen.settings)) is not None:
+    if (told := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
         note(told)
     if photos is not None:  # before the attacks, which take their time
         known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)

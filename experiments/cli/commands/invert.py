@@ -68,7 +68,7 @@ def invert(
             raise ConfigError(f"--learning-rate {learning_rate} given; give that of the user's steps, above 0")
         local = LocalTraining(local_epochs, batch_size, learning_rate)
     chosen = external_model.open_attack(attack, read(None, override or []))
-    if (told := acquaintance.shipped_prior(chosen.settings)) is not None:
+    if (told := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
         note(told)
     import torch
 

@@ -68,8 +68,8 @@ def words(config: Config, users: int) -> str:
     """The set-up of a run in one sentence."""
     dataset, model = config.dataset, config.model
     start = f"{model.name}, {'trained' if model.weights else 'untrained'}"
-    priors = sorted({Path(attacks.load(label, one).settings.prior).name for label, one in config.attacks.items()
-                     if hasattr(attacks.load(label, one).settings, "prior")})  # fmt: skip
+    needed = [attacks.load(label, table).needs.prior for label, table in config.attacks.items()]
+    priors = sorted({Path(prior).name for prior in needed if prior is not None})
     server = ", server malicious" if config.threat_model.server == "malicious" else ""
     return (
         f"{dataset.name} faces, {dataset.image_size} px, {users} users with up to {dataset.photos} photos; {start}, "
