@@ -61,7 +61,7 @@ class ForeignModel:
                 f"model {self.model!r} cannot be called without arguments ({error}); name a function that makes it"
             ) from error
         except Exception as error:  # of any kind: it is somebody else's
-            raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); mend its factory") from error
+            raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); fix its factory") from error
         if not isinstance(network, nn.Module):
             raise ConfigError(f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module")
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):

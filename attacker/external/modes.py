@@ -52,7 +52,7 @@ def nearest(attacker: Callable[[BatchNorm], Attacker], observations: Sequence[Ob
         else:
             losses |= {mode: loss} if math.isfinite(loss) else {}
     if not losses:
-        raise ConfigError(f"the model's batch norm fails in either mode ({said}); mend the model")
+        raise ConfigError(f"the model's batch norm fails in either mode ({said}); fix the model")
     return Mode(min(losses, key=lambda mode: losses[mode]), losses)
 
 

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from attacker.attacks import rewriter
 from attacker.capture.plugin import MaliciousServer
-from attacker.capture.rebuild_index import mend
+from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
@@ -150,8 +150,8 @@ def told_local_training(config: Config) -> LocalTraining | None:
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
-    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Mends a damaged index."""
-    mend(run)
+    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Rebuilds a damaged index."""
+    rebuild_index(run)
     if not run.rounds.exists():
         return pd.DataFrame()
     try:
