@@ -19,7 +19,7 @@ from attacker.capture.reply_checks import Refused
 from attacker.capture.store import Capture, CaptureStore
 from attacker.capture.watched_replies import EXAMPLES, fit, partition, photos, read_weights
 from attacker.capture.wrapping import Wrapping
-from attacker.external.external_model import ForeignModel
+from attacker.external.external_model import ExternalModel
 from attacker.observation import LocalTraining
 from fl_sim.config import ConfigError
 from fl_sim.federation.replies import in_one_line, last_line, seconds_since, size_of
@@ -37,7 +37,7 @@ class Watcher(Wrapping):
     its first reply, else numbered as its node first replies.
     """
 
-    def __init__(self, inner: Strategy, store: CaptureStore, watched: ForeignModel, local: LocalTraining) -> None:
+    def __init__(self, inner: Strategy, store: CaptureStore, watched: ExternalModel, local: LocalTraining) -> None:
         self.inner, self.store, self.local = inner, store, local
         self._watched = watched
         self._model, self._fixed = _opened(watched)
@@ -234,7 +234,7 @@ def _weight(inner: Strategy) -> str:
     return str(getattr(innermost, "weighted_by_key", EXAMPLES))
 
 
-def _opened(watched: ForeignModel) -> tuple[ModelTensors, set[str]]:
+def _opened(watched: ExternalModel) -> tuple[ModelTensors, set[str]]:
     """The model's tensors, and the names of those that its factory makes the same each time."""
     made = []
     with torch.random.fork_rng(devices=[]):

@@ -108,7 +108,7 @@ class MaliciousServer(Wrapping):
         (name, folder), named_loss = external_model.name_of(model, "model"), None
         if loss is not None:
             named_loss = external_model.name_of(loss, "loss")[0]
-        watched = external_model.ForeignModel(name, image_size, named_loss, mean, std, folder)
+        watched = external_model.ExternalModel(name, image_size, named_loss, mean, std, folder)
         watched.check()
         store = CaptureStore(RunFolder(Path(run)))
         watcher = Watcher(strategy, store, watched, LocalTraining(local_epochs, batch_size, learning_rate))

@@ -36,7 +36,7 @@ Scale = tuple[float, float, float]  # of the channels red, green, blue
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class ExternalModel:
     """A model as it is named on a command line or in `audit.json`."""
 
     model: str  # package.module:factory
@@ -139,12 +139,12 @@ class _Logits:
         return as_logits(torch.logit(outputs, 1e-7) if self.probability else outputs)
 
 
-def save(run: RunFolder, foreign: ForeignModel) -> None:
+def save(run: RunFolder, external: ExternalModel) -> None:
     """Write `audit.json`, which makes `run` a folder of somebody else's federation."""
-    write_atomically(run.audit, json.dumps(dataclasses.asdict(foreign), indent=2).encode())
+    write_atomically(run.audit, json.dumps(dataclasses.asdict(external), indent=2).encode())
 
 
-def read(run: RunFolder) -> ForeignModel:
+def read(run: RunFolder) -> ExternalModel:
     """What `save` wrote. Raises ConfigError where there is none."""
     if not run.audit.exists():
         raise ConfigError(
@@ -152,7 +152,7 @@ def read(run: RunFolder) -> ForeignModel:
             "(fl-sim attack is for those of fl-sim run)"
         )
     facts = json.loads(run.audit.read_text(encoding="utf-8"))
-    return ForeignModel(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
+    return ExternalModel(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
 
 
 def name_of(thing: Callable[..., Any], what: str) -> tuple[str, str]:
@@ -173,7 +173,7 @@ def name_of(thing: Callable[..., Any], what: str) -> tuple[str, str]:
 
 
 def open_attack(name: str, settings: Mapping[str, Any]) -> Attack:
-    """The attack on foreign updates. ConfigError for an unknown one, or one that would rewrite the model."""
+    """The attack of that name. ConfigError for an unknown one, or one that would rewrite the model."""
     attack = attacks.load(name, settings)
     if attack.rewrite is not None:
         raise ConfigError(f"attack {name!r} rewrites the model that users are sent; here it is too late for that")
@@ -181,7 +181,7 @@ def open_attack(name: str, settings: Mapping[str, Any]) -> Attack:
 
 
 def invert(
-    foreign: ForeignModel,
+    external: ExternalModel,
     attack: Attack,
     observations: Sequence[Observation],
     seed: int,
@@ -189,44 +189,44 @@ def invert(
     batch_norm: BatchNorm = "eval",
 ) -> list[Reconstruction]:
     """The reconstructions of users of one round, by the same rules as in a run: each draws from its own generator."""
-    attacker = _attacker(foreign, batch_norm)
+    attacker = _attacker(external, batch_norm)
     name = getattr(attack.settings, "prior", None)
     if name is not None:
-        prior = load_prior(name, foreign.image_size, attacker.device)
+        prior = load_prior(name, external.image_size, attacker.device)
         attacker = dataclasses.replace(attacker, prior=prior)
     draws = [seeds.generator(seed, "attack", attack.label, seen.server_round, seen.user) for seen in observations]
     return attack.run(observations, attacker, attack.settings, draws, progress)
 
 
-def find_mode(foreign: ForeignModel, observations: Sequence[Observation], seed: int) -> Mode | None:
+def find_mode(external: ExternalModel, observations: Sequence[Observation], seed: int) -> Mode | None:
     """How the users of `observations`, of one round, train batch norm; None for a model on which that has no effect."""
-    if not has_running_statistics(foreign.open()):
+    if not has_running_statistics(external.open()):
         return None
-    return nearest(lambda mode: _attacker(foreign, mode), observations, seed)
+    return nearest(lambda mode: _attacker(external, mode), observations, seed)
 
 
-def remarks(foreign: ForeignModel) -> list[str]:
+def remarks(external: ExternalModel) -> list[str]:
     """A sentence each: where users may have trained the model otherwise than it is matched here."""
-    network, said = foreign.open(), []
+    network, said = external.open(), []
     dropped = dropouts(network)
     if dropped:
         said.append(
-            f"model {foreign.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
+            f"model {external.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
             "updates are matched without it, and an attack that also looks for them may see more"
         )
-    images = torch.rand(2, 3, foreign.image_size, foreign.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
+    images = torch.rand(2, 3, external.image_size, external.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
     if acts_otherwise(network, images):
         said.append(
-            f"model {foreign.model!r} {OTHERWISE}: updates are matched in eval mode, and where users train in training "
+            f"model {external.model!r} {OTHERWISE}: updates are matched in eval mode; where users train in training "
             "mode, a picture of nobody does not say that nothing leaks"
         )
     return said
 
 
-def _attacker(foreign: ForeignModel, batch_norm: BatchNorm) -> Attacker:
+def _attacker(external: ExternalModel, batch_norm: BatchNorm) -> Attacker:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = foreign.open(batch_norm)
-    return Attacker(network.to(device), foreign.image_size, foreign.classes(network), None, device)
+    network = external.open(batch_norm)
+    return Attacker(network.to(device), external.image_size, external.classes(network), None, device)
 
 
 def _named(name: str, what: str, folder: str) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 from attacker.attacks import Attack
 from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from attacker.external import external_model
-from attacker.external.external_model import ForeignModel
+from attacker.external.external_model import ExternalModel
 from attacker.external.modes import Mode
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
@@ -77,7 +77,7 @@ def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
 
 def reconstruct(
     run: RunFolder,
-    model: ForeignModel,
+    model: ExternalModel,
     attack: Attack,
     updates: Sequence[tuple[int, int]],
     seed: int,
@@ -134,7 +134,7 @@ def unexplained(table: pd.DataFrame) -> str | None:
 
 
 def mode_of(
-    run: RunFolder, model: ForeignModel, updates: Sequence[tuple[int, int]], seed: int, num_examples: int | None = None
+    run: RunFolder, model: ExternalModel, updates: Sequence[tuple[int, int]], seed: int, num_examples: int | None = None
 ) -> Mode | None:
     """How the app's users train batch norm, by a few `updates` of the first round; None where that has no effect."""
     store, first = CaptureStore(run), updates[0][0]

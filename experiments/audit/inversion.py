@@ -1,7 +1,7 @@
 """One update that came from anywhere, inverted without a federation: tensors from files in, pictures out.
 
-observation, notes = observe(foreign, weights, update, "weights", learning_rate=0.1, num_examples=30)
-found = external_model.invert(foreign, attack, [observation], seed=0, progress=lambda done, total: None)[0]
+observation, notes = observe(external, weights, update, "weights", learning_rate=0.1, num_examples=30)
+found = external_model.invert(external, attack, [observation], seed=0, progress=lambda done, total: None)[0]
 write(out, found, {"attack": ...})
 """
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attacker.external.external_model import ForeignModel
+from attacker.external.external_model import ExternalModel
 from attacker.observation import LocalTraining, Observation, Reconstruction
 from experiments.evaluate import draws
 from experiments.statistics.verdict import EXPLAINED
@@ -30,7 +30,7 @@ from fl_sim.updates import Update
 
 
 def observe(
-    foreign: ForeignModel,
+    external: ExternalModel,
     weights: Path,
     update: Path,
     kind: Literal["gradient", "weights"],
@@ -45,16 +45,16 @@ def observe(
     `local` is needed for weights: its learning rate turns them into a gradient. Raises ConfigError for files that do
     not fit the model or each other.
     """
-    network = foreign.open()
+    network = external.open()
     tensors = ModelTensors(network)
-    sent, notes = _fitting(weights, tensors, f"the state dict of {foreign.model!r}")
+    sent, notes = _fitting(weights, tensors, f"the state dict of {external.model!r}")
     absent = [name for name in tensors.state if name not in sent and tensors.state[name].is_floating_point()]
     if absent:
-        raise ConfigError(f"{weights} lacks {in_short(absent)} of {foreign.model!r}; give the whole state dict")
-    received, more = _fitting(update, tensors, f"an update of {foreign.model!r}")
+        raise ConfigError(f"{weights} lacks {in_short(absent)} of {external.model!r}; give the whole state dict")
+    received, more = _fitting(update, tensors, f"an update of {external.model!r}")
     frozen = [name for name in tensors.parameters if name not in received]
     if len(frozen) == len(tensors.parameters):
-        raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
+        raise ConfigError(f"{update} holds no parameter of {external.model!r}; give what the user made of the model")
     if frozen:
         more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
     near = updates.cosine(sent, {name: received[name] for name in tensors.parameters if name in received})
@@ -71,7 +71,7 @@ def observe(
         gradient = {name: received.get(name, torch.zeros_like(sent[name])) for name in tensors.parameters}
     if updates.norm(gradient) == 0:
         raise ConfigError(f"{update} changes nothing about {weights}; give the update of a user who has trained")
-    shares, classes = None, foreign.classes(network)
+    shares, classes = None, external.classes(network)
     if labels is not None:
         if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ConfigError(f"label {int(labels.max())} given; the model tells labels 0 to {classes - 1} apart")

@@ -4,12 +4,12 @@ import random
 
 import pytest
 import torch
+from external_nets import Net, normed, tied
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.server import Server, SimpleClientManager
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import ServerApp, strategy
-from foreign_nets import Net, normed, tied
 from torch.nn import functional as F
 
 from attacker.capture.plugin import MaliciousServer

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from external_nets import Net, normed, tiny
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg
-from foreign_nets import Net, normed, tiny
 from grids import ShuffledGrid, train
 from PIL import Image
 from tiny_faces import tiny_config

@@ -59,7 +59,7 @@ def invert(
         raise ConfigError(f"{given} given for the number of photos; give --num-examples, or --labels such as 0:18,1:12")
     if kind == "gradient" and (learning_rate is not None or local_epochs > 1 or batch_size):
         raise ConfigError("a gradient has no learning rate, epochs or batches; leave them out, or give --kind weights")
-    watched = external_model.ForeignModel(
+    watched = external_model.ExternalModel(
         model, image_size, loss, _scale(mean, "mean"), _scale(std, "std"), str(Path.cwd())
     )
     local = None
