@@ -23,6 +23,7 @@ from attacker import attacks
 from attacker.attacks import Attack, Attacker, Progress
 from attacker.external.modes import Mode, nearest
 from attacker.inversion import losses
+from attacker.inversion.losses import Loss
 from attacker.inversion.model_check import check_model
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import load_prior
@@ -45,6 +46,30 @@ class ExternalModel:
     mean: Scale = (0.5, 0.5, 0.5)  # with std 0.5: images in [-1, 1]
     std: Scale = (0.5, 0.5, 0.5)
     folder: str = ""  # from which the names are importable, beside what Python finds; "": nothing more
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a scale that is none."""
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} given; give three numbers each, those of the app's Normalize, "
+                "std above 0"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[[], nn.Module],
+        image_size: int,
+        loss: Callable[[], Loss] | Loss | None = None,
+        mean: Scale = (0.5, 0.5, 0.5),
+        std: Scale = (0.5, 0.5, 0.5),
+    ) -> "ExternalModel":
+        """The model that the class or function `model` makes, by the names of `model` and `loss`.
+
+        Raises ConfigError for what cannot be found by its name.
+        """
+        name, folder = name_of(model, "model")
+        return cls(name, image_size, None if loss is None else name_of(loss, "loss")[0], mean, std, folder)
 
     def open(self, batch_norm: BatchNorm = "eval") -> nn.Module:
         """The model in a mode of `fl_sim.modules.set_mode`, taking images in [-1, 1] as all models here.
@@ -148,7 +173,7 @@ def read(run: RunFolder) -> ExternalModel:
     """What `save` wrote. Raises ConfigError where there is none."""
     if not run.audit.exists():
         raise ConfigError(
-            f"{run.root} holds no audit.json; give a folder that MaliciousServer.around wrote "
+            f"{run.root} holds no audit.json; give a folder that AuditedStrategy wrote "
             "(fl-sim attack is for those of fl-sim run)"
         )
     facts = json.loads(run.audit.read_text(encoding="utf-8"))

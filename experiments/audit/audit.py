@@ -1,4 +1,4 @@
-"""The audit of somebody else's federation, in a folder that `MaliciousServer.around` captured into.
+"""The audit of somebody else's federation, in a folder that `AuditedStrategy` captured into.
 
 `reconstruct` attacks the captures and writes the reconstructions into the folder, with `ATTACK.png`: a row a user,
 a column a round. Where the attack draws what an update leaves open, `ATTACK-draws.png` has a row an update. What a
@@ -128,8 +128,8 @@ def unexplained(table: pd.DataFrame) -> str | None:
     return (
         f"{len(poor)} of {len(table)} pictures do not explain their update (matching loss above {EXPLAINED}, such as "
         f"user {first['user']:.0f} in round {first['round']:.0f}: {first['matching_loss']:.2g}); where they look like "
-        "nobody, that does not say that nothing leaks: give more -o steps=, and check what `around` was told of the "
-        "training"
+        "nobody, that does not say that nothing leaks: give more -o steps=, and check what "
+        "AuditedStrategy was told of the training"
     )
 
 

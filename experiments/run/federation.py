@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from attacker.attacks import rewriter
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.rebuild_index import rebuild_index
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
@@ -80,19 +81,17 @@ def federate(grid: Grid, config: Config, run: RunFolder, progress: Progress | No
         parameters = store.parameters(first) if first > 1 else state(model)
         arrays = ArrayRecord(parameters)
         honest = protocol.strategy(config, model, _bound(table, run, config))
-        strategy = MaliciousServer(
-            honest,
-            store,
+        schema = ReplySchema(
             parameter_names=[name for name, _ in model.named_parameters()],
             update=section.update,
             learning_rate=section.learning_rate,
             max_norm=section.max_norm,
-            timeout=section.timeout,
-            local=told_local_training(config),
-            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
-            rewrite=rewriter(config),
-            aggregated=bool(config.protocol.secure_aggregation),
             num_classes=open_dataset(config.dataset, config.seed).num_classes,
+            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else {},
+            aggregated=bool(config.protocol.secure_aggregation),
+        )
+        strategy = MaliciousServer(
+            honest, store, schema, section.timeout, told_local_training(config), rewriter(config)
         )
         channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:

@@ -11,10 +11,10 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
 from attacker.attacks import Attacker
-from attacker.capture.plugin import MaliciousServer
+from attacker.capture.audit_plugin import AuditedStrategy
 from attacker.external import modes
 from attacker.external.external_model import ExternalModel, find_mode, invert, open_attack, remarks
-from attacker.observation import Observation
+from attacker.observation import LocalTraining, Observation
 from clients.datasets import open_dataset
 from experiments.evaluate import embedders
 from fl_sim.config import ConfigError, Dataset
@@ -142,5 +142,5 @@ def test_what_cannot_be_attacked_is_refused_before_training(model: str, said: st
 
     factory = getattr(external_nets, model)
     with pytest.raises(ConfigError, match=said):
-        MaliciousServer.around(FedAvg(), tmp_path / "run", factory, image_size=32, learning_rate=0.1)
+        AuditedStrategy(FedAvg(), ExternalModel.of(factory, 32), LocalTraining(1, 0, 0.1), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from clients.app import victim_model
 from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
@@ -120,7 +121,7 @@ def captured(config, folder):
     parameters = [name for name, _ in victim_model(config, 2).named_parameters()]
     section = config.federation
     inner = FedSGD(section.learning_rate, section.update)
-    plugin = MaliciousServer(inner, store, parameters, section.update, section.learning_rate, 1e6, 60)
+    plugin = MaliciousServer(inner, store, ReplySchema(parameters, section.update, section.learning_rate, 1e6), 60)
     train(plugin, config)
     store.wait()
     assert store.rejected() == []

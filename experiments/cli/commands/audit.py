@@ -13,7 +13,7 @@ from fl_sim.runs import RunFolder
 
 
 def audit(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to MaliciousServer.around.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to AuditedStrategy.")],
     attack: AttackName = "user_diffusion",
     override: Settings = None,
     label: Annotated[str | None, typer.Option(help="Name of the results; the attack's by default.")] = None,
