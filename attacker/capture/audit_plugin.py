@@ -11,7 +11,6 @@ the app: it is logged, and `fl-sim audit` tells what was not captured, and why.
 
 import dataclasses
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +49,6 @@ class AuditedStrategy(CapturingStrategy):
     def __init__(self, inner: Strategy, model: ExternalModel, training: LocalTraining, run: str | Path) -> None:
         """Raises ConfigError, before anything starts, for what the audit could not use."""
         _check_strategy(inner)
-        _check_training(training)
         model.check()
         super().__init__(inner, CaptureStore(RunFolder(Path(run))))
         if self.store.run.captures.exists():
@@ -200,17 +198,6 @@ def _check_strategy(inner: object) -> None:
             "flwr.serverapp.strategy, in a ServerApp with @app.main()"
         )
     raise ConfigError(f"{kind} is no strategy; give one of flwr.serverapp.strategy, or of a class of its Strategy")
-
-
-def _check_training(training: LocalTraining) -> None:
-    """ConfigError for what no app's users do."""
-    if not 0 < training.learning_rate < math.inf:
-        raise ConfigError(f"learning_rate {training.learning_rate} given; give that of the users' optimiser, above 0")
-    if training.epochs < 1 or training.batch_size < 0:
-        raise ConfigError(
-            f"epochs {training.epochs} and batch_size {training.batch_size} given; "
-            "give 1 epoch or more, and 0 (all photos) or more"
-        )
 
 
 @contextmanager

@@ -340,13 +340,13 @@ def test_what_cannot_be_audited_is_refused_before_it_starts(tmp_path):
         with pytest.raises(ConfigError, match=told):
             audited(inner, tmp_path / "run")
     for training, told in (
-        (LocalTraining(1, 0, 0.0), "learning_rate 0.0 given"),
-        (LocalTraining(1, 0, float("nan")), "learning_rate nan given"),
-        (LocalTraining(0, 0, RATE), "epochs 0"),
-        (LocalTraining(1, -1, RATE), "batch_size -1"),
+        ((1, 0, 0.0), "learning_rate 0.0 given"),
+        ((1, 0, float("nan")), "learning_rate nan given"),
+        ((0, 0, RATE), "epochs 0"),
+        ((1, -1, RATE), "batch_size -1"),
     ):
         with pytest.raises(ConfigError, match=told):
-            AuditedStrategy(strategy.FedAvg(), ExternalModel.of(Net, 32), training, tmp_path / "run")
+            LocalTraining(*training)
     for scale, told in (({"mean": (0.5,)}, "three numbers each"), ({"std": (0.0, 1.0, 1.0)}, "std above 0")):
         with pytest.raises(ConfigError, match=told):
             ExternalModel.of(Net, 32, **scale)

@@ -140,7 +140,7 @@ def test_mistakes_are_told_before_training_starts(tmp_path):
     with pytest.raises(ConfigError, match="does not take images"):
         AuditedStrategy(fed_avg(), ExternalModel.of(Net, 48), LocalTraining(1, 0, 0.1), tmp_path / "a")
     with pytest.raises(ConfigError, match="learning_rate 0"):
-        AuditedStrategy(fed_avg(), ExternalModel.of(tiny, 32), LocalTraining(1, 0, 0), tmp_path / "a")
+        LocalTraining(epochs=1, batch_size=0, learning_rate=0)
     assert not (tmp_path / "a").exists()
     config = federated()
     with pytest.raises(ConfigError, match="the server sends no 'conv1"):

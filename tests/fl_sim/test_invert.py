@@ -73,9 +73,13 @@ def invert(files, monkeypatch, capsys, tmp_path):
     return run
 
 
-def observed(files, update, kind="gradient", labels=None, local=None):
-    external = ExternalModel(NET, 32)
-    return inversion.observe(external, files / "w.safetensors", files / update, kind, 20, labels, local)[0]
+def observe(files, update, kind="gradient", labels=None, training=None):
+    source = inversion.UpdateFiles(files / update, files / "w.safetensors", kind, 20, labels, training)
+    return inversion.observe(ExternalModel(NET, 32), source)
+
+
+def observed(*arguments, **named):
+    return observe(*arguments, **named)[0]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
         (["--num-examples", 2, "--kind", "weights"], "after.safetensors", "without a learning rate"),
         (["--num-examples", 2, "--kind", "weights", "--learning-rate", 1], "idle.safetensors", "changes nothing"),
         (["--num-examples", 2, "--learning-rate", 1], "g.safetensors", "a gradient has no learning rate"),
+        (["--num-examples", 2, "--local-epochs", 2], "g.safetensors", "--local-epochs and --batch-size are of new"),
         ([], "g.safetensors", "--num-examples"),
         (["--num-examples", 3, "--labels", "0:2"], "g.safetensors", "--num-examples 3 and 2 labels"),
         (["--labels", "smile"], "g.safetensors", "LABEL:COUNT"),
@@ -172,8 +177,8 @@ def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, up
 
 
 def test_weights_say_what_the_gradient_says(files):
-    local = LocalTraining(1, 0, RATE)
-    left, right = observed(files, "g.safetensors"), observed(files, "after.safetensors", "weights", local=local)
+    training = LocalTraining(1, 0, RATE)
+    left, right = observed(files, "g.safetensors"), observed(files, "after.safetensors", "weights", training=training)
     assert list(left.gradient) == list(right.gradient) == [name for name, _ in Net().named_parameters()]
     for name, value in left.gradient.items():
         torch.testing.assert_close(right.gradient[name], value, rtol=0, atol=2e-6)
@@ -237,7 +242,8 @@ def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
     save_file(gradient, tmp_path / "g.safetensors")
     external = ExternalModel(*name_of(factory, "model")[:1], 32)
     for weights in ("w.safetensors", "w.pth"):
-        seen, notes = inversion.observe(external, tmp_path / weights, tmp_path / "g.safetensors", "gradient", 4)
+        source = inversion.UpdateFiles(tmp_path / "g.safetensors", tmp_path / weights, "gradient", 4)
+        seen, notes = inversion.observe(external, source)
         assert notes == ()
         assert list(seen.gradient) == list(gradient)
         assert all(torch.equal(seen.gradient[name], value) for name, value in gradient.items())
@@ -246,20 +252,18 @@ def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
 
 
 def test_weights_in_the_place_of_a_gradient_are_noticed_and_the_other_way_round(files):
-    def told(update, kind, local=None):
-        return inversion.observe(
-            ExternalModel(NET, 32), files / "w.safetensors", files / update, kind, 20, None, local
-        )[1]
+    def told(update, kind, training=None):
+        return observe(files, update, kind, training=training)[1]
 
-    local = LocalTraining(1, 0, RATE)
-    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", local) == ()
+    training = LocalTraining(1, 0, RATE)
+    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", training) == ()
     assert "near the weights that were sent" in told("after.safetensors", "gradient")[0]
-    assert "far from the weights that were sent" in told("g.safetensors", "weights", local)[0]
+    assert "far from the weights that were sent" in told("g.safetensors", "weights", training)[0]
 
 
 def test_given_labels_become_shares(files):
     assert observed(files, "g.safetensors").label_proportions is None
-    assert observed(files, "g.safetensors", labels=torch.tensor([0, 1, 1, 1])).label_proportions.tolist() == [
+    assert observed(files, "g.safetensors", labels=(0, 1, 1, 1)).label_proportions.tolist() == [
         0.25,
         0.75,
     ]
