@@ -1,10 +1,12 @@
 """What the malicious server knows of one user in one round: the only input of an attack."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fl_sim.config import ConfigError
 from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
@@ -16,6 +18,16 @@ class LocalTraining:
     epochs: int  # passes over the private photos, 1 or more
     batch_size: int  # photos a step; 0: all of them in one batch
     learning_rate: float  # of each step
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what no user does."""
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate {self.learning_rate} given; give that of the users' optimiser, above 0")
+        if self.epochs < 1 or self.batch_size < 0:
+            raise ConfigError(
+                f"epochs {self.epochs} and batch_size {self.batch_size} given; "
+                "give 1 epoch or more, and 0 (all photos) or more"
+            )
 
     def steps(self, num_examples: int) -> int:
         """Steps that a user with so many photos takes."""

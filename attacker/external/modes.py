@@ -47,12 +47,12 @@ def nearest(attacker: Callable[[BatchNorm], Attacker], observations: Sequence[Ob
             loss = _loss(attacker(mode), observations, seed)
         except ConfigError:
             raise
-        except Exception as error:  # one image alone has no statistics, and a foreign model may raise anything
+        except Exception as error:  # one image alone has no statistics, and somebody else's model may raise anything
             said = short(error)
         else:
             losses |= {mode: loss} if math.isfinite(loss) else {}
     if not losses:
-        raise ConfigError(f"the model's batch norm fails in either mode ({said}); mend the model")
+        raise ConfigError(f"the model's batch norm fails in either mode ({said}); fix the model")
     return Mode(min(losses, key=lambda mode: losses[mode]), losses)
 
 

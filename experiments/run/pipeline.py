@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker.capture.rebuild_index import mend
+from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.store import CaptureStore
 from attacker.priors import eigenfaces
 from clients.datasets import open_dataset
@@ -189,10 +189,10 @@ def _checked(setup: Setup, note: Callable[[str], None]) -> list[str]:
 
 
 def _begin(folder: RunFolder, setup: Setup, note: Callable[[str], None], notes: list[str]) -> None:
-    """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
-    mended = mend(folder)
-    if mended is not None:
-        note(mended)
+    """Rebuild and stamp the folder, and take its report away: while there is one, all before it is whole."""
+    rebuilt = rebuild_index(folder)
+    if rebuilt is not None:
+        note(rebuilt)
     folder.report.unlink(missing_ok=True)
     _stamp(folder, setup, notes)
 

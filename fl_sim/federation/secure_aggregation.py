@@ -30,7 +30,7 @@ from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fl_sim.federation.grids import Relay
+from fl_sim.federation.grids import GridProxy
 from fl_sim.updates import Update
 
 
@@ -40,7 +40,7 @@ def groups(users: Sequence[int], size: int) -> list[list[int]]:
     return [list(users[at * size : (at + 1) * size if at + 1 < count else None]) for at in range(count)]
 
 
-class SecureAggregation(Relay):
+class SecureAggregation(GridProxy):
     """The Grid as the server sees it through SecAgg+: one reply to TRAIN for each group.
 
     The reply comes from the group's first user and holds the mean of the members' updates, weighted by their photos;

@@ -13,7 +13,7 @@ from fl_sim.runs import RunFolder
 
 
 def audit(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to MaliciousServer.around.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to AuditedStrategy.")],
     attack: AttackName = "user_diffusion",
     override: Settings = None,
     label: Annotated[str | None, typer.Option(help="Name of the results; the attack's by default.")] = None,
@@ -47,9 +47,9 @@ def audit(
     model = external_model.read(run)
     settings = read(None, override or [])
     chosen = external_model.open_attack(label or attack, {"name": attack, **settings})
-    updates = auditing.captured(run, rounds or [])
     for remark in auditing.remarks(run, rounds or []):
         note(remark)
+    captures = auditing.captured(run, rounds or [], num_examples)
     known, judge = None, None
     if photos is not None and embedder in (None, "auto"):
         raise ConfigError(
@@ -60,15 +60,15 @@ def audit(
     if (told := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
         note(told)
     if photos is not None:  # before the attacks, which take their time
-        known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
+        known = auditing.read_photos(photos, sorted({user for _, user in captures.updates}), model.image_size)
         judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
         check_embedder(judge, next(iter(known.values()))[0], f"--embedder {embedder}")
     for sentence in doubts([chosen], model.image_size):
         note(sentence)
     with one_thread(), bars() as progress:
-        mode = auditing.mode_of(run, model, updates, seed, num_examples)
+        mode = auditing.mode_of(captures, model, seed)
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples, mode
+            captures, model, chosen, seed, lambda done, total: progress("updates", done, total), mode
         )
         if known is not None and judge is not None:
             table = auditing.measure(run, chosen.label, table, known, judge)
