@@ -5,7 +5,7 @@
 runs      run (name), folder, seed, defense (names in order, `none` without), rounds (trained), accuracy and loss on
           held-out photos after the last of them, epsilon at delta (null: no guarantee); the config: dataset.users, ...
 rounds    run, and the columns of rounds.parquet: round, accuracy, loss, examples, accepted, rejected, seconds
-leakage   the columns of experiments.run.leakage.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
+leakage   the columns of experiments.evaluate.columns.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
 """
 
 from collections.abc import Iterable, Mapping

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from experiments.plan.study import Study
 from experiments.show.frontier import charts, pictures
+from experiments.show.frontier.answers import answers
 from experiments.show.frontier.points import KNOWLEDGE, REALISM, Point, adapting, less_than, points, series, undefended
-from experiments.show.frontier.words import answers, p_value, spell
 from experiments.show.report import svg
-from experiments.show.report.words import breakable
-from experiments.statistics.bootstrap import Comparison
+from experiments.show.report.captions import breakable, p_value, spell
+from experiments.statistics.interval import Comparison
 from experiments.statistics.verdict import exact
 from fl_sim.config import ConfigError, parse, read
 from fl_sim.runs import write_atomically
@@ -80,7 +80,7 @@ def cells(one: Point, bare: Point | None) -> list[str]:
         f"{one.most_named.named} of {one.most_named.users} {exact(one.most_named.rank1)}",
         ", ".join(svg.DASH if value is None else svg.number(value) for value in one.most_named.realism),
         *(svg.DASH if level is None else spell(level.leakage) for level in levels),
-        svg.DASH if compared is None else f"{spell(compared['difference'])}, p {p_value(compared['p'])}",
+        svg.DASH if compared is None else f"{spell(compared.difference)}, p {p_value(compared.p)}",
     ]
 
 
@@ -93,15 +93,15 @@ def rows(found: Sequence[Point]) -> list[dict[str, Any]]:
             {
                 **{key: getattr(one, key) for key in ("defense", "strength", "setting", "cells", "users", "gallery")},
                 **{key: getattr(one, key) for key in ("accuracy", "epsilon", "epsilon_audited", "delta", "status")},
-                "leakage": one.strongest.leakage,
-                "rank1": one.most_named.rank1,
+                "leakage": one.strongest.leakage.as_json(),
+                "rank1": one.most_named.rank1.as_json(),
                 "named": one.most_named.named,
                 **dict(zip(REALISM, one.most_named.realism, strict=True)),
                 "keeps_promise": None if one.levels[0].promised is None else not one.breaks_promise,
                 "strongest": {"attack": one.strongest.attack, "knowledge": one.strongest.knowledge},
-                "by_attacker": {level.label: level.leakage for level in one.levels},
-                "less_than_undefended": compared,
-                "gain_of_knowing": gain,
+                "by_attacker": {level.label: level.leakage.as_json() for level in one.levels},
+                "less_than_undefended": None if compared is None else compared.as_json(),
+                "gain_of_knowing": None if gain is None else gain.as_json(),
             }
         )
     return made

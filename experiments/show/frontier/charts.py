@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from experiments.show.frontier.points import KNOWLEDGE, Level, Point, series, undefended
-from experiments.show.frontier.words import spell
 from experiments.show.report import svg
+from experiments.show.report.captions import spell
 from experiments.show.report.figures import PANEL, Panel, grid
-from experiments.statistics.bootstrap import Interval
+from experiments.statistics.interval import Interval
 
-Place = Callable[[Point], float | None]
+Position = Callable[[Point], float | None]  # along the axis
 
 
 def look(index: int) -> tuple[int, str]:
@@ -89,8 +89,8 @@ def knowledge(found: Sequence[Point]) -> list[Panel]:
     for number, (name, line) in enumerate(series(found).items()):
         key, ticks = _axis([one.strength for one in line])
         parts = grid(scale, ticks, key)
-        if bare is not None and bare.strongest.leakage["mean"] is not None:
-            y = scale.pixels(bare.strongest.leakage["mean"], PANEL)
+        if bare is not None and bare.strongest.leakage.known:
+            y = scale.pixels(bare.strongest.leakage.mean, PANEL)
             parts.append(svg.line("0%", y, "100%", y, "level control"))
         said = []
         for index, known in enumerate(KNOWLEDGE):
@@ -120,7 +120,7 @@ def _scatter(
     x_title: str,
     scale: svg.Scale,
     marks: Sequence[tuple[float, str]],
-    place: Place,
+    position: Position,
 ) -> Panel:
     heights = _heights(found)
     parts = grid(heights, [], x_title)
@@ -130,7 +130,7 @@ def _scatter(
     said = []
     for index, line in enumerate(series(found).values()):
         shape, kind = look(index)
-        placed = [(scale.percent(x), one) for one in line if (x := place(one)) is not None]
+        placed = [(scale.percent(x), one) for one in line if (x := position(one)) is not None]
         for (a, one), (b, other) in itertools.pairwise(placed):
             ends = _y(heights, one.strongest), _y(heights, other.strongest)
             parts.append(svg.line(a, ends[0], b, ends[1], kind.replace("mark", "thread")))
@@ -138,11 +138,11 @@ def _scatter(
             parts += _mark(heights, a, one.strongest.leakage, shape, kind.removeprefix("mark "), _tip(one))
             said.append(_tip(one))
     bare = undefended(found)
-    at = place(bare) if bare is not None else None
+    at = position(bare) if bare is not None else None
     if bare is not None and at is not None:
         parts += _mark(heights, scale.percent(at), bare.strongest.leakage, 0, "ink", _tip(bare))
         said.append(_tip(bare))
-    elif bare is not None and bare.strongest.leakage["mean"] is not None:
+    elif bare is not None and bare.strongest.leakage.known:
         y = _y(heights, bare.strongest)
         parts.append(svg.line("0%", y, "100%", y, "level control"))
     return Panel(title, svg.chart(name, title, "; ".join(said), PANEL, parts))
@@ -154,22 +154,22 @@ def _tip(one: Point) -> str:
     return f"{one.name}: leakage {spell(one.strongest.leakage)}{accuracy}{epsilon}"
 
 
-def _mark(scale: svg.Scale, x: str, found: Interval, shape: int, kind: str, tip: str) -> list[str]:
-    middle, low, high = found["mean"], found["low"], found["high"]
-    if middle is None or low is None or high is None:
+def _mark(scale: svg.Scale, x: str, leakage: Interval, shape: int, kind: str, tip: str) -> list[str]:
+    if not math.isfinite(leakage.mean + leakage.low + leakage.high):
         return []
-    whisker = svg.line(x, scale.pixels(low, PANEL), x, scale.pixels(high, PANEL), f"whisker {kind}")
-    return [whisker, svg.marker(x, scale.pixels(middle, PANEL), shape, f"mark {kind}", tip)]
+    ends = scale.pixels(leakage.low, PANEL), scale.pixels(leakage.high, PANEL)
+    whisker = svg.line(x, ends[0], x, ends[1], f"whisker {kind}")
+    return [whisker, svg.marker(x, scale.pixels(leakage.mean, PANEL), shape, f"mark {kind}", tip)]
 
 
 def _y(scale: svg.Scale, level: Level) -> float:
-    return scale.pixels(level.leakage["mean"] or 0.0, PANEL)
+    return scale.pixels(level.leakage.mean if level.leakage.known else 0.0, PANEL)
 
 
 def _heights(found: Sequence[Point]) -> svg.Scale:
     """The axis of leakage, the same for all charts."""
-    ends = [end for one in found for level in one.levels for end in (level.leakage["low"], level.leakage["high"])]
-    return svg.covering([end for end in ends if end is not None], (0, 1), about=6)
+    ends = [end for one in found for level in one.levels for end in (level.leakage.low, level.leakage.high)]
+    return svg.covering(ends, (0, 1), about=6)
 
 
 def _axis(strengths: Sequence[str]) -> tuple[str, list[str]]:

@@ -8,10 +8,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from experiments.evaluate.arms import PICTURES
 from experiments.plan.defended import UNDEFENDED
+from experiments.statistics.aggregate import normalised_leakage
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.statistics.bootstrap import Comparison, Interval, interval, normalised, paired
-from experiments.statistics.significance import PICTURES, findings, share_named, with_optional
+from experiments.statistics.bootstrap import paired
+from experiments.statistics.interval import Comparison, Interval
+from experiments.statistics.significance import findings, share_named, with_optional
 from experiments.statistics.verdict import Kind, verdict
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
@@ -27,7 +30,7 @@ class Level:
     label: str  # of the attack in the runs
     attack: str
     knowledge: str
-    leakage: Interval  # (attack - wrong update) / (own photo - wrong update): 0 nothing of this user, 1 a real photo
+    leakage: Interval  # normalised: 0 nothing of this user, 1 a real photo
     rank1: Interval  # share of users who are named, exact
     named: int  # in the round, and by the reading, in which most are
     users: int  # attacked in that round
@@ -167,7 +170,7 @@ def _level(label: str, rows: pd.DataFrame) -> Level:
         label=label,
         attack=str(rows["attack"].iloc[0]),
         knowledge=str(rows["knowledge"].iloc[0]),
-        leakage=interval(people.to_numpy(), normalised),
+        leakage=normalised_leakage(people, "attack"),
         rank1=shares[most][0],
         named=hits[most],
         users=len(read[most]),
@@ -187,8 +190,8 @@ def _status(rows: pd.DataFrame) -> Kind:
 
 
 def _strength(level: Level) -> tuple[float, float]:
-    middle, named = level.leakage["mean"], level.rank1["mean"]
-    return (-math.inf if middle is None else middle, 0.0 if named is None else named)
+    leakage, named = level.leakage, level.rank1
+    return (leakage.mean if leakage.known else -math.inf, named.mean if named.known else 0.0)
 
 
 def _number(value: float) -> float | None:

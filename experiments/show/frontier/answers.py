@@ -1,12 +1,12 @@
-"""A frontier in words: when naming falls to chance, what that costs, and who only looks strong."""
+"""What a frontier answers: when naming falls to chance, what that costs, and who only looks strong."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.show.frontier.points import Point, adapting, series, undefended
+from experiments.show.report.captions import p_value
 from experiments.show.report.svg import DASH, number
-from experiments.statistics.bootstrap import Interval, users_needed
+from experiments.statistics.bootstrap import users_needed
 from experiments.statistics.shares import ENOUGH_USERS
 from experiments.statistics.verdict import counted, percent
 
@@ -42,18 +42,6 @@ def answers(found: Sequence[Point]) -> Answers:
             ("How sure this is", _users(found)),
         ],
     )
-
-
-def spell(found: Interval, digits: int = 2) -> str:
-    """`0.52 [0.44, 0.61]`, or a dash."""
-    if found["mean"] is None:
-        return DASH
-    ends = [math.nan if end is None else end for end in (found["low"], found["high"])]
-    return f"{number(found['mean'], digits)} [{number(ends[0], digits)}, {number(ends[1], digits)}]"
-
-
-def p_value(p: float | None) -> str:
-    return DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _first_at_chance(line: Sequence[Point]) -> Point | None:
@@ -104,7 +92,7 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
 
 def _named(one: Point) -> str:
     most = one.most_named
-    return f"{counted(most.named, most.users)}, at most {percent(most.rank1['high'])} (95 %)"
+    return f"{counted(most.named, most.users)}, at most {percent(most.rank1.high)} (95 %)"
 
 
 def _chance(found: Sequence[Point], safe: dict[str, Point]) -> str:
@@ -138,15 +126,15 @@ def _adapted(found: Sequence[Point]) -> str:
         best, gain = None, 0.0
         for one in line:
             blind, compared = one.knowing("none"), adapting(one)
-            if blind is None or compared is None or (compared["difference"]["low"] or 0.0) <= 0:
+            if blind is None or compared is None or not compared.difference.low > 0:
                 continue
-            seen, knowing = blind.leakage["mean"], one.strongest.leakage["mean"]
-            if seen is not None and knowing is not None and knowing - seen > max(gain, WORTH):
-                best, gain = (one, seen, knowing, compared["p"]), knowing - seen
+            ignoring, knowing = blind.leakage.mean, one.strongest.leakage.mean
+            if knowing - ignoring > max(gain, WORTH):
+                best, gain = (one, ignoring, knowing, compared.p), knowing - ignoring
         if best is not None:
-            one, seen, knowing, p = best
+            one, ignoring, knowing, p = best
             told.append(
-                f"{one.name} leaks {number(seen)} of a real photo to an attacker who ignores it, "
+                f"{one.name} leaks {number(ignoring)} of a real photo to an attacker who ignores it, "
                 f"{number(knowing)} to one who knows {_knows(one.strongest.knowledge)} (p {p_value(p)})"
             )
     if not told:
