@@ -86,33 +86,41 @@ class Verdict:
         }
 
 
-def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), distorted: bool = False) -> Verdict | None:
+def verdict(
+    findings: Sequence[Finding], unknown_defenses: Sequence[str] = (), distorted: bool = False
+) -> Verdict | None:
     """The verdict on the findings of a table; None without any.
 
     `unknown_defenses`: those that no attack knows. `distorted`: whether defenses did more to the updates than scale
     them, after which no picture need explain one.
     """
-    if not found:
+    if not findings:
         return None
-    best = max(found, key=_strength)
+    best = max(findings, key=_strength)
     kind: Kind
     if best.names:
         kind = "named"
-    elif any(one.resembles for one in found):
+    elif any(finding.resembles for finding in findings):
         kind = "alike"
-    elif any(one.reads_attributes for one in found):
+    elif any(finding.reads_attributes for finding in findings):
         kind = "attributes"
     elif unknown_defenses:
         kind = "unknown defense"
-    elif not distorted and all(one.matching_loss is None or one.matching_loss > EXPLAINED for one in found):
+    elif not distorted and all(
+        finding.matching_loss is None or finding.matching_loss > EXPLAINED for finding in findings
+    ):
         kind = "unexplained"
     else:
-        fewest = min(found, key=lambda one: one.answers)  # an attack that failed is none that found nothing
+        fewest = min(findings, key=lambda finding: finding.answers)  # an attack that failed is none that found nothing
         kind = "too few users" if fewest.answers < ENOUGH_USERS else "nothing"
         best = best if best.answers == fewest.answers or kind == "nothing" else fewest
         if kind == "nothing" and _blind(best):
             kind = "blind judge"
-    broken = max((one for one in found if one.breaks_promise), key=lambda one: one.epsilon_audited or 0, default=None)
+    broken = max(
+        (finding for finding in findings if finding.breaks_promise),
+        key=lambda finding: finding.epsilon_audited or 0,
+        default=None,
+    )
     return Verdict(kind, best, broken, tuple(unknown_defenses))
 
 

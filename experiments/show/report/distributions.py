@@ -48,12 +48,12 @@ def ranks(run_data: RunData, attack: str) -> Panel | None:
                 parts.append(svg.text(f"{left + width / 2:.2f}%", top - 5, str(counts[arm][b]), "count"))
         chance = scale.pixels((edges[b] - low) / people, PANEL)
         parts.append(svg.line(f"{slot * (b + 0.04):.2f}%", chance, f"{slot * (b + 0.96):.2f}%", chance, "guess"))
-    said = "; ".join(
+    description = "; ".join(
         f"{CAPTIONS[arm]}: " + ", ".join(f"rank {name} {count}" for name, count in zip(names, values, strict=True))
         for arm, values in counts.items()
     )
     return Panel(
-        attack, svg.chart(f"ranks-{series_of(run_data).get(attack, 0)}", f"Ranks, {attack}", said, PANEL, parts)
+        attack, svg.chart(f"ranks-{series_of(run_data).get(attack, 0)}", f"Ranks, {attack}", description, PANEL, parts)
     )
 
 
@@ -63,16 +63,16 @@ def strips(run_data: RunData, label: str) -> DotTable | None:
         (attack, attack, "attack", f"s{series % svg.SERIES}", series) for attack, series in series_of(run_data).items()
     ]
     sources += [(CAPTIONS[arm], label, arm, str(GROUPS[arm]), 0) for arm in (*CONTROLS, *REFERENCES)]
-    found = [
+    measured = [
         (*source, values)
         for source in sources
         if len(values := _finite(run_data.rows(source[1], source[2]), "facial_similarity"))
     ]
-    if not found:
+    if not measured:
         return None
-    scale = scale_of("facial_similarity", [value for *_, values in found for value in values])
+    scale = scale_of("facial_similarity", [value for *_, values in measured for value in values])
     rows = []
-    for name, attack, arm, kind, series, values in found:
+    for name, attack, arm, kind, series, values in measured:
         drawn = row_grid(scale)
         for k, value in enumerate(values):
             y = ROW / 2 + (k * 0.618 % 1 - 0.5) * (ROW - 12)  # spread evenly, the same every time

@@ -26,16 +26,16 @@ def verdicts(run_data: RunData) -> list[list[str]]:
     """What each attack tells in each round, as text; the columns are those of the page."""
     return [
         [
-            title(one.attack, one.arm),
-            one.knowledge,
-            "any" if one.server_round is None else str(one.server_round),
-            f"{one.named} of {one.users}",
-            spell_share(one.share),
-            p_value(one.p_named),
-            p_value(one.p_alike),
-            p_value(one.p_attributes),
-            DASH if one.epsilon_audited is None else number(one.epsilon_audited, 1),
-            DASH if one.epsilon is None else f"{one.epsilon:.3g}",
+            title(finding.attack, finding.arm),
+            finding.knowledge,
+            "any" if finding.server_round is None else str(finding.server_round),
+            f"{finding.named} of {finding.users}",
+            spell_share(finding.share),
+            p_value(finding.p_named),
+            p_value(finding.p_alike),
+            p_value(finding.p_attributes),
+            DASH if finding.epsilon_audited is None else number(finding.epsilon_audited, 1),
+            DASH if finding.epsilon is None else f"{finding.epsilon:.3g}",
         ]
-        for one in run_data.findings
+        for finding in run_data.findings
     ]

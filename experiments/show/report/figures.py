@@ -84,17 +84,19 @@ def per_round(run_data: RunData, metric: str, title: str, label: str) -> Panel |
     rounds = run_data.measured_rounds
     points = {
         attack: [
-            (i, r, found) for i, r in enumerate(rounds) if (found := run_data.interval(attack, "attack", metric, r))
+            (i, r, measured)
+            for i, r in enumerate(rounds)
+            if (measured := run_data.interval(attack, "attack", metric, r))
         ]
         for attack in run_data.attacks
     }
-    lines = {arm: found for arm in (*CONTROLS, *REFERENCES) if (found := run_data.interval(label, arm, metric))}
+    lines = {arm: measured for arm in (*CONTROLS, *REFERENCES) if (measured := run_data.interval(label, arm, metric))}
     if not any(points.values()):
         return None
-    ends = [end for entries in points.values() for _, _, found in entries for end in (found.low, found.high)]
-    scale = scale_of(metric, [*ends, *(found.mean for found in lines.values())])
+    ends = [end for entries in points.values() for _, _, measured in entries for end in (measured.low, measured.high)]
+    scale = scale_of(metric, [*ends, *(measured.mean for measured in lines.values())])
     parts = grid(scale, [str(r) for r in rounds], "round")
-    heights = [scale.pixels(found.mean, PANEL) for found in lines.values()]
+    heights = [scale.pixels(measured.mean, PANEL) for measured in lines.values()]
     labels = svg.spread(heights, 15, 4, PANEL - 2)
     for (arm, _), y, at in zip(lines.items(), heights, labels, strict=True):
         kind = str(GROUPS[arm])
@@ -118,21 +120,23 @@ def per_round(run_data: RunData, metric: str, title: str, label: str) -> Panel |
                     f"thread {kind}",
                 )
             )
-        for i, server_round, found in entries:
+        for i, server_round, measured in entries:
             x = _slot(i, len(rounds))
             drawn.append(
-                svg.line(x, scale.pixels(found.low, PANEL), x, scale.pixels(found.high, PANEL), f"whisker {kind}")
+                svg.line(x, scale.pixels(measured.low, PANEL), x, scale.pixels(measured.high, PANEL), f"whisker {kind}")
             )
-            tip = f"{attack}, round {server_round}: {spell(found, digits(metric))}"
-            drawn.append(svg.marker(x, scale.pixels(found.mean, PANEL), series, f"mark {kind}", tip))
+            tip = f"{attack}, round {server_round}: {spell(measured, digits(metric))}"
+            drawn.append(svg.marker(x, scale.pixels(measured.mean, PANEL), series, f"mark {kind}", tip))
         parts.append(f'<g transform="translate({shift:.1f} 0)">{"".join(drawn)}</g>')
-    said = "; ".join(
-        f"{attack}: " + ", ".join(f"round {r} {spell(found, digits(metric))}" for _, r, found in entries)
+    description = "; ".join(
+        f"{attack}: " + ", ".join(f"round {r} {spell(measured, digits(metric))}" for _, r, measured in entries)
         for attack, entries in points.items()
         if entries
     )
-    levels = ", ".join(f"{CAPTIONS[arm]} {svg.number(found.mean)}" for arm, found in lines.items())
-    return Panel(title, svg.chart(f"round-{metric}", f"{title} per round", f"{said}. Lines: {levels}.", PANEL, parts))
+    levels = ", ".join(f"{CAPTIONS[arm]} {svg.number(measured.mean)}" for arm, measured in lines.items())
+    return Panel(
+        title, svg.chart(f"round-{metric}", f"{title} per round", f"{description}. Lines: {levels}.", PANEL, parts)
+    )
 
 
 def attributes(run_data: RunData, label: str) -> list[DotTable]:
@@ -144,8 +148,8 @@ def attributes(run_data: RunData, label: str) -> list[DotTable]:
     tables = []
     scale = svg.Scale(0, 1)
     for attribute in run_data.attribute_names:
-        found = run_data.interval(label, "base_rate", f"attr_{attribute}")
-        base = found.mean if found else None
+        base_rate = run_data.interval(label, "base_rate", f"attr_{attribute}")
+        base = base_rate.mean if base_rate else None
         rows = []
         for attack, series in series_of(run_data).items():
             if interval := run_data.interval(attack, "attack", f"attr_{attribute}"):
@@ -160,7 +164,7 @@ def attributes(run_data: RunData, label: str) -> list[DotTable]:
                 rows.append(Row(CAPTIONS[arm], mark, kind, drawing, svg.number(interval.mean), bracket(interval)))
         if not rows:
             continue
-        caption = f"Base rate {spell(found)}: users who have the commonest value of public people."
+        caption = f"Base rate {spell(base_rate)}: users who have the commonest value of public people."
         tables.append(DotTable(heading(attribute), caption, rows, axis(scale)))
     return tables
 
@@ -181,8 +185,8 @@ def accuracy(run_data: RunData) -> Panel | None:
     for i, y in enumerate(ys):
         tip = f"round {rounds[i]}: {svg.number(values[i], 3)}"
         parts.append(svg.marker(_slot(i, len(ys)), y, 0, "mark ink", tip))
-    said = ", ".join(f"round {r} {svg.number(value, 3)}" for r, value in zip(rounds, values, strict=True))
-    return Panel("Accuracy on held-out photos", svg.chart("accuracy", "Accuracy per round", said, PANEL, parts))
+    description = ", ".join(f"round {r} {svg.number(value, 3)}" for r, value in zip(rounds, values, strict=True))
+    return Panel("Accuracy on held-out photos", svg.chart("accuracy", "Accuracy per round", description, PANEL, parts))
 
 
 def scale_of(metric: str, values: Sequence[float]) -> svg.Scale:

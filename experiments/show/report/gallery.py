@@ -163,13 +163,13 @@ def _strips(run_data: RunData, user: int, rounds: list[int]) -> list[Strip]:
             try:
                 captured = _value(_row(run_data, label, server_round, user), "capture")
                 capture = int(captured) if math.isfinite(captured) else user
-                found = read_reconstruction(run_data.run, label, server_round, capture)
+                reconstruction = read_reconstruction(run_data.run, label, server_round, capture)
                 table = read_attack_table(run_data.run, label, server_round, capture) or {}
                 prior = prior or ("prior" in table and "draws" not in table)  # who may draw is known by its draws
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
-            pictures.append(_scored(run_data, found.images[0], label, server_round, user))
-            drawn = drawn or _drawn(run_data, found, label, server_round, user)
+            pictures.append(_scored(run_data, reconstruction.images[0], label, server_round, user))
+            drawn = drawn or _drawn(run_data, reconstruction, label, server_round, user)
         if pictures:
             control = label in run_data.priors and label not in run_data.attacks
             swatch = svg.swatch(0, "mark control") if control else svg.swatch(series.get(label, 0))
@@ -180,35 +180,35 @@ def _strips(run_data: RunData, user: int, rounds: list[int]) -> list[Strip]:
     return strips
 
 
-def _drawn(run_data: RunData, found: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
-    if found.draws is None or not bool(found.draws.isfinite().all()):
+def _drawn(run_data: RunData, reconstruction: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
+    if reconstruction.draws is None or not bool(reconstruction.draws.isfinite().all()):
         return None
-    count, of = len(found.draws), f"of user {user} by {label} in round {server_round}"
+    count, of = len(reconstruction.draws), f"of user {user} by {label} in round {server_round}"
     others = [
         _picture(draw, f"another of the {count} draws {of}", f"draw {number}")
-        for number, draw in enumerate(draws.others(found)[:DRAWS], 2)
+        for number, draw in enumerate(draws.others(reconstruction)[:DRAWS], 2)
     ]
-    most, least = draws.most_and_least(found.draws)
+    most, least = draws.most_and_least(reconstruction.draws)
     differ = f"where the {count} draws {of} differ: most in the {most}, least in the {least}; "
-    differ += f"{svg.number(draws.spread(found.draws))} on average, where black and white differ by 1"
-    heat = _picture(draws.heat(found.draws), differ) if count > 1 else None
+    differ += f"{svg.number(draws.spread(reconstruction.draws))} on average, where black and white differ by 1"
+    heat = _picture(draws.heat(reconstruction.draws), differ) if count > 1 else None
     determined = None
-    if found.determined is not None:
-        determined = _scored(run_data, found.determined, label, server_round, user, "determined")
+    if reconstruction.determined is not None:
+        determined = _scored(run_data, reconstruction.determined, label, server_round, user, "determined")
     return Drawn(server_round, count, determined, others, heat)
 
 
 def _scored(run_data: RunData, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack") -> Picture:
     row = _row(run_data, label, server_round, user, arm)
     rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
-    said_rank = f"rank {rank:.0f}" if math.isfinite(rank) else ""
+    rank_caption = f"rank {rank:.0f}" if math.isfinite(rank) else ""
     said = svg.number(similarity) if math.isfinite(similarity) else ""
     what, caption = "reconstruction", f"round {server_round}"
     if arm == "determined":
         what, caption = "mean face that the update determines,", "determined"
     alt = f"{what} of user {user} by {label} in round {server_round}"
-    alt += f", {said_rank}, similarity {said}" if said_rank else ""
-    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1)
+    alt += f", {rank_caption}, similarity {said}" if rank_caption else ""
+    return Picture(data_uri(image), alt, caption, rank_caption, said, rank == 1)
 
 
 def _alike(run_data: RunData, user: int) -> str:
@@ -276,13 +276,13 @@ def _picture(photo: Tensor, alt: str, caption: str = "") -> Picture:
 def _users(run_data: RunData) -> list[int]:
     if run_data.leakage is not None:
         return sorted(int(user) for user in run_data.leakage["user"].unique())
-    found = {int(path.stem.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*/user-*.safetensors")}
-    return sorted(found) or list(range(run_data.config.dataset.users))
+    users = {int(path.stem.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*/user-*.safetensors")}
+    return sorted(users) or list(range(run_data.config.dataset.users))
 
 
 def _rounds(run_data: RunData) -> list[int]:
-    found = {int(path.name.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*")}
-    return sorted(found | set(run_data.measured_rounds))
+    rounds = {int(path.name.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*")}
+    return sorted(rounds | set(run_data.measured_rounds))
 
 
 def _thinned(rounds: list[int]) -> list[int]:
