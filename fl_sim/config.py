@@ -192,8 +192,8 @@ class Leakage(Section):
     """`onnx`: as `embedder_range`."""
     attributes_weights: LocalPath | None = None
     """`trained`: the file that `fl-sim train-attributes` wrote."""
-    direct: Annotated[int, Field(ge=0)] = 0
-    """Public people whose updates the direct attack simulates to regress attributes on (the baseline); 0: without.
+    attribute_inference: Annotated[int, Field(ge=0)] = 0
+    """Public people whose updates are simulated, to infer attributes from updates without a picture; 0: without.
 
     A person costs 0.04 s a round with the convnet and two classes, 1.7 s with `resnet18`; `identity`: by class."""
     gallery_size: Annotated[int, Field(ge=2)] = 100

@@ -5,7 +5,8 @@ The dummy gradient of a victim is that of the weighted mean loss over its repres
 
 Several victims of a round share the model. Their images go through this file as one tensor, yet the model runs victim
 by victim, because the loop serves any module and batching gains nothing over it: on one CPU thread eight victims by
-torch.func.vmap took 1.1 times the loop's time, by unfold + bmm 2.1 times (experiments/benchmarks/victims_batched.py).
+torch.func.vmap take 1.1 times the loop's time, by unfold + bmm 2.1 times (convnet, 64 px, two images a victim). What
+eight victims together save, 0.79 of the whole attack's time, they save in the prior's passes.
 A model that normalises with batch statistics sees a victim's representatives as the batch, each counted once: the best
 guess at the user's own statistics.
 """

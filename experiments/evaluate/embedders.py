@@ -46,8 +46,8 @@ def variants(leakage: Leakage) -> list[dict[str, str]]:
     if leakage.embedder != "onnx":
         return []
     swapped = "rgb" if leakage.embedder_channels == "bgr" else "bgr"
-    others = [one for one in get_args(PixelRange) if one != leakage.embedder_range]
-    return [{"embedder_channels": swapped}, *({"embedder_range": one} for one in others)]
+    ranges = [pixels for pixels in get_args(PixelRange) if pixels != leakage.embedder_range]
+    return [{"embedder_channels": swapped}, *({"embedder_range": pixels} for pixels in ranges)]
 
 
 def synthetic(path: Path = identity_net.SHIPPED) -> Embedder:
@@ -118,11 +118,11 @@ def onnx(path: Path, output: str = "", channels: Channels = "rgb", pixels: Pixel
         )
 
     def embed(photos: Tensor) -> Tensor:
-        found = model(photos, [chosen])[chosen]
-        rows = found.reshape(len(found), -1)  # some exporters leave (n, d, 1, 1)
-        if found.ndim < 2 or rows.shape[1] != max(found.shape[1:]) or rows.shape[1] < 2:
+        answer = model(photos, [chosen])[chosen]
+        rows = answer.reshape(len(answer), -1)  # some exporters leave (n, d, 1, 1)
+        if answer.ndim < 2 or rows.shape[1] != max(answer.shape[1:]) or rows.shape[1] < 2:
             raise ConfigError(
-                f"leakage.embedder_output {chosen!r} of {path} has the shape {tuple(found.shape)} for {len(photos)} "
+                f"leakage.embedder_output {chosen!r} of {path} has the shape {tuple(answer.shape)} for {len(photos)} "
                 f"photos; needed is a row of numbers a photo (outputs: {listed})"
             )
         return F.normalize(rows, dim=1)
