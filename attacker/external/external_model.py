@@ -91,9 +91,9 @@ class ExternalModel:
             raise ConfigError(f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module")
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):
             network.register_forward_pre_hook(_Rescale(self.mean, self.std))
-        found = None if self.loss is None else _named(self.loss, "loss", self.folder)
+        loss = None if self.loss is None else _named(self.loss, "loss", self.folder)
         set_mode(network, batch_norm)
-        self._settle(network, found() if isinstance(found, type) else found)
+        self._settle(network, loss() if isinstance(loss, type) else loss)
         self.classes(network)
         return network
 
@@ -231,20 +231,20 @@ def find_mode(external: ExternalModel, observations: Sequence[Observation], seed
 
 def remarks(external: ExternalModel) -> list[str]:
     """A sentence each: where users may have trained the model otherwise than it is matched here."""
-    network, said = external.open(), []
+    network, sentences = external.open(), []
     dropped = dropouts(network)
     if dropped:
-        said.append(
+        sentences.append(
             f"model {external.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
             "updates are matched without it, and an attack that also looks for them may see more"
         )
     images = torch.rand(2, 3, external.image_size, external.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
     if acts_otherwise(network, images):
-        said.append(
+        sentences.append(
             f"model {external.model!r} {OTHERWISE}: updates are matched in eval mode; where users train in training "
             "mode, a picture of nobody does not say that nothing leaks"
         )
-    return said
+    return sentences
 
 
 def _attacker(external: ExternalModel, batch_norm: BatchNorm) -> Attacker:

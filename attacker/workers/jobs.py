@@ -60,17 +60,17 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
     done = True
     for user in job.users:
         try:
-            found = read_attack_table(run, job.label, job.server_round, user)
+            stored = read_attack_table(run, job.label, job.server_round, user)
         except (DamagedFile, ValueError):  # as good as none
-            found = None
-        if not found:
+            stored = None
+        if not stored:
             done = False
             continue
         wanted = recipe(run, config, attack, job.server_round, user)
-        if found == wanted:
+        if stored == wanted:
             continue
         if not force:
-            raise ConfigError(_stale(job, user, found, wanted))
+            raise ConfigError(_stale(job, user, stored, wanted))
         done = False
     return done
 
@@ -94,7 +94,7 @@ def _captured(run: RunFolder, attack: Attack, server_round: int, user: int) -> l
     """What was sent to and received from `user` in this round and in the earlier ones that the attack wants."""
     store = CaptureStore(run)
     rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
-    return [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
+    return [path for number in rounds for path in (store.sent_model(number), run.capture(number, user))]
 
 
 def _digest(path: Path) -> str:
@@ -106,13 +106,13 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(header.encode() + hashlib.sha256(memoryview(data)[start:]).digest()).hexdigest()
 
 
-def _stale(job: Job, user: int, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+def _stale(job: Job, user: int, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    changed = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
     if changed == ["capture"]:
         what = "from another capture"
     else:
         key = next(key for key in changed if key != "capture")
-        what = f"with {key} = {found.get(key)!r}, now it is {wanted.get(key)!r}"
+        what = f"with {key} = {stored.get(key)!r}, now it is {wanted.get(key)!r}"
     return (
         f"attack {job.label!r} already has a reconstruction of user {user} in round {job.server_round} made {what}; "
         "give the changed attack another label, or --force to replace the old results"
@@ -150,15 +150,15 @@ class Workbench:
         """What the users' defenses are declared to be; only attacks that know them ask for it."""
         stated: Any = read_manifest(self.run).get("defenses")
         try:
-            found = [traits.parse(one) for one in stated]
+            declared = [traits.parse(table) for table in stated]
         except (TypeError, ValueError):
-            found = []
-        if len(found) != len(self.config.defenses):
+            declared = []
+        if len(declared) != len(self.config.defenses):
             raise ConfigError(
                 f"{self.run.manifest} does not say what the users' defenses are, so another version wrote it; give "
                 "fl-sim attack, which adds it"
             )
-        return found
+        return declared
 
     @cached_property
     def model(self) -> nn.Module:
@@ -206,16 +206,18 @@ class Workbench:
     def perform(self, job: Job) -> None:
         """Do the job: one attack call, one reconstruction file a user."""
         attack = self.attacks[job.label]
-        found = attack.run(
+        reconstructions = attack.run(
             self.observations(job),
             self.attacker(attack),
             attack.settings,
             [seeds.generator(self.config.seed, "attack", job.label, job.server_round, user) for user in job.users],
             lambda step, steps: None,
         )
-        if len(found) != len(job.users):
-            raise ValueError(f"attack {attack.name!r} returned {len(found)} reconstructions for {len(job.users)} users")
-        for user, reconstruction in zip(job.users, found, strict=True):
+        if len(reconstructions) != len(job.users):
+            raise ValueError(
+                f"attack {attack.name!r} returned {len(reconstructions)} reconstructions for {len(job.users)} users"
+            )
+        for user, reconstruction in zip(job.users, reconstructions, strict=True):
             table = recipe(self.run, self.config, attack, job.server_round, user)
             write_reconstruction(self.run, job.label, job.server_round, user, reconstruction, table)
 
@@ -229,9 +231,9 @@ class Workbench:
         rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
         known = () if attack.knowledge == "none" else attack.known_traits(self.defenses)
         rate = self.config.federation.learning_rate
-        seen = [store.observation(one, user) for one in rounds]
         now, *before = [
-            dataclasses.replace(one, defenses=known, local=local_training(one.local, known, rate)) for one in seen
+            dataclasses.replace(seen, defenses=known, local=local_training(seen.local, known, rate))
+            for seen in (store.observation(number, user) for number in rounds)
         ]
         return dataclasses.replace(now, history=tuple(before))
 

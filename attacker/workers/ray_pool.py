@@ -179,9 +179,9 @@ class RayPool:
             return True
         if not isinstance(error, self._ray.exceptions.ActorUnavailableError):
             return False
-        found = next(one for one in self._ray.nodes() if one["NodeID"] == node)
+        machine = next(machine for machine in self._ray.nodes() if machine["NodeID"] == node)
         try:
-            _knock(f"{found['NodeManagerAddress']}:{found['NodeManagerPort']}")
+            _knock(f"{machine['NodeManagerAddress']}:{machine['NodeManagerPort']}")
         except OSError:
             return True
         return False

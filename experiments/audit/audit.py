@@ -77,11 +77,11 @@ def captured(run: RunFolder, rounds: Sequence[int], num_examples: int | None = N
 
 def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
     """What the captures of `rounds` (none given: all) lack, and what was assumed to read them: a sentence each."""
-    store, said = CaptureStore(run), []
+    store, sentences = CaptureStore(run), []
     finished = store.finished_rounds()
     lost = sorted(set(range(1, finished[-1])) - set(finished)) if finished else []
     if lost:
-        said.append(f"of the rounds {lost} nothing was captured; the app's log says why")
+        sentences.append(f"of the rounds {lost} nothing was captured; the app's log says why")
     unread: dict[str, list[str]] = {}
     noted: dict[str, int] = {}
     for server_round in rounds or finished:
@@ -93,8 +93,8 @@ def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
                 noted[note] = noted.get(note, 0) + 1
     for reason, whose in unread.items():
         more = f" and {len(whose) - 1} more" if len(whose) > 1 else ""
-        said.append(f"not attacked is {whose[0]}{more}: {reason}")
-    return said + [f"{note} (in {count} replies)" for note, count in noted.items()]
+        sentences.append(f"not attacked is {whose[0]}{more}: {reason}")
+    return sentences + [f"{note} (in {count} replies)" for note, count in noted.items()]
 
 
 def reconstruct(

@@ -110,27 +110,27 @@ def _doubts(files: UpdateFiles, likeness: float) -> list[str]:
     return []
 
 
-def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
+def write(out: Path, reconstruction: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write `image-K.png`, the answer first, and `reconstruction.json`; the content of the latter, with `facts`.
 
     Where the attack left draws: `determined.png`, the mean face behind them, `draw-K.png`, and `differ.png`, where
     they differ (experiments.evaluate.draws.heat).
     """
     images = []
-    for number, (image, weight) in enumerate(zip(found.images, found.weights.tolist(), strict=True)):
+    for number, (image, weight) in enumerate(zip(reconstruction.images, reconstruction.weights.tolist(), strict=True)):
         write_atomically(out / f"image-{number}.png", png(image))
         images.append({"file": f"image-{number}.png", "weight": round(weight, 4)})
-    loss = found.matching_loss if math.isfinite(found.matching_loss) else None
-    said = {**facts, "matching_loss": loss, "seconds": round(found.seconds, 2), "images": images}
-    shown = {} if found.determined is None else {"determined.png": found.determined}
-    if found.draws is not None:
-        names = [f"draw-{number}.png" for number in range(len(found.draws))]
-        shown |= {**dict(zip(names, found.draws, strict=True)), "differ.png": draws.heat(found.draws)}
-        said |= {"draws": names, "draws_spread": round(draws.spread(found.draws), 4)}
+    loss = reconstruction.matching_loss if math.isfinite(reconstruction.matching_loss) else None
+    summary = {**facts, "matching_loss": loss, "seconds": round(reconstruction.seconds, 2), "images": images}
+    shown = {} if reconstruction.determined is None else {"determined.png": reconstruction.determined}
+    if reconstruction.draws is not None:
+        names = [f"draw-{number}.png" for number in range(len(reconstruction.draws))]
+        shown |= {**dict(zip(names, reconstruction.draws, strict=True)), "differ.png": draws.heat(reconstruction.draws)}
+        summary |= {"draws": names, "draws_spread": round(draws.spread(reconstruction.draws), 4)}
     for name, image in shown.items():
         write_atomically(out / name, png(image))
-    write_atomically(out / "reconstruction.json", json.dumps(said, indent=2).encode())
-    return said
+    write_atomically(out / "reconstruction.json", json.dumps(summary, indent=2).encode())
+    return summary
 
 
 def unexplained(matching_loss: float) -> str | None:
@@ -143,11 +143,11 @@ def unexplained(matching_loss: float) -> str | None:
     )
 
 
-def left_open(out: Path, said: Mapping[str, Any]) -> str | None:
-    """What to make of the draws that `write` left in `out` and told of, in a sentence; None without draws."""
-    if "draws" not in said:
+def left_open(out: Path, summary: Mapping[str, Any]) -> str | None:
+    """What to make of the draws that `write` left in `out` and summed up, in a sentence; None without draws."""
+    if "draws" not in summary:
         return None
-    count, spread = len(said["draws"]), said["draws_spread"]
+    count, spread = len(summary["draws"]), summary["draws_spread"]
     return (
         f"{count} draws of this update: {out / 'draw-*.png'} (spread {spread:.3f}, 0 where all agree). Where they "
         f"differ, which {out / 'differ.png'} shows in orange, the prior invented it. A realistic face is no evidence: "
@@ -165,9 +165,9 @@ def png(image: Tensor) -> bytes:
 
 def _fitting(path: Path, tensors: ModelTensors, what: str) -> tuple[Update, tuple[str, ...]]:
     """The tensors of a file by the model's names. ConfigError for other names or shapes, NaN, Inf."""
-    found, notes = read_state(path)
+    state, notes = read_state(path)
     try:
-        fitted = tensors.fit(found)
+        fitted = tensors.fit(state)
         if fitted.unknown:
             raise Misfit(f"the model has no {in_short(fitted.unknown)}")
         for name, value in fitted.values.items():

@@ -58,9 +58,9 @@ def nodes_by_partition(grid: Grid, timeout: float) -> dict[int, int]:
     questions = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in grid.get_node_ids()
     ]
-    found: dict[int, int] = {}
+    nodes: dict[int, int] = {}
     for answer in grid.send_and_receive(questions, timeout=timeout):
         partition = claimed_partition(answer)
         if partition is not None:
-            found.setdefault(partition, answer.metadata.src_node_id)
-    return dict(sorted(found.items()))
+            nodes.setdefault(partition, answer.metadata.src_node_id)
+    return dict(sorted(nodes.items()))

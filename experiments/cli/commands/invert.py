@@ -72,8 +72,8 @@ def invert(
         model, image_size, loss, _scale(mean, "mean"), _scale(std, "std"), str(Path.cwd())
     )
     chosen = external_model.open_attack(attack, read(None, override or []))
-    if (told := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
-        note(told)
+    if (warning := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
+        note(warning)
     observation, assumed = inversion.observe(external, files)
     for sentence in [*assumed, *doubts([chosen], image_size)]:
         note(sentence)
@@ -101,21 +101,21 @@ def invert(
         "seed": seed,
         "attack": json.loads(json.dumps({"name": chosen.name, **dataclasses.asdict(chosen.settings)}, default=str)),
     }
-    said = inversion.write(out, reconstruction, facts)
-    _tell(out, said, as_json)
-    for warning in (inversion.left_open(out, said), inversion.unexplained(reconstruction.matching_loss)):
+    summary = inversion.write(out, reconstruction, facts)
+    _tell(out, summary, as_json)
+    for warning in (inversion.left_open(out, summary), inversion.unexplained(reconstruction.matching_loss)):
         if warning is not None:
             note(warning)
     messages.print(f"all of it: {out / 'reconstruction.json'}")
 
 
-def _tell(out: Path, said: Mapping[str, Any], as_json: bool) -> None:
+def _tell(out: Path, summary: Mapping[str, Any], as_json: bool) -> None:
     """The result on stdout."""
     if as_json:
-        print(json.dumps(said))
+        print(json.dumps(summary))
         return
-    print(f"matching loss: {said['matching_loss']}")
-    for image in said["images"]:
+    print(f"matching loss: {summary['matching_loss']}")
+    for image in summary["images"]:
         print(f"{out / image['file']}  weight {image['weight']:.2f}")
 
 
@@ -125,8 +125,8 @@ def _num_examples(given: int | None, labels: Sequence[int] | None) -> int:
         return given
     if labels is not None and given in (None, len(labels)):
         return len(labels)
-    told = "nothing" if given is None else f"--num-examples {given} and {len(labels or [])} labels"
-    raise ConfigError(f"{told} given for the number of photos; give --num-examples, or --labels such as 0:18,1:12")
+    numbers = "nothing" if given is None else f"--num-examples {given} and {len(labels or [])} labels"
+    raise ConfigError(f"{numbers} given for the number of photos; give --num-examples, or --labels such as 0:18,1:12")
 
 
 def _training(learning_rate: float | None, epochs: int, batch_size: int) -> "LocalTraining | None":
