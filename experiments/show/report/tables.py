@@ -170,8 +170,8 @@ def _of_defenses(run_data: RunData) -> list[tuple[str, str]]:
     if not run_data.config.defenses:
         return []
     known = {one.attack: one.knowledge for one in run_data.findings if one.arm == "attack"}
-    words = {"none": "takes the update for a plain gradient", "mechanism": "knows which defenses there are"}
-    told = [f"{label} {words.get(knowledge, 'knows their settings')}" for label, knowledge in known.items()]
+    captions = {"none": "takes the update for a plain gradient", "mechanism": "knows which defenses there are"}
+    told = [f"{label} {captions.get(knowledge, 'knows their settings')}" for label, knowledge in known.items()]
     rows = [("Of the defenses", "; ".join(told) or "no attack was measured")]
     unknown = unknown_defenses(run_data.manifest)
     if unknown:
