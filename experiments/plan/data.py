@@ -1,6 +1,6 @@
 """What can be known of a run's data before it: whose photos they are, how many, and who knows such photos."""
 
-from clients.datasets import open_dataset
+from clients.datasets import open_dataset, task_of
 from clients.datasets.examine import examine
 from experiments.plan import acquaintance
 from fl_sim.config import Config
@@ -15,6 +15,7 @@ def preflight(config: Config) -> list[str]:
 
 
 def facts(config: Config) -> dict[str, object]:
-    """For the manifest: whether the faces are photographs, and how many private photos users have."""
+    """For the manifest: whether the faces are photographs, what is learnt, how many private photos users have."""
     found = examine(config.dataset, config.seed)
-    return {"photographs": not found.synthetic, "photos": found.photos}
+    task = task_of(config.dataset, config.seed)
+    return {"photographs": not found.synthetic, "task": task, "photos": found.photos}

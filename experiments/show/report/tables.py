@@ -111,7 +111,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
     update = "the gradient of the mean loss" if config.federation.update == "gradient" else "the weights after one step"
     rows = [
         ("Faces", f"{config.dataset.name}, {config.dataset.image_size} by {config.dataset.image_size} px; {people}"),
-        ("Task", f"{config.dataset.task}"),
+        ("Task", material.manifest.get("data", {}).get("task", config.dataset.task)),
         ("Model", _model(material)),
         (
             "Federation",
