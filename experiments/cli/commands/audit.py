@@ -22,7 +22,8 @@ def audit(
         Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
     ] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="Face recogniser of --photos: facenet, onnx, or synthetic for rendered faces.")
+        str | None,
+        typer.Option(help="Recogniser of --photos: dlib, facenet, onnx, or synthetic (rendered faces)."),
     ] = None,
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
     num_examples: Annotated[
@@ -53,7 +54,7 @@ def audit(
     known, judge = None, None
     if photos is not None and embedder in (None, "auto"):
         raise ConfigError(
-            "--photos without --embedder; give facenet, onnx (with --embedder-path), or synthetic for rendered faces"
+            "--photos without --embedder; give dlib, facenet, onnx (with --embedder-path) or synthetic (rendered faces)"
         )
     if photos is not None and embedder == "synthetic":
         note(f"--embedder synthetic: {acquaintance.UNSEEN}")

@@ -197,7 +197,7 @@ def test_only_the_row_groups_that_are_asked_for_are_read(parquet: Path, monkeypa
     whole = pq.ParquetFile.read_row_group
 
     def watch(self: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-        assert columns == ["image.bytes"]
+        assert columns == ["image"]
         read.append(group)
         return whole(self, group, columns=columns)
 
@@ -248,7 +248,18 @@ def test_pictures_that_are_none_are_left_out_and_named(parquet: Path) -> None:
         shown = faces.public(0).photos
     assert len(shown) == PHOTOS - 2
     left_out = {path.rpartition(":")[2]: reason for path, reason in faces.skipped.items()}
-    assert left_out == {"0": "not an image", "1": "the column 'image' holds no picture there, perhaps the path of one"}
+    assert left_out == {"0": "not an image", "1": "the column 'image' holds only the path 1.jpg, which is no file"}
+
+
+def test_pictures_that_are_given_by_path_are_read(people: Path, tmp_path: Path) -> None:
+    """`Dataset.to_parquet` of pictures that are files writes no bytes (datasets 5.2.0)."""
+    files = sorted(people.rglob("[0-9]*.JPG"))
+    images = [{"bytes": None, "path": str(file)} for file in files]
+    where = tmp_path / "paths"
+    where.mkdir()
+    pq.write_table(pa.table({"image": images, "name": [file.parent.name for file in files]}), where / "0.parquet")
+    user = open_form("parquet", where).user(0)
+    assert (len(user.private.photos), user.identity in NAMES) == (3, True)
 
 
 Frame = Callable[[], pa.Table]
