@@ -1,7 +1,7 @@
 """Face embedders: photos in, one unit vector a photo out; two photos of a person have a high cosine.
 
 An embedder is any callable of the `Embedder` signature, so a new one is one function here. The shipped
-`synthetic` one knows rendered faces alone; real faces need `facenet` or `onnx`.
+`synthetic` one knows rendered faces alone; real faces need `dlib`, `facenet` or `onnx`.
 """
 
 import socket
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.evaluate import identity_net
+from experiments.evaluate.dlib_faces import DlibEmbedder
 from experiments.evaluate.onnx_models import open_onnx
 from fl_sim.config import Channels, ConfigError, Leakage, PixelRange
 
@@ -29,6 +30,8 @@ def open_embedder(leakage: Leakage) -> Embedder:
     """The embedder that the config names, `auto` the synthetic one. ConfigError where it or its weights are missing."""
     if leakage.embedder in ("auto", "synthetic"):
         return synthetic()
+    if leakage.embedder == "dlib":
+        return DlibEmbedder()
     if leakage.embedder == "facenet":
         return facenet(leakage.facenet_weights, leakage.embedder_path)
     if leakage.embedder == "onnx":
@@ -37,7 +40,7 @@ def open_embedder(leakage: Leakage) -> Embedder:
         output, channels, pixels = leakage.embedder_output, leakage.embedder_channels, leakage.embedder_range
         return onnx(leakage.embedder_path, output, channels, pixels)
     raise ConfigError(
-        f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'facenet' and 'onnx'"
+        f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'dlib', 'facenet' and 'onnx'"
     )
 
 

@@ -26,6 +26,7 @@ FEWEST = 10  # below which nothing is said
 LOOKED_AT = 200  # public people among whom PEOPLE with two photos are sought
 BLIND = 0.8  # an embedder whose AUC is surely below is refused
 WEAK, GOOD = 0.85, 0.95  # AUC below which the user is told, and from which other ranges are not tried
+ALIKE = 0.5  # mean cosine of strangers from which the user is told that similarity is high for everybody
 SURELY = 2.5  # standard errors by which other settings must be better
 ABOVE_CHANCE = 0.05  # by which a classifier's mean share of right answers must exceed that of guessing
 QUESTION = "are the colour order and the range of the pixels right?"
@@ -126,7 +127,7 @@ def check_recognition(embed: Embedder, public: list[Faces], leakage: Leakage) ->
     measured = likeness(embed, public)
     better, question = _better(measured, public, leakage), QUESTION
     if leakage.embedder in ("auto", "synthetic"):
-        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'onnx' or 'facenet'"
+        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'dlib', 'onnx' or 'facenet'"
     if measured.auc + 2 * measured.error < BLIND or (better and measured.auc < WEAK):
         sentence = (
             f"{name}: two photos of one person are hardly more alike than of two people ({measured}, {len(public)} "
@@ -137,7 +138,11 @@ def check_recognition(embed: Embedder, public: list[Faces], leakage: Leakage) ->
         raise ConfigError(sentence)
     if better:
         return [f"{name} tells public people apart ({measured}), but {better}"]
-    return [f"{name} tells public people apart poorly ({measured}): {question}"] if measured.auc < WEAK else []
+    if measured.auc < WEAK:
+        return [f"{name} tells public people apart poorly ({measured}): {question}"]
+    if measured.different.mean() > ALIKE:
+        return [f"{name} finds strangers alike, too ({measured}): read facial_similarity beside its controls, or rank1"]
+    return []
 
 
 def _better(measured: Likeness, public: list[Faces], leakage: Leakage) -> str:

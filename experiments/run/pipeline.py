@@ -214,7 +214,11 @@ def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
         threat_model=threat_model(setup),
-        data={"photographs": not setup.examined.synthetic, "photos": setup.examined.photos},
+        data={
+            "photographs": not setup.examined.synthetic,
+            "task": setup.task,
+            "photos": setup.examined.photos,
+        },
         notes=notes,
     )
 

@@ -27,7 +27,8 @@ def audit(
         Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
     ] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="Face recogniser of --photos: facenet, onnx, or synthetic for rendered faces.")
+        str | None,
+        typer.Option(help="Recogniser of --photos: dlib, facenet, onnx, or synthetic (rendered faces)."),
     ] = None,
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
     num_examples: Annotated[
@@ -95,7 +96,7 @@ def _check_embedder_named(embedder: str | None) -> None:
 
     if embedder in (None, "auto"):
         raise ConfigError(
-            "--photos without --embedder; give facenet, onnx (with --embedder-path), or synthetic for rendered faces"
+            "--photos without --embedder; give dlib, facenet, onnx (with --embedder-path) or synthetic (rendered faces)"
         )
     if embedder == "synthetic":
         note(f"--embedder synthetic: {acquaintance.UNSEEN}")

@@ -95,7 +95,7 @@ def setup(run_data: RunData) -> list[tuple[str, str]]:
     update = "the gradient of the mean loss" if config.federation.update == "gradient" else "the weights after one step"
     rows = [
         ("Faces", f"{config.dataset.name}, {config.dataset.image_size} by {config.dataset.image_size} px; {people}"),
-        ("Task", f"{config.dataset.task}"),
+        ("Task", run_data.manifest.get("data", {}).get("task", config.dataset.task)),
         ("Model", _model(run_data)),
         (
             "Federation",

@@ -15,6 +15,7 @@ from torch import Tensor
 from attacker import attacks
 from attacker.attacks.user_diffusion import Settings
 from attacker.attacks.user_diffusion import centre as window_centre
+from clients.datasets import task_of
 from experiments.evaluate.image_metrics import best_psnr
 from experiments.plan.study import Study
 from experiments.run import pipeline
@@ -70,10 +71,11 @@ def setup_caption(config: Config, users: int) -> str:
     start = f"{model.name}, {'trained' if model.weights else 'untrained'}"
     needed = [attacks.load(label, table).needs.prior for label, table in config.attacks.items()]
     priors = sorted({Path(prior).name for prior in needed if prior is not None})
+    task = task_of(dataset, config.seed)
     server = ", server malicious" if config.threat_model.server == "malicious" else ""
     return (
         f"{dataset.name} faces, {dataset.image_size} px, {users} users with up to {dataset.photos} photos; {start}, "
-        f"task {dataset.task}, labels {config.threat_model.labels}{server}; prior {', '.join(priors) or 'none'}; "
+        f"task {task}, labels {config.threat_model.labels}{server}; prior {', '.join(priors) or 'none'}; "
         f"embedder {config.leakage.embedder.replace('auto', 'synthetic')}; gallery of {config.leakage.gallery_size}."
     )
 
