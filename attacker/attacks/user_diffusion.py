@@ -74,7 +74,13 @@ class Settings:
 
 
 def needs(settings: Settings) -> Needs:
-    return Needs(settings.prior, settings.eigenface_share > 0, settings.rounds, settings.simulated_steps, True)
+    return Needs(
+        prior=settings.prior,
+        public_faces=settings.eigenface_share > 0,
+        rounds=settings.rounds,
+        simulated_steps=settings.simulated_steps,
+        second_derivatives=True,
+    )
 
 
 def attack(
