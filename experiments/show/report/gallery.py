@@ -22,7 +22,7 @@ from experiments.show.report.figures import series_of
 from experiments.show.report.material import Material
 from experiments.show.report.words import NO_EVIDENCE, class_name, heading, shared
 
-USERS = 12  # shown
+USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
 ROUNDS = 8  # shown, spread over all measured ones
 DRAWS = 12  # shown beside the answer
@@ -38,6 +38,7 @@ class Picture:
     rank: str  # "rank 1", or ""
     similarity: str  # "0.52", or ""
     hit: bool  # the user was named
+    server_round: int = 0  # 0 of a picture that belongs to no round
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _scored(
         what, caption = "mean face that the update determines,", "determined"
     alt = f"{what} of user {user} by {label} in round {server_round}"
     alt += f", {said_rank}, similarity {said}" if said_rank else ""
-    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1)
+    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1, server_round)
 
 
 def _alike(material: Material, user: int) -> str:
