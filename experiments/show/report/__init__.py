@@ -1,7 +1,7 @@
 """The report of a run: one HTML page with everything inside, that opens from disk in any browser.
 
-It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page. Its script sorts, filters and enlarges;
-the page is complete without it.
+It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page. Its script sorts, filters and
+enlarges; the page is complete without it.
 """
 
 from pathlib import Path
@@ -62,7 +62,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
     page = environment.get_template("page.html.j2").render(
         material=material,
         head=head,
-        hero=hero(material, shown, head),
+        hero=hero(material, shown),
         knows={one.attack: one.knowledge for one in material.findings},
         swatch=svg.swatch,
         forests=[forest for forest in forests if forest],

@@ -4,19 +4,18 @@ The strip shows the picture that the headline counts: by the attack that names m
 many, by one that knows the defenses.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
 
 from experiments.show.report.gallery import Gallery, Picture, Portrait
 from experiments.show.report.material import Material
-from experiments.show.report.words import Headline
 from experiments.statistics.significance import PICTURES, Finding
 
 FACES = 8  # users in the strip
-SHOWN = ("named", "alike", "attributes")  # verdicts that say of the pictures that they tell something
 CAVEAT = "These pictures are no evidence: this attack was not shown to tell more of the users than its controls."
+NOWHERE = (math.nan, math.nan)
+Scores = Mapping[int, tuple[float, float]]  # by user: rank, facial similarity
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class Face:
     user: int
     photo: Picture | None
     drawn: Picture
-    named: bool  # by the picture, where the verdict is that users are named
-    label: str  # "named", "not named, rank 7", or the rank alone where there is no such verdict
+    named: bool  # by the picture, where its attack names more users than guessing and the controls do
+    label: str  # "named", "not named, rank 7", or the rank alone where naming does not exceed guessing
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,19 @@ class Hero:
     caveat: str  # why the pictures are no evidence; empty where they are some
 
 
-def hero(material: Material, shown: Gallery, head: Headline) -> Hero:
+def hero(material: Material, shown: Gallery) -> Hero:
     """The threat model of a run, and up to FACES users of its gallery, from the best to the worst recognised."""
     threat = threat_line(material)
     best = _strongest(material)
     if best is None:
         return Hero(threat, [], "", "")
-    rows = _by_user(material, best)
+    scores = _scores(material, best)
     drawn = [(portrait, found) for portrait in shown.portraits if (found := _drawn(portrait, best)) is not None]
-    drawn.sort(key=lambda pair: _recognised(rows, pair[0].user))
-    faces = [_face(portrait, picture, rows, head.verdict == "named") for portrait, picture in _spread(drawn)]
+    drawn.sort(key=lambda pair: _recognised(scores, pair[0].user))
+    faces = [_face(portrait, picture, scores, best.names) for portrait, picture in _spread(drawn)]
     if not faces:
         return Hero(threat, [], "", "")
-    caveat = "" if head.verdict in SHOWN else CAVEAT
+    caveat = "" if best.names or best.resembles or best.reads_attributes else CAVEAT
     return Hero(threat, faces, _caption(material, best, len(faces), len(drawn)), caveat)
 
 
@@ -102,9 +101,11 @@ def _strongest(material: Material) -> Finding | None:
     return max(pictured, key=strength, default=None)
 
 
-def _by_user(material: Material, best: Finding) -> pd.DataFrame:
+def _scores(material: Material, best: Finding) -> Scores:
+    """(rank, similarity) of each user by the arm that `best` is about; NaN where there is none."""
     rows = material.rows(best.attack, best.arm, best.server_round)
-    return rows.drop_duplicates("user").set_index("user")[["rank", "facial_similarity"]].astype("float64")
+    scores = rows[["rank", "facial_similarity"]].astype("float64").itertuples(index=False)
+    return {int(user): (score[0], score[1]) for user, score in zip(rows["user"], scores, strict=True)}
 
 
 def _drawn(portrait: Portrait, best: Finding) -> Picture | None:
@@ -117,11 +118,10 @@ def _drawn(portrait: Portrait, best: Finding) -> Picture | None:
     return None
 
 
-def _recognised(rows: pd.DataFrame, user: int) -> tuple[float, float]:
+def _recognised(scores: Scores, user: int) -> tuple[float, float]:
     """Sorts the best recognised user first, and last who has no rank."""
-    if user not in rows.index or pd.isna(rows.loc[user, "rank"]):
-        return float("inf"), 0.0
-    return float(rows.loc[user, "rank"]), -float(rows.loc[user, "facial_similarity"])
+    rank, similarity = scores.get(user, NOWHERE)
+    return (math.inf, 0.0) if math.isnan(rank) else (rank, -similarity)
 
 
 def _spread(ordered: Sequence[tuple[Portrait, Picture]]) -> list[tuple[Portrait, Picture]]:
@@ -131,9 +131,9 @@ def _spread(ordered: Sequence[tuple[Portrait, Picture]]) -> list[tuple[Portrait,
     return [ordered[round(i * (len(ordered) - 1) / (FACES - 1))] for i in range(FACES)]
 
 
-def _face(portrait: Portrait, picture: Picture, rows: pd.DataFrame, judged: bool) -> Face:
-    rank = float(rows.loc[portrait.user, "rank"]) if portrait.user in rows.index else float("nan")
-    said = "no rank" if pd.isna(rank) else f"rank {rank:.0f}"
+def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) -> Face:
+    rank, _ = scores.get(portrait.user, NOWHERE)
+    said = "no rank" if math.isnan(rank) else f"rank {rank:.0f}"
     named = judged and rank == 1
     label = "named" if named else f"not named, {said}" if judged and rank > 1 else said
     return Face(portrait.user, portrait.photos[0] if portrait.photos else None, picture, named, label)
