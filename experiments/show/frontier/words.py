@@ -25,6 +25,7 @@ class Answers:
     headline: str
     verdict: str  # a class of the report's headline
     paragraphs: list[tuple[str, str]]  # heading, text
+    looks_strong: list[list[str]]  # a row a defense; the columns are those of the page
 
 
 def answers(found: Sequence[Point]) -> Answers:
@@ -38,9 +39,9 @@ def answers(found: Sequence[Point]) -> Answers:
         paragraphs=[
             ("At which strength rank-1 falls to chance", _chance(found, safe)),
             ("What that costs in accuracy", _cost(safe, bare)),
-            ("What only looks strong", _adapted(found)),
             ("How sure this is", _users(found)),
         ],
+        looks_strong=_looks_strong(found),
     )
 
 
@@ -75,7 +76,7 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
     silent = [one for one in safe.values() if one.status == "nothing"]
     if silent:
         cheapest = max(silent, key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
-        cost = f"accuracy {_accuracy(cheapest)}" + (f", {_accuracy(bare)} without" if bare is not None else "")
+        cost = f"accuracy {_accuracy(cheapest)}{_without(cheapest, bare)}"
         return (
             f"The cheapest defense under which no attack tells more than its controls is {cheapest.name}: "
             f"it names {_named(cheapest)}; {cost}.",
@@ -132,32 +133,24 @@ def _cost(safe: dict[str, Point], bare: Point | None) -> str:
     return f"Held-out accuracy at those strengths: {_list(told)}.{before}"
 
 
-def _adapted(found: Sequence[Point]) -> str:
-    told = []
+def _looks_strong(found: Sequence[Point]) -> list[list[str]]:
+    """The strength of each defense at which knowing it is worth most, if it is worth anything; as text."""
+    rows = []
     for line in series(found).values():
-        best, gain = None, 0.0
+        best: tuple[float, list[str]] = (WORTH, [])
         for one in line:
             blind, compared = one.knowing("none"), adapting(one)
             if blind is None or compared is None or (compared["difference"]["low"] or 0.0) <= 0:
                 continue
             seen, knowing = blind.leakage["mean"], one.strongest.leakage["mean"]
-            if seen is not None and knowing is not None and knowing - seen > max(gain, WORTH):
-                best, gain = (one, seen, knowing, compared["p"]), knowing - seen
-        if best is not None:
-            one, seen, knowing, p = best
-            told.append(
-                f"{one.name} leaks {number(seen)} of a real photo to an attacker who ignores it, "
-                f"{number(knowing)} to one who knows {_knows(one.strongest.knowledge)} (p {p_value(p)})"
-            )
-    if not told:
-        return (
-            f"None: knowing the defense is nowhere worth more than {WORTH:g} of a real photo with an interval over "
-            "these users that lies above 0."
-        )
-    return (
-        f"{'; '.join(told)}. Told are gains whose interval over users lies above 0; each p is of a paired permutation "
-        "test, not corrected for their number."
-    )
+            if seen is None or knowing is None or knowing - seen <= best[0]:
+                continue
+            cells = [one.name, spell(blind.leakage), spell(one.strongest.leakage), _knows(one.strongest.knowledge)]
+            counted_by = [f"{level.named} of {level.users}" for level in (blind, one.strongest)]
+            best = (knowing - seen, [*cells, *counted_by, p_value(compared["p"])])
+        if best[1]:
+            rows.append(best[1])
+    return rows
 
 
 def _users(found: Sequence[Point]) -> str:
@@ -176,6 +169,14 @@ def _users(found: Sequence[Point]) -> str:
 
 def _knows(knowledge: str) -> str:
     return "its parameters" if knowledge == "parameters" else f"its {knowledge}"
+
+
+def _without(one: Point, bare: Point | None) -> str:
+    """What the accuracy is without the defense; that it costs nothing where it is no higher."""
+    if bare is None or one.accuracy is None or bare.accuracy is None:
+        return ""
+    free = "; it costs none: " if one.accuracy >= bare.accuracy else ", "
+    return f"{free}{_accuracy(bare)} without"
 
 
 def _accuracy(one: Point) -> str:
