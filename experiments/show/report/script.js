@@ -27,11 +27,12 @@
     for (const body of heading.closest("table").tBodies) {
       const rows = [...body.rows].filter((row) => !row.classList.contains("block"));
       const key = new Map(rows.map((row) => [row, (row.cells[column] || row.cells[0]).textContent.trim()]));
-      const missing = (row) => key.get(row) === "" || key.get(row) === "\u2013";
+      const number = (row) => value(key.get(row));
+      const some = rows.some((row) => !Number.isNaN(number(row)));
+      const missing = (row) => key.get(row) === "" || key.get(row) === "\u2013" || (some && Number.isNaN(number(row)));
       rows.sort((a, b) => {
         if (missing(a) || missing(b)) return missing(a) - missing(b);
-        const [x, y] = [value(key.get(a)), value(key.get(b))];
-        const order = x === x && y === y ? x - y : key.get(a).localeCompare(key.get(b));
+        const order = some ? number(a) - number(b) : key.get(a).localeCompare(key.get(b));
         return rising ? order : -order;
       });
       body.append(...rows);
