@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import PROGRAM, Browser
 from fake_run import fake_run
@@ -26,7 +27,11 @@ OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = tru
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(fake_run(tmp_path_factory.mktemp("runs") / "demo", users=4, rounds=3, draws=4))
+    run = fake_run(tmp_path_factory.mktemp("runs") / "demo", users=4, rounds=3, draws=4)
+    table = pd.read_parquet(run.leakage)
+    table.loc[table["attack"] == "inverting_gradients", "knowledge"] = "parameters"
+    table.to_parquet(run.leakage)
+    return write_report(run)
 
 
 @pytest.fixture
@@ -100,6 +105,18 @@ def test_an_attribute_picks_its_users(browser: Browser) -> None:
         choose(browser, "trait", value)
         counts.append(len(browser.evaluate(SHOWN)))
     assert sum(counts) == 4
+
+
+def test_an_attack_is_picked_by_its_name_and_by_what_it_knows(browser: Browser) -> None:
+    left = (
+        "[...new Set([...document.querySelectorAll('.users [data-attack]')].filter(e => !e.closest('[hidden]'))"
+        ".map(e => e.dataset.attack))].sort()"
+    )
+    assert browser.evaluate(left) == ["inverting_gradients", "user_diffusion"]
+    choose(browser, "knows", "parameters")
+    assert browser.evaluate(left) == ["inverting_gradients"]
+    choose(browser, "knows", "none")
+    assert browser.evaluate(left) == ["user_diffusion"]
 
 
 def test_the_slider_shows_one_round_and_the_reset_all(browser: Browser) -> None:

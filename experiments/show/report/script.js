@@ -77,10 +77,13 @@
     const round = Number(wanted.round) ? String(rounds[wanted.round - 1]) : "";
     tools.elements.at.value = round || "all";
     tools.elements.round.setAttribute("aria-valuetext", round ? `round ${round}` : "all rounds");
-    const fitsAttack = (data) => !wanted.attack || data.attack === wanted.attack;
-    for (const strip of all(".users [data-attack].attack"))
-      strip.hidden = !(fitsAttack(strip.dataset) && (!wanted.knows || strip.dataset.knows === wanted.knows));
-    for (const guess of all(".traits p[data-attack]")) guess.hidden = !fitsAttack(guess.dataset);
+    const left = new Set();
+    for (const strip of all(".users .attack[data-attack]")) {
+      const { attack, knows } = strip.dataset;
+      strip.hidden = !((!wanted.attack || attack === wanted.attack) && (!wanted.knows || knows === wanted.knows));
+      if (!strip.hidden) left.add(attack);
+    }
+    for (const guess of all(".traits p[data-attack]")) guess.hidden = !left.has(guess.dataset.attack);
     for (const picture of all(".users [data-round]"))
       if (!picture.parentElement.closest("[data-round]")) picture.hidden = Boolean(round) && picture.dataset.round !== round;
     const measured = new Map(users.map((user) => [user, figures(user)]));
