@@ -69,6 +69,11 @@
       alike: -least(shown.map((picture) => -value(one("b + span", picture)?.textContent || ""))),
     };
   };
+  /** The faces of a user that no filter hides, as buttons; one of them is the user's stop for the keyboard. */
+  const faces = (user) => all(".face", user).filter((face) => !face.closest(".users [hidden]"));
+  const stop = (face) => {
+    for (const other of all(".face", face.closest("article"))) other.tabIndex = other === face ? 0 : -1;
+  };
   const traits = (user) => all(".traits tbody tr", user).map((row) => `${row.cells[0].textContent}: ${row.cells[1].textContent}`);
   const rounds = [...new Set(all(".users [data-round]").map((picture) => Number(picture.dataset.round)))].sort((a, b) => a - b);
 
@@ -77,13 +82,13 @@
     const round = Number(wanted.round) ? String(rounds[wanted.round - 1]) : "";
     tools.elements.at.value = round || "all";
     tools.elements.round.setAttribute("aria-valuetext", round ? `round ${round}` : "all rounds");
-    const left = new Set();
+    const attacks = new Set();
     for (const strip of all(".users .attack[data-attack]")) {
       const { attack, knows } = strip.dataset;
       strip.hidden = !((!wanted.attack || attack === wanted.attack) && (!wanted.knows || knows === wanted.knows));
-      if (!strip.hidden) left.add(attack);
+      if (!strip.hidden) attacks.add(attack);
     }
-    for (const guess of all(".traits p[data-attack]")) guess.hidden = !left.has(guess.dataset.attack);
+    for (const guess of all(".traits p[data-attack]")) guess.hidden = !attacks.has(guess.dataset.attack);
     for (const picture of all(".users [data-round]"))
       if (!picture.parentElement.closest("[data-round]")) picture.hidden = Boolean(round) && picture.dataset.round !== round;
     const measured = new Map(users.map((user) => [user, figures(user)]));
@@ -100,6 +105,10 @@
       unlike: (a, b) => measured.get(a).alike - measured.get(b).alike,
       rank: (a, b) => measured.get(a).rank - measured.get(b).rank,
     }[wanted.sort];
+    for (const user of users) {
+      const left = faces(user);
+      if (left.length && !left.some((face) => face.tabIndex === 0)) stop(left[0]); // the keyboard gets in
+    }
     const sorted = [...users].sort((a, b) => order(a, b) || of(a) - of(b));
     if (sorted.some((user, index) => one(".users").children[index] !== user)) one(".users").append(...sorted);
     tools.elements.count.value = `${count} of ${users.length} user${users.length === 1 ? "" : "s"}`;
@@ -146,10 +155,13 @@
   // Faces: one stop for the keyboard a user, arrows between the faces, Enter enlarges.
   const zoom = one("dialog.zoom");
   let current = null;
-  const faces = (button) => all(".face", button.closest("article")).filter((face) => !face.closest("[hidden]"));
   const beside = (button, by) => {
-    const list = faces(button);
+    const list = faces(button.closest("article"));
     return list[(list.indexOf(button) + by + list.length) % list.length];
+  };
+  const enter = (button) => {
+    stop(button);
+    button.focus();
   };
   const show = (button) => {
     current = button;
@@ -158,7 +170,7 @@
     const photo = button.closest(".person") ? null : one(".photos img", article);
     zoom.firstElementChild.replaceChildren(...[photo, own].filter(Boolean).map((image) =>
       make("figure", {}, make("img", { src: image.src, alt: image.alt }), make("figcaption", {}, image.alt))));
-    const list = faces(button);
+    const list = faces(article);
     one(".count", zoom).textContent = `${list.indexOf(button) + 1} of ${list.length} faces of user ${article.dataset.user}`;
     if (!zoom.open) zoom.showModal();
   };
@@ -172,9 +184,7 @@
         const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!by) return;
         event.preventDefault();
-        const next = beside(button, by);
-        for (const face of all(".face", article)) face.tabIndex = face === next ? 0 : -1;
-        next.focus();
+        enter(beside(button, by));
       });
     }
   if (zoom) {
@@ -184,7 +194,7 @@
       if (by) show(beside(current, by));
     });
     zoom.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });
-    zoom.addEventListener("close", () => current?.focus());
+    zoom.addEventListener("close", () => enter(current));
   }
 
   // For a screen that others see. The photos stay in the file.
