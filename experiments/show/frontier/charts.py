@@ -182,9 +182,10 @@ def _across(values: Sequence[float]) -> svg.Scale:
 
 def _heights(found: Sequence[Point]) -> svg.Scale:
     """The axis of leakage, the same for all charts."""
-    ends = [end for one in found for level in one.levels for end in level.leakage.values()]
+    shares = [level.leakage for one in found for level in one.levels]
+    ends = [end for one in shares for end in (one["low"], one["mean"], one["high"])]
     low, high = TELLING
-    return svg.covering([min(max(float(end), low), high) for end in ends if end is not None], (0,), about=8)
+    return svg.covering([min(max(end, low), high) for end in ends if end is not None], (0,), about=8)
 
 
 def _axis(strengths: Sequence[str]) -> tuple[str, list[str]]:
