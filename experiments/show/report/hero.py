@@ -148,4 +148,4 @@ def _caption(material: Material, best: Finding, faces: int, pictured: int) -> st
         who += f", out of the {pictured} shown below"
     said = f"{who}, from the best to the worst recognised among {best.gallery} people, and what {best.attack}{knows} "
     said += f"{what} from one {update} of round {best.server_round}."
-    return f"{said} All images together are what names them." if best.arm == "all_images" else said
+    return f"{said} They are judged by all images together." if best.arm == "all_images" else said
