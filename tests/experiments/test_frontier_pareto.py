@@ -83,3 +83,12 @@ def test_an_accuracy_that_rises_is_no_cost() -> None:
     table.loc[table["strength"] == "std 1.0", "accuracy"] = 0.95
     assert "accuracy 0.95; it costs none: 0.90 without" in answers(points(table)).headline
     assert not math.isnan(points(table)[-1].accuracy or math.nan)
+
+
+@pytest.mark.parametrize("users", [10, 16])
+def test_the_faces_of_the_first_screen_are_of_the_point_in_the_headline(users: int) -> None:
+    found = points(fake_sweep(users=users))
+    said = answers(found)
+    assert said.about is not None
+    assert said.about.name in said.headline
+    assert answers([one for one in found if one.defense != "noise"]).about is None

@@ -46,10 +46,12 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
     environment.filters["breakable"] = breakable
     study = parse(Study, read(folder / "sweep.toml", []))
     bare = undefended(found)
+    said = answers(found)
     page = environment.get_template("frontier.html.j2").render(
         title=study.title,
         folder=folder.name,
-        answers=answers(found),
+        answers=said,
+        about=pictures.reconstructions(folder, table, said.about) if said.about is not None else [],
         utility=charts.utility(found),
         panels=[panel for panel in (charts.privacy(found), charts.proved(found)) if panel],
         promised=any(one.epsilon for one in found),

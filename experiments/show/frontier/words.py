@@ -24,6 +24,7 @@ WISHED = 0.05  # half width of an interval of normalised leakage
 class Answers:
     headline: str
     verdict: str  # a class of the report's headline
+    about: Point | None  # the point that the headline is about
     paragraphs: list[tuple[str, str]]  # heading, text
     looks_strong: list[list[str]]  # a row a defense; the columns are those of the page
 
@@ -32,10 +33,11 @@ def answers(found: Sequence[Point]) -> Answers:
     """The findings of a sweep. Strengths are taken in the order of the sweep, weakest first."""
     safe = {name: one for name, line in series(found).items() if (one := _first_at_chance(line)) is not None}
     bare = undefended(found)
-    headline, verdict = _headline(found, safe, bare)
+    headline, verdict, about = _headline(found, safe, bare)
     return Answers(
         headline=headline,
         verdict=verdict,
+        about=about,
         paragraphs=[
             ("At which strength rank-1 falls to chance", _chance(found, safe)),
             ("What that costs in accuracy", _cost(safe, bare)),
@@ -67,12 +69,16 @@ def _first_at_chance(line: Sequence[Point]) -> Point | None:
     return first
 
 
-def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None) -> tuple[str, str]:
-    """The recommendation and its class; none by too few users, nor where the pictures still resemble their users."""
+def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None) -> tuple[str, str, Point | None]:
+    """The headline, its class and its point; no recommendation by too few users, nor where pictures resemble theirs."""
     broken = [one for one in found if one.breaks_promise]
     if broken:
         worst = max(broken, key=lambda one: one.epsilon_audited)
-        return f"{worst.name} does not keep its promise: an epsilon of {worst.epsilon_audited:.3g} is proved.", "named"
+        return (
+            f"{worst.name} does not keep its promise: an epsilon of {worst.epsilon_audited:.3g} is proved.",
+            "named",
+            worst,
+        )
     silent = [one for one in safe.values() if one.status == "nothing"]
     if silent:
         cheapest = max(silent, key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
@@ -81,6 +87,7 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
             f"The cheapest defense under which no attack tells more than its controls is {cheapest.name}: "
             f"it names {_named(cheapest)}; {cost}.",
             "nothing",
+            cheapest,
         )
     few = [one for one in safe.values() if one.status == "too few users"]
     if few:
@@ -88,10 +95,11 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
             f"Too few users to recommend a defense: under {few[0].name} the attacks name {_named(few[0])}; "
             f"take {ENOUGH_USERS} users or more.",
             "too",
+            few[0],
         )
     for one in safe.values():
         if one.status in NO_VERDICT:
-            return f"No verdict on {one.name}: {NO_VERDICT[one.status].format(one=one)}.", "too"
+            return f"No verdict on {one.name}: {NO_VERDICT[one.status].format(one=one)}.", "too", one
     if safe:
         nearest = max(safe.values(), key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
         still = "attributes are still read off the pictures" if nearest.status == "attributes" else STILL
@@ -99,8 +107,9 @@ def _headline(found: Sequence[Point], safe: dict[str, Point], bare: Point | None
             f"No defense tried here hides the users: under {nearest.name} naming does not exceed guessing "
             f"({_named(nearest)}), but {still}.",
             "alike",
+            nearest,
         )
-    return "No defense tried here brings the naming of users down to chance.", "named"
+    return "No defense tried here brings the naming of users down to chance.", "named", None
 
 
 def _named(one: Point) -> str:
