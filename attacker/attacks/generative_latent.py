@@ -7,14 +7,13 @@ latent code of a GAN. A diffusion model has such a code: the initial noise z of 
 
 with the gradient taken through a few DDIM steps and z kept on the sphere where Gaussian noise lies, which
 stands for GGL's penalty on unlikely codes. Whatever comes out is a sample of the prior; what the prior cannot draw
-cannot come out, and few steps draw blurred faces. As in `user_diffusion` there is one image for each label group.
+cannot come out, and few steps draw blurred faces. As in `user_diffusion` there is one image for each label.
 
 On 30 photos of one synthetic person at 64 px and an untrained convnet the facial similarity to them rises from -0.09 to
 0.84 in the default 60 steps, 33 s of one core (python -m experiments.benchmarks.existing_attacks generative_latent).
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -23,13 +22,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Progress
+from attacker.attacks import Attacker, Needs, Progress
+from attacker.inversion.descent import Adam, cosine_decay, sum_per_victim
 from attacker.inversion.matching import unit
-from attacker.inversion.representatives import Adam, by_label, cosine_decay, reconstructions, sum_groups, victims
+from attacker.inversion.problem import matching_problem
+from attacker.inversion.representatives import arrange_by_label
 from attacker.observation import Observation, Reconstruction
-from fl_sim.config import ConfigError
 
-ADAPTS = True  # by attacker.inversion.representatives.victims
+ADAPTS = True  # by attacker.inversion.problem.matching_problem
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class Settings:
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient
     steps: Annotated[int, Field(ge=1)] = 60  # optimisation steps
     learning_rate: Annotated[float, Field(gt=0)] = 0.3  # of z, whose entries have variance 1; falls to a tenth
-    shared: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the slope that is summed over a user's groups
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come, 1 by the root of their size
-    group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
+    consensus: Annotated[float, Field(ge=0, le=1)] = 0.8  # part of the gradient that is summed over a user's images
+    layer_norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0: layers as they come, 1: by the root of their size
+
+
+def needs(settings: Settings) -> Needs:
+    return Needs(settings.prior, second_derivatives=True)
 
 
 def attack(
@@ -51,29 +54,26 @@ def attack(
     generators: Sequence[torch.Generator],
     progress: Progress,
 ) -> list[Reconstruction]:
-    """One sample of the prior for each label group, the heaviest group's first; it is the answer."""
-    prior = attacker.prior
-    if prior is None:
-        raise ConfigError("generative_latent was given no prior; name one in its settings (prior = ...)")
-    started = time.perf_counter()
-    targets = victims(observations, attacker, by_label(settings.group_floor), settings.balance)
-    owner = targets.owner
+    """One sample of the prior for each label, the heaviest label's first; it is the answer."""
+    prior = attacker.require_prior()
+    problem = matching_problem(observations, attacker, arrange_by_label(), settings.layer_norm_power)
+    owner = problem.owner
     shape = (1, prior.channels, prior.size, prior.size)
     first = torch.cat([torch.randn(shape, generator=source) for source in generators]).to(attacker.device)
-    z, adam = on_sphere(first[owner]), Adam(pixelwise=False)  # a user's groups start from one face
+    z, adam = on_sphere(first[owner]), Adam(pixelwise=False)  # a user's labels start from one face
     rate = cosine_decay(settings.learning_rate)
     for step in range(settings.steps):
         z.requires_grad_(True)
         images = prior.sample(z, settings.sampler_steps, differentiable=True)
-        _, slope = targets.match(images.detach(), settings.distance)
-        pull = unit(torch.autograd.grad(images, z, slope)[0])
-        summed = unit(sum_groups(pull, owner, len(targets.groups)))[owner]
-        move = adam((1 - settings.shared) * pull + settings.shared * summed)
+        _, grad = problem.loss_and_grad(images.detach(), settings.distance)
+        pull = unit(torch.autograd.grad(images, z, grad)[0])
+        summed = unit(sum_per_victim(pull, owner, len(problem.counts)))[owner]
+        move = adam((1 - settings.consensus) * pull + settings.consensus * summed)
         z = on_sphere(z.detach() - rate(step / max(settings.steps - 1, 1)) * move)
         progress(step + 1, settings.steps)
     images = prior.sample(z, settings.sampler_steps)
-    losses, _ = targets.match(images, settings.distance)
-    return reconstructions(images, losses, targets.groups, time.perf_counter() - started)
+    losses, _ = problem.loss_and_grad(images, settings.distance)
+    return problem.reconstructions(images, losses)
 
 
 def on_sphere(z: Tensor) -> Tensor:

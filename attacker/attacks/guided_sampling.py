@@ -6,7 +6,6 @@ back (diffusion posterior sampling, Chung et al. 2023; for gradients arXiv 2411.
 The steps have Adam's moments, which are kept from level to level (arXiv 2603.16797).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,13 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Progress
+from attacker.attacks import Attacker, Needs, Progress
+from attacker.inversion.descent import Adam, sum_per_victim
 from attacker.inversion.matching import smooth, unit
-from attacker.inversion.representatives import Adam, by_label, draw, reconstructions, sum_groups, victims
+from attacker.inversion.problem import matching_problem
+from attacker.inversion.representatives import arrange_by_label, draw
 from attacker.observation import Observation, Reconstruction
-from fl_sim.config import ConfigError
 
-ADAPTS = True  # by attacker.inversion.representatives.victims
+ADAPTS = True  # by attacker.inversion.problem.matching_problem
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,14 @@ class Settings:
     guidance: Annotated[int, Field(ge=1)] = 3  # steps down the matching loss at each level
     learning_rate: Annotated[float, Field(gt=0)] = 0.05  # of these steps, in the image range [-1, 1]
     start: Annotated[float, Field(gt=0, le=1)] = 0.7  # noise level of the first, of the schedule
-    shared: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the groups share; 0 unties them
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come, 1 by the root of their size
-    blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient
-    group_floor: Annotated[float, Field(ge=0, lt=1)] = 0.08  # labels with a smaller share get no image
+    consensus: Annotated[float, Field(ge=0, lt=1)] = 0.8  # part of the rate for what the labels share; 0 unties them
+    layer_norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0: layers as they come, 1: by the root of their size
+    gradient_blur: Annotated[float, Field(ge=0)] = 1.5  # pixels, Gaussian on the matching gradient
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
+
+
+def needs(settings: Settings) -> Needs:
+    return Needs(settings.prior, rounds=settings.rounds, second_derivatives=True)
 
 
 def attack(
@@ -46,22 +49,19 @@ def attack(
     generators: Sequence[torch.Generator],
     progress: Progress,
 ) -> list[Reconstruction]:
-    """One image a label group, the heaviest group's first."""
-    prior = attacker.prior
-    if prior is None:
-        raise ConfigError("guided_sampling was given no prior; name one in its settings (prior = ...)")
-    started = time.perf_counter()
-    targets = victims(observations, attacker, by_label(settings.group_floor), settings.balance)
-    counts, owner = targets.counts, targets.owner
+    """One image a label, the heaviest label's first."""
+    prior = attacker.require_prior()
+    problem = matching_problem(observations, attacker, arrange_by_label(), settings.layer_norm_power)
+    counts, owner = problem.counts, problem.owner
     own, together = Adam(False), Adam(False)
 
     def guided(x: Tensor) -> Tensor:
         """Images (n, 3, H, W) after some steps down the matching loss."""
         for _ in range(settings.guidance):
-            slope = smooth(targets.match(x, settings.distance)[1], settings.blur)
-            move = (1 - settings.shared) * own(unit(slope))
-            if settings.shared:
-                move = move + settings.shared * together(unit(sum_groups(slope, owner, len(counts))))[owner]
+            grad = smooth(problem.loss_and_grad(x, settings.distance)[1], settings.gradient_blur)
+            move = (1 - settings.consensus) * own(unit(grad))
+            if settings.consensus:
+                move = move + settings.consensus * together(unit(sum_per_victim(grad, owner, len(counts))))[owner]
             x = (x - settings.learning_rate * move).clamp(-1, 1)
         return x
 
@@ -71,9 +71,9 @@ def attack(
     x = grey if attacker.faces is None else grey + attacker.faces.mean
     for level, t in enumerate(times):
         now = torch.full((len(owner),), t, device=attacker.device)
-        seen = prior.noised(prior.encode(x), noise, now)
-        x = guided(prior.decode(prior.x0_hat(seen, now)))
+        seen = prior.add_noise(prior.encode(x), noise, now)
+        x = guided(prior.decode(prior.predict_x0(seen, now)))
         noise = draw(counts, generators, torch.randn, prior.channels, prior.size, prior.size).to(attacker.device)
         progress(level + 1, settings.levels)
-    losses, _ = targets.match(x, settings.distance)
-    return reconstructions(x, losses, targets.groups, time.perf_counter() - started)
+    losses, _ = problem.loss_and_grad(x, settings.distance)
+    return problem.reconstructions(x, losses)

@@ -6,8 +6,7 @@ experiments.benchmarks.existing_attacks idlg), and `dlg` has only the image left
 same command reaches a mean squared error of 2.6e-4. The labels of a batch are those of `attacker.inversion.labels`.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -16,22 +15,27 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, Progress
-from attacker.attacks.dlg import lbfgs, photographs, start, steps_of
+from attacker.attacks import Attacker, Needs, Progress
+from attacker.attacks.dlg import lbfgs, start
 from attacker.inversion.labels import by_class, recover_proportions
-from attacker.inversion.matching import Group, Target, compare, dummy_gradient, mse
-from attacker.inversion.representatives import Labels, label_probes, victims, whole_batch
+from attacker.inversion.matching import Representatives, compare, dummy_gradient, mse
+from attacker.inversion.problem import MatchingProblem, matching_problem
+from attacker.inversion.representatives import Labels, label_probes, whole_batch
 from attacker.observation import Observation, Reconstruction
 from fl_sim.modules import logits_layer
 
-ADAPTS = True  # by attacker.inversion.representatives.victims
+ADAPTS = True  # by attacker.inversion.problem.matching_problem
 
 
 @dataclass(frozen=True)
 class Settings:
     steps: Annotated[int, Field(ge=1)] = 25  # of 20 L-BFGS iterations each (paper: 300)
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 by root of size
+    layer_norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0: layers as they come (paper), 1: by root of size
     max_images: Annotated[int, Field(ge=1)] = 32  # a user with more photos gets this many: time and memory grow with it
+
+
+def needs(settings: Settings) -> Needs:
+    return Needs(second_derivatives=True)
 
 
 def attack(
@@ -43,27 +47,27 @@ def attack(
 ) -> list[Reconstruction]:
     """All dummy images, those of the heaviest label first; the first is the answer."""
 
-    def arrange(labels: Labels, observation: Observation) -> Group:
+    def arrange(labels: Labels, observation: Observation) -> Representatives:
         if observation.num_examples == 1 and observation.label_proportions is None:
             gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
             label = only_label(gradient, attacker.model, label_probes(attacker))
-            return Group(label[None], torch.ones(1, device=attacker.device))
+            return Representatives(label[None], torch.ones(1, device=attacker.device))
         return whole_batch(labels.photos, min(observation.num_examples, settings.max_images))
 
-    targets = victims(observations, attacker, arrange, settings.balance)
-    targets.model.double()
-    total, found = settings.steps * len(observations), []
-    for index, (group, observed, source) in enumerate(zip(targets.groups, targets.targets, generators, strict=True)):
-        started = time.perf_counter()
-        x = start(len(group.labels), attacker, source)
-        loss = partial(_loss, targets.model, Group(group.labels, group.weights.double()), observed)
-        left = lbfgs([x], loss, settings.steps, steps_of(progress, index * settings.steps, total))
-        found.append(photographs(x, group.weights, left, time.perf_counter() - started))
-    return found
+    problem = matching_problem(observations, attacker, arrange, settings.layer_norm_power)
+    problem.model.double()
+
+    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float]:
+        x = start(len(problem.representatives[victim].labels), attacker, source)
+        return x, lbfgs([x], partial(_loss, problem, victim), settings.steps, report)
+
+    return problem.solve_each(solve, generators, settings.steps, progress)
 
 
-def _loss(model: nn.Module, group: Group, observed: Target, x: Tensor) -> Tensor:
-    return compare(dummy_gradient(model, x, group), observed, mse)
+def _loss(problem: MatchingProblem, victim: int, x: Tensor) -> Tensor:
+    fixed = problem.representatives[victim]
+    dummy = dummy_gradient(problem.model, x, Representatives(fixed.labels, fixed.weights.double()))
+    return compare(dummy, problem.observed_gradients[victim], mse)
 
 
 def only_label(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor) -> Tensor:

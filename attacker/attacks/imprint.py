@@ -78,7 +78,7 @@ def attack(
     At most as many as the user has photos; one grey image where the update shows none. Nothing is matched, so the
     matching loss is NaN. The labels stay unknown, so each image has the same weight.
     """
-    found = []
+    answers = []
     for done, observation in enumerate(observations):
         started = time.perf_counter()
         weight, bias, _ = _layers(observation.parameters, attacker.image_size)
@@ -88,9 +88,9 @@ def attack(
         typical = (images - images.mean(0)).square().sum(1).argsort(stable=True)  # nearest to their mean first
         photos = (images[typical].view(-1, 3, attacker.image_size, attacker.image_size) + 1) / 2
         weights = torch.full((len(photos),), 1 / len(photos))
-        found.append(Reconstruction(photos, weights, math.nan, time.perf_counter() - started))
+        answers.append(Reconstruction(photos, weights, math.nan, time.perf_counter() - started))
         progress(done + 1, len(observations))
-    return found
+    return answers
 
 
 def read_bins(rows: Tensor, biases: Tensor, count: int) -> Tensor:

@@ -15,15 +15,18 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from attacker.attacks import Attacker, Progress
+from attacker.attacks import Attacker, Needs, Progress
 from attacker.observation import Observation, Reconstruction
-from fl_sim.config import ConfigError
 
 
 @dataclass(frozen=True)
 class Settings:
     prior: str = "synthetic64"  # shipped name, diffusers folder or hub name
     steps: Annotated[int, Field(ge=1)] = 50  # DDIM steps, one U-Net pass each
+
+
+def needs(settings: Settings) -> Needs:
+    return Needs(settings.prior)
 
 
 def attack(
@@ -34,9 +37,7 @@ def attack(
     progress: Progress,
 ) -> list[Reconstruction]:
     """One sample of the prior a user; its matching loss is NaN, since nothing was matched."""
-    prior = attacker.prior
-    if prior is None:
-        raise ConfigError("prior_only was given no prior; name one in its settings (prior = ...)")
+    prior = attacker.require_prior()
     started = time.perf_counter()
     shape = (1, prior.channels, prior.size, prior.size)
     noise = torch.cat([torch.randn(shape, generator=source) for source in generators])

@@ -17,8 +17,7 @@ On a batch of 4 faces with four labels, 16 px, under an untrained ResNet-18 with
 labels, so the seeds need not put the same photo in the same place, and may agree on a smear.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,15 +25,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, Progress
+from attacker.attacks import Attacker, Needs, Progress
 from attacker.attacks.inverting_gradients import total_variation_gradient
-from attacker.inversion.matching import Group
-from attacker.inversion.representatives import Adam, Labels, Victims, cosine_decay, victims, whole_batch
+from attacker.inversion.descent import Adam, cosine_decay
+from attacker.inversion.matching import Representatives
+from attacker.inversion.problem import MatchingProblem, matching_problem
+from attacker.inversion.representatives import Labels, whole_batch
 from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
 from fl_sim.updates import Update
 
-ADAPTS = True  # by attacker.inversion.representatives.victims
+ADAPTS = True  # by attacker.inversion.problem.matching_problem
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Settings:
     steps: Annotated[int, Field(ge=1)] = 200  # of Adam (paper: 20,000)
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # in the image range [-1, 1]; falls to a tenth along a cosine
     distance: Literal["cosine", "mse"] = "cosine"  # between dummy and observed gradient (paper: mse)
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the layers: 0 as they come (paper), 1 by root of size
+    layer_norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0: layers as they come (paper), 1: by root of size
     tv: Annotated[float, Field(ge=0)] = 1e-2  # weight of total variation
     l2: Annotated[float, Field(ge=0)] = 1e-6  # weight of each image's squared norm
     statistics: Annotated[float, Field(ge=0)] = 0.1  # weight of the batch-norm statistics, where they are granted
     group: Annotated[float, Field(ge=0)] = 1e-3  # weight of each image's squared distance to the mean over the seeds
     max_images: Annotated[int, Field(ge=1)] = 32  # a user with more photos gets this many: time and memory grow with it
+
+
+def needs(settings: Settings) -> Needs:
+    return Needs(second_derivatives=True)
 
 
 def attack(
@@ -60,37 +65,35 @@ def attack(
 ) -> list[Reconstruction]:
     """All images of the seed that matches best, those of the heaviest label first; the first is the answer."""
 
-    def arrange(labels: Labels, observation: Observation) -> Group:
+    def arrange(labels: Labels, observation: Observation) -> Representatives:
         return whole_batch(labels.photos, min(observation.num_examples, settings.max_images))
 
-    targets = victims(observations, attacker, arrange, settings.balance)
-    total, found = settings.steps * len(observations), []
-    for index, (group, observed, source) in enumerate(zip(targets.groups, targets.targets, generators, strict=True)):
-        started = time.perf_counter()
-        told = observations[index].statistics if settings.statistics else None
-        told = told and {name: value.to(attacker.device) for name, value in told.items()}
-        shape = (settings.seeds, len(group.labels), 3, attacker.image_size, attacker.image_size)
+    problem = matching_problem(observations, attacker, arrange, settings.layer_norm_power)
+    rate = cosine_decay(settings.learning_rate)
+
+    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float]:
+        granted = observations[victim].statistics if settings.statistics else None
+        statistics = granted and {name: value.to(attacker.device) for name, value in granted.items()}
+        seeds, own = _seeds(problem, victim, settings.seeds), problem.counts[victim]
+        shape = (settings.seeds, own, 3, attacker.image_size, attacker.image_size)
         x, adam = torch.randn(shape, generator=source).to(attacker.device), Adam(pixelwise=True)
-        batches = Victims(targets.model, [group] * len(x), [observed] * len(x), [[]] * len(x))
-        rate = cosine_decay(settings.learning_rate)
         for step in range(settings.steps):
-            _, slope = _match(batches, x, settings)
-            slope = slope + regularisers(x, settings)
-            if told:
-                slope = slope + settings.statistics * statistics_gradient(targets.model, x, told)
-            x = (x - rate(step / max(settings.steps - 1, 1)) * adam(slope.flatten(0, 1)).view_as(x)).clamp(-1, 1)
-            progress(index * settings.steps + step + 1, total)
-        losses, _ = _match(batches, x, settings)
+            grad = seeds.loss_and_grad(x.flatten(0, 1), settings.distance)[1].view_as(x) + regularisers(x, settings)
+            if statistics:
+                grad = grad + settings.statistics * statistics_gradient(problem.model, x, statistics)
+            x = (x - rate(step / max(settings.steps - 1, 1)) * adam(grad.flatten(0, 1)).view_as(x)).clamp(-1, 1)
+            report(step + 1)
+        losses, _ = seeds.loss_and_grad(x.flatten(0, 1), settings.distance)
         best = int(losses.argmin())
-        photos, seconds = ((x[best] + 1) / 2).cpu(), time.perf_counter() - started
-        found.append(Reconstruction(photos, group.weights.cpu(), float(losses[best]), seconds))
-    return found
+        return x[best], float(losses[best])
+
+    return problem.solve_each(solve, generators, settings.steps, progress)
 
 
-def _match(batches: Victims, x: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Matching losses (seeds,) and their gradients (seeds, n, 3, H, W); each seed is a batch of its own."""
-    losses, slopes = batches.match(x.flatten(0, 1), settings.distance)
-    return losses, slopes.view_as(x)
+def _seeds(problem: MatchingProblem, victim: int, count: int) -> MatchingProblem:
+    """One victim `count` times over: each seed is a batch of its own."""
+    fixed, observed = problem.representatives[victim], problem.observed_gradients[victim]
+    return MatchingProblem(problem.model, [fixed] * count, [observed] * count, [[]] * count)
 
 
 def regularisers(x: Tensor, settings: Settings) -> Tensor:
@@ -99,12 +102,12 @@ def regularisers(x: Tensor, settings: Settings) -> Tensor:
     return settings.tv * variation + 2 * settings.l2 * x + 2 * settings.group * (x - x.mean(0)) / x[0, 0].numel()
 
 
-def statistics_gradient(model: nn.Module, x: Tensor, told: Update) -> Tensor:
-    """The gradient (seeds, n, 3, H, W) of the mean relative distance of each seed's statistics to those `told`."""
-    slopes = []
+def statistics_gradient(model: nn.Module, x: Tensor, statistics: Update) -> Tensor:
+    """The gradient (seeds, n, 3, H, W) of the mean relative distance of each seed's statistics to `statistics`."""
+    grads = []
     for batch in x:
         pixels = batch.detach().requires_grad_(True)
         seen = batch_statistics(model, pixels)
-        distances = [(seen[name] - value).norm() / value.norm().clamp_min(1e-6) for name, value in told.items()]
-        slopes.append(torch.autograd.grad(torch.stack(distances).mean(), pixels)[0])
-    return torch.stack(slopes)
+        distances = [(seen[name] - value).norm() / value.norm().clamp_min(1e-6) for name, value in statistics.items()]
+        grads.append(torch.autograd.grad(torch.stack(distances).mean(), pixels)[0])
+    return torch.stack(grads)

@@ -1,13 +1,19 @@
-"""The malicious server around the strategy of somebody else's app, where it only watches.
+"""The audit of somebody else's Flower app: a strategy around the app's own that captures and changes nothing.
+
+    from attacker.capture.audit_plugin import AuditedStrategy, ExternalModel, LocalTraining
+
+    model, training = ExternalModel.of(Net, image_size=32), LocalTraining(epochs=2, batch_size=12, learning_rate=0.1)
+    strategy = AuditedStrategy(FedAvg(), model, training, run="audit")  # for `fl-sim audit audit`
 
 Every reply reaches the app's strategy as it came, nobody is asked anything, and nothing that goes wrong here reaches
 the app: it is logged, and `fl-sim audit` tells what was not captured, and why.
 """
 
+import dataclasses
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,40 +21,47 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from attacker.capture.reply_checks import Refused
+from attacker.capture.capturing import CapturingStrategy
+from attacker.capture.external_replies import EXAMPLES, count_photos, fit, partition, read_weights
+from attacker.capture.reply_checks import InvalidReply, ParsedReply
 from attacker.capture.store import Capture, CaptureStore
-from attacker.capture.watched_replies import EXAMPLES, fit, partition, photos, read_weights
-from attacker.capture.wrapping import Wrapping
-from attacker.external.external_model import ForeignModel
+from attacker.external import external_model
+from attacker.external.external_model import ExternalModel
 from attacker.observation import LocalTraining
 from fl_sim.config import ConfigError
-from fl_sim.federation.replies import in_one_line, last_line, seconds_since, size_of
+from fl_sim.runs import RunFolder
 from fl_sim.state_dicts import ModelTensors, in_short
 from fl_sim.updates import Update
+
+__all__ = ["AuditedStrategy", "ExternalModel", "LocalTraining"]  # what an app needs
 
 logger = logging.getLogger("flwr")  # the app's own log, where somebody looks
 
 
-class Watcher(Wrapping):
-    """`inner`, with every reply captured into `store`.
+class AuditedStrategy(CapturingStrategy):
+    """`inner` of an app whose clients reply with the weights of `model`, captured into the new folder `run`.
 
-    While `start` runs, it stands in the place of two methods of `inner`: Flower's loop and a loop of the app's own, in
-    an overridden `start`, both come by. All else is `inner`'s. A user is known by the `partition-id` in the metrics of
-    its first reply, else numbered as its node first replies.
+    The users take SGD steps as `training` says. While `start` runs, this stands in the place of two methods of
+    `inner`: Flower's loop and a loop of the app's own, in an overridden `start`, both come by. All else is `inner`'s.
+    A user is known by the `partition-id` in the metrics of its first reply, else numbered as its node first replies.
     """
 
-    def __init__(self, inner: Strategy, store: CaptureStore, watched: ForeignModel, local: LocalTraining) -> None:
-        self.inner, self.store, self.local = inner, store, local
-        self._watched = watched
-        self._model, self._fixed = _opened(watched)
+    def __init__(self, inner: Strategy, model: ExternalModel, training: LocalTraining, run: str | Path) -> None:
+        """Raises ConfigError, before anything starts, for what the audit could not use."""
+        _check_strategy(inner)
+        model.check()
+        super().__init__(inner, CaptureStore(RunFolder(Path(run))))
+        if self.store.run.captures.exists():
+            raise ConfigError(f"{run} holds an earlier capture; give a folder that does not exist yet, or remove it")
+        self._external, self._training = model, training
+        self._model, self._fixed = _opened(model)
+        external_model.save(self.store.run, model)
         self._configure, self._aggregate = inner.configure_train, inner.aggregate_train
         self._weight = _weight(inner)
-        self._users: dict[int, int] = {}  # node id -> user
         self._parameters: Update = dict(self._model.state)  # the global model, as far as it was seen
         self._arrays = ArrayRecord()  # what it was read from
         self._record = ""  # name of the array record that users are sent
-        self._requests: dict[int, float] = {}  # node id -> time at which this round's request was made
-        self._unlike: set[int] = set()  # nodes that were sent another model than the first
+        self._sent_another: set[int] = set()  # nodes that were sent another model than the first one
         self._unread = "the round was not configured"  # why what was sent this round cannot be read; empty: it can
         self._notes: tuple[str, ...] = ()  # what had to be assumed of what was sent
 
@@ -68,13 +81,13 @@ class Watcher(Wrapping):
     def start(self, *arguments: Any, **named: Any) -> Result:
         """That of `inner`; returns when all captures are on disk."""
         own = vars(self.inner)
-        watching = {"configure_train": self.configure_train, "aggregate_train": self.aggregate_train}
-        before = {name: own[name] for name in watching if name in own}
-        own.update(watching)
+        capturing = {"configure_train": self.configure_train, "aggregate_train": self.aggregate_train}
+        before = {name: own[name] for name in capturing if name in own}
+        own.update(capturing)
         try:
             return self.inner.start(*arguments, **named)
         finally:
-            for name in watching:
+            for name in capturing:
                 del own[name]
             own.update(before)
             with _harmless("the last rounds"):
@@ -94,7 +107,7 @@ class Watcher(Wrapping):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         replies, captures = list(replies), list[Capture]()
         with _harmless(f"round {server_round}"):
-            captures = self._captures(replies)  # before `inner` sees them, who may change them
+            captures = self._with_silent(self._captures(replies))  # before `inner` sees them, who may change them
         arrays: ArrayRecord | None = None
         try:
             arrays, metrics = self._aggregate(server_round, replies)
@@ -105,7 +118,7 @@ class Watcher(Wrapping):
                 if arrays is not None:
                     self._read({"": arrays}, "")
                 self.store.save_round(
-                    server_round, captures, "weights", self.local.learning_rate, self._parameters, self.local
+                    server_round, captures, "weights", self._training.learning_rate, self._parameters, self._training
                 )
         return arrays, metrics
 
@@ -120,16 +133,16 @@ class Watcher(Wrapping):
         self._unread = "what was sent cannot be read"
         try:
             self._record, self._notes = self._read(records, getattr(self.inner, "arrayrecord_key", ""))
-        except Refused as refused:
-            self._unread = f"the model that was sent cannot be read: {refused.reason}"
+        except InvalidReply as invalid:
+            self._unread = f"the model that was sent cannot be read: {invalid.reason}"
             if first:
                 raise ConfigError(
-                    f"{refused.reason}: the server does not send model {self._watched.model!r}; name the one it trains"
-                ) from refused
+                    f"{invalid.reason}: the server does not send model {self._external.model!r}; name the one it trains"
+                ) from invalid
             return
         self._unread = ""
         sent = records[self._record]
-        self._unlike = {
+        self._sent_another = {
             message.metadata.dst_node_id
             for message in messages
             if (got := message.content.array_records.get(self._record)) is not sent and got != sent
@@ -138,15 +151,15 @@ class Watcher(Wrapping):
 
     def _read(self, records: dict[str, ArrayRecord], preferred: str) -> tuple[str, tuple[str, ...]]:
         """Take the global model from the record that holds it: its name, and what had to be assumed."""
-        name, fitted = fit(records, self._model, preferred)
-        if records[name] is self._arrays:
-            return name, self._notes
-        absent = [one for one in self._model.parameters if one not in fitted.values]
+        record, fitted = fit(records, self._model, preferred)
+        if records[record] is self._arrays:
+            return record, self._notes
+        absent = [name for name in self._model.parameters if name not in fitted.values]
         if absent and (fitted.unknown or len(absent) == len(self._model.parameters)):
-            raise Refused(f"the server sends no {in_short(absent)}")
-        unsure = [one for one in absent if one not in self._fixed] if not self._arrays else []
+            raise InvalidReply(f"the server sends no {in_short(absent)}")
+        unsure = [name for name in absent if name not in self._fixed] if not self._arrays else []
         if unsure:
-            raise Refused(
+            raise InvalidReply(
                 f"the server sends no {in_short(unsure)}, and the model's factory makes it anew each time; "
                 "let the factory load what users start from"
             )
@@ -155,57 +168,29 @@ class Watcher(Wrapping):
             taken = "taken as it was last sent, or as the factory makes it"
             notes = (*notes, f"the server does not send {in_short(absent)}, {taken}")
         self._parameters = self._parameters | fitted.values
-        self._arrays = records[name]
-        return name, notes
+        self._arrays = records[record]
+        return record, notes
 
-    def _captures(self, replies: Iterable[Message]) -> list[Capture]:
-        captures: list[Capture] = []
-        for reply in replies:
-            captures.append(self._capture(reply, captures))
-        heard = {capture.node for capture in captures}
-        for node in self._requests.keys() - heard:
-            captures.append(Capture(self._users.get(node), node, "error", "no reply in time", None, None, 0, None))
-        return sorted(captures, key=lambda one: (math.inf if one.user is None else one.user, one.node))
-
-    def _capture(self, reply: Message, earlier: Sequence[Capture]) -> Capture:
-        """`reply` as a capture, after the `earlier` ones of its round."""
-        node = reply.metadata.src_node_id
-        seconds = seconds_since(reply, self._requests.get(node))
-        if reply.has_error():
-            reason = last_line(reply.error.reason) or f"code {reply.error.code}"
-            return Capture(self._users.get(node), node, "error", in_one_line(reason), None, None, 0, seconds)
+    def _user_of(self, reply: Message) -> int:
         claimed = partition(reply)
-        user = self._users.setdefault(node, len(self._users) if claimed is None else claimed)
-        examples, counted = photos(reply, self._weight)
-        try:
-            if any(one.node == node for one in earlier):
-                raise Refused("the node has already replied in this round")
-            if any(one.user == user and one.status == "accepted" for one in earlier):
-                raise Refused(f"user {user} has already replied in this round")
-            if self._unread or node in self._unlike:
-                raise Refused(self._unread or "the node was sent another model than the first one")
-            content = read_weights(reply, self._parameters, self._model, self.local.learning_rate, self._record)
-        except Refused as refused:
-            reason = in_one_line(refused.reason)
-            return Capture(user, node, "rejected", reason, examples, refused.norm, size_of(reply), seconds)
-        return Capture(
-            user=user,
-            node=node,
-            status="accepted",
-            reason="",
-            num_examples=examples,
-            norm=content.norm,
-            bytes=size_of(reply),
-            seconds=seconds,
-            update=content.weights,
-            notes=tuple(dict.fromkeys((*self._notes, *counted, *content.notes))),
-        )
+        return self._users.setdefault(reply.metadata.src_node_id, len(self._users) if claimed is None else claimed)
+
+    def _num_examples(self, reply: Message) -> int | None:
+        return count_photos(reply, self._weight)[0]
+
+    def _parse(self, reply: Message, user: int) -> ParsedReply:
+        if self._unread or reply.metadata.src_node_id in self._sent_another:
+            raise InvalidReply(self._unread or "the node was sent another model than the first one")
+        rate = self._training.learning_rate
+        parsed = read_weights(reply, self._parameters, self._model, rate, self._record)
+        counting = count_photos(reply, self._weight)[1]
+        return dataclasses.replace(parsed, notes=tuple(dict.fromkeys((*self._notes, *counting, *parsed.notes))))
 
 
-def message_strategy(inner: object) -> Strategy:
-    """`inner`, if it is a strategy that can be watched; else ConfigError."""
+def _check_strategy(inner: object) -> None:
+    """ConfigError for what is no strategy that can be audited."""
     if isinstance(inner, Strategy):
-        return inner
+        return
     kind = f"{type(inner).__module__}.{type(inner).__qualname__}"
     if any(base.__module__.startswith("flwr.server.") for base in type(inner).__mro__):
         raise ConfigError(
@@ -217,7 +202,7 @@ def message_strategy(inner: object) -> Strategy:
 
 @contextmanager
 def _harmless(what: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Log what is raised within instead of raising it, `but` for some: the app must not end of its being watched."""
+    """Log what is raised within instead of raising it, `but` for some: the app must not end of its being audited."""
     try:
         yield
     except but:
@@ -234,12 +219,12 @@ def _weight(inner: Strategy) -> str:
     return str(getattr(innermost, "weighted_by_key", EXAMPLES))
 
 
-def _opened(watched: ForeignModel) -> tuple[ModelTensors, set[str]]:
+def _opened(external: ExternalModel) -> tuple[ModelTensors, set[str]]:
     """The model's tensors, and the names of those that its factory makes the same each time."""
     made = []
     with torch.random.fork_rng(devices=[]):
         for seed in (0, 1):
             torch.manual_seed(seed)
-            made.append(ModelTensors(watched.open()))
-    first, second = (one.state for one in made)
+            made.append(ModelTensors(external.open()))
+    first, second = (tensors.state for tensors in made)
     return made[0], {name for name in first if torch.equal(first[name], second[name])}

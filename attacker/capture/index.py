@@ -1,7 +1,7 @@
 """The index of captures: one JSON line a reply, a round's lines and its end mark in one append.
 
 Each line is read once, in the order of the file, and kept by round: what a look-up takes depends on the round asked
-for, not on how many came before. A file that was replaced (a resumed run, a mended index) is read from its start.
+for, not on how many came before. A file that was replaced (a resumed run, a rebuilt index) is read from its start.
 """
 
 import json
@@ -57,10 +57,11 @@ class Index:
             return
         self._read()
         lines: list[bytes] = []
-        for kept in sorted(one for one in self._lines.keys() | self._finished if one < server_round):
-            lines += self._lines.get(kept, [])
-            if kept in self._finished:
-                lines.append(json.dumps({"round": kept, "status": FINISHED}).encode())
+        for earlier in sorted(self._lines.keys() | self._finished):
+            if earlier < server_round:
+                lines += self._lines.get(earlier, [])
+                if earlier in self._finished:
+                    lines.append(json.dumps({"round": earlier, "status": FINISHED}).encode())
         write_atomically(self.path, b"".join(line + b"\n" for line in lines))
 
     def _read(self) -> None:
@@ -72,9 +73,9 @@ class Index:
             self._lines, self._finished = {}, set()
             return
         with file:
-            found = os.fstat(file.fileno())
-            if found.st_ino != self._inode or found.st_size < self._end:
-                self._inode, self._end = found.st_ino, 0
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._end:
+                self._inode, self._end = status.st_ino, 0
                 self._lines, self._finished = {}, set()
             file.seek(self._end)
             for line in file:
@@ -89,8 +90,8 @@ class Index:
             server_round, status = row["round"], row["status"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
-                f"{self.path} is damaged ({error}); `fl-sim run` or `fl-sim attack {self.path.parent.parent}` makes it "
-                "anew"
+                f"{self.path} is damaged ({error}); "
+                f"`fl-sim run` or `fl-sim attack {self.path.parent.parent}` rebuilds it"
             ) from error
         if status == FINISHED:
             self._finished.add(server_round)

@@ -1,4 +1,4 @@
-"""A damaged index of captures, made anew from the captures themselves.
+"""A damaged index of captures, rebuilt from the captures themselves.
 
 Each capture file says of which round and user it is, and the model of the next round is written after all captures
 of a round: so a round is whole if that model is there. Lost are only the lines of replies that were not accepted.
@@ -7,35 +7,35 @@ of a round: so a round is whole if that model is there. Lost are only the lines 
 import json
 from pathlib import Path
 
-from attacker.capture.index import Row
+from attacker.capture.index import FINISHED, Row
 from attacker.capture.store import CaptureStore
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.tensors import read_tensors
 from fl_sim.updates import norm
 
 
-def mend(run: RunFolder) -> str | None:
-    """Write the index anew if it is damaged or gone, and say so in one sentence; None if nothing was wrong.
+def rebuild_index(run: RunFolder) -> str | None:
+    """Rebuild the index if it is damaged or gone, and say so in one sentence; None if nothing was wrong.
 
     Raises DamagedFile for a capture that is damaged too.
     """
     index = run.captures / "index.jsonl"
     rows, damaged = _read(index)
     captured = _captured(run)
-    marked = {row["round"] for row in rows if row["status"] == "finished"}
-    whole = sorted({one for one in captured if run.global_model(one + 1).exists()} | marked)
+    marked = {row["round"] for row in rows if row["status"] == FINISHED}
+    whole = sorted({number for number in captured if run.global_model(number + 1).exists()} | marked)
     if damaged == 0 and (index.exists() or not whole):
         return None
-    mended: list[Row] = []
+    rebuilt: list[Row] = []
     for server_round in whole:
-        told = [row for row in rows if row["round"] == server_round and row["status"] != "finished"]
-        known = {row["user"] for row in told if row["status"] == "accepted"}
-        lost = [user for user in captured.get(server_round, []) if user not in known]
-        mended += [*told, *(_row(run, server_round, user) for user in lost)]
-        mended.append({"round": server_round, "status": "finished"})
-    write_atomically(index, "".join(json.dumps(row) + "\n" for row in mended).encode())
+        kept = [row for row in rows if row["round"] == server_round and row["status"] != FINISHED]
+        listed = {row["user"] for row in kept if row["status"] == "accepted"}
+        lost = [user for user in captured.get(server_round, []) if user not in listed]
+        rebuilt += [*kept, *(_row(run, server_round, user) for user in lost)]
+        rebuilt.append({"round": server_round, "status": FINISHED})
+    write_atomically(index, "".join(json.dumps(row) + "\n" for row in rebuilt).encode())
     what = f"had {damaged} damaged lines" if damaged else "was missing"
-    return f"{index} {what}; it was made anew from the captures, without replies that were not accepted"
+    return f"{index} {what}; it was rebuilt from the captures, without replies that were not accepted"
 
 
 def _read(index: Path) -> tuple[list[Row], int]:
@@ -45,7 +45,7 @@ def _read(index: Path) -> tuple[list[Row], int]:
     for line in lines:
         try:
             row = json.loads(line)
-            if not isinstance(row["round"], int) or (row["status"] != "finished" and "user" not in row):
+            if not isinstance(row["round"], int) or (row["status"] != FINISHED and "user" not in row):
                 raise ValueError(line)
         except (ValueError, TypeError, KeyError, RecursionError):
             damaged += 1
@@ -56,10 +56,10 @@ def _read(index: Path) -> tuple[list[Row], int]:
 
 def _captured(run: RunFolder) -> dict[int, list[int]]:
     """The users of each round who have a capture file."""
-    found: dict[int, list[int]] = {}
+    users: dict[int, list[int]] = {}
     for path in sorted(run.captures.glob("round-*/user-*.safetensors")):
-        found.setdefault(int(path.parent.name.removeprefix("round-")), []).append(int(path.stem.removeprefix("user-")))
-    return found
+        users.setdefault(int(path.parent.name.removeprefix("round-")), []).append(int(path.stem.removeprefix("user-")))
+    return users
 
 
 def _row(run: RunFolder, server_round: int, user: int) -> Row:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -181,13 +182,8 @@ class CaptureStore:
 
     def earlier_rounds(self, server_round: int, user: int, count: int) -> list[int]:
         """The `count` latest finished rounds before `server_round` in which the update of `user` was accepted."""
-        found: list[int] = []
-        for one in range(server_round - 1, 0, -1):
-            if len(found) == count:
-                break
-            if self.run.capture(one, user).exists():
-                found.append(one)
-        return found
+        rounds = (earlier for earlier in range(server_round - 1, 0, -1) if self.run.capture(earlier, user).exists())
+        return list(islice(rounds, count))
 
     def replies(self, server_round: int) -> list[Row]:
         """The index lines of a round, by user."""
@@ -221,8 +217,9 @@ class CaptureStore:
         beside = {name.removeprefix(STATISTICS): tensors[name] for name in tensors if name not in update}
         if facts["update"] == "weights":
             update = to_gradient(parameters, update, facts["learning_rate"])
-        told = facts["num_examples"]
-        examples = num_examples or told if told in (None, 1) else told
+        examples = facts["num_examples"]
+        if examples in (None, 1):
+            examples = num_examples or examples
         if examples is None:
             raise ConfigError(f"user {user} did not tell of how many photos its update is; give --num-examples")
         proportions, local = facts["label_proportions"], facts.get("local")  # absent from runs of older versions

@@ -23,6 +23,7 @@ from attacker import attacks
 from attacker.attacks import Attack, Attacker, Progress
 from attacker.external.modes import Mode, nearest
 from attacker.inversion import losses
+from attacker.inversion.losses import Loss
 from attacker.inversion.model_check import check_model
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import load_prior
@@ -36,7 +37,7 @@ Scale = tuple[float, float, float]  # of the channels red, green, blue
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class ExternalModel:
     """A model as it is named on a command line or in `audit.json`."""
 
     model: str  # package.module:factory
@@ -45,6 +46,30 @@ class ForeignModel:
     mean: Scale = (0.5, 0.5, 0.5)  # with std 0.5: images in [-1, 1]
     std: Scale = (0.5, 0.5, 0.5)
     folder: str = ""  # from which the names are importable, beside what Python finds; "": nothing more
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a scale that is none."""
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} given; give three numbers each, those of the app's Normalize, "
+                "std above 0"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[[], nn.Module],
+        image_size: int,
+        loss: Callable[[], Loss] | Loss | None = None,
+        mean: Scale = (0.5, 0.5, 0.5),
+        std: Scale = (0.5, 0.5, 0.5),
+    ) -> "ExternalModel":
+        """The model that the class or function `model` makes, by the names of `model` and `loss`.
+
+        Raises ConfigError for what cannot be found by its name.
+        """
+        name, folder = name_of(model, "model")
+        return cls(name, image_size, None if loss is None else name_of(loss, "loss")[0], mean, std, folder)
 
     def open(self, batch_norm: BatchNorm = "eval") -> nn.Module:
         """The model in a mode of `fl_sim.modules.set_mode`, taking images in [-1, 1] as all models here.
@@ -61,14 +86,14 @@ class ForeignModel:
                 f"model {self.model!r} cannot be called without arguments ({error}); name a function that makes it"
             ) from error
         except Exception as error:  # of any kind: it is somebody else's
-            raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); mend its factory") from error
+            raise ConfigError(f"model {self.model!r} cannot be made ({short(error)}); fix its factory") from error
         if not isinstance(network, nn.Module):
             raise ConfigError(f"model {self.model!r} made {type(network).__name__}; name what makes a torch.nn.Module")
         if (self.mean, self.std) != ((0.5,) * 3, (0.5,) * 3):
             network.register_forward_pre_hook(_Rescale(self.mean, self.std))
-        found = None if self.loss is None else _named(self.loss, "loss", self.folder)
+        loss = None if self.loss is None else _named(self.loss, "loss", self.folder)
         set_mode(network, batch_norm)
-        self._settle(network, found() if isinstance(found, type) else found)
+        self._settle(network, loss() if isinstance(loss, type) else loss)
         self.classes(network)
         return network
 
@@ -139,20 +164,20 @@ class _Logits:
         return as_logits(torch.logit(outputs, 1e-7) if self.probability else outputs)
 
 
-def save(run: RunFolder, foreign: ForeignModel) -> None:
+def save(run: RunFolder, external: ExternalModel) -> None:
     """Write `audit.json`, which makes `run` a folder of somebody else's federation."""
-    write_atomically(run.audit, json.dumps(dataclasses.asdict(foreign), indent=2).encode())
+    write_atomically(run.audit, json.dumps(dataclasses.asdict(external), indent=2).encode())
 
 
-def read(run: RunFolder) -> ForeignModel:
+def read(run: RunFolder) -> ExternalModel:
     """What `save` wrote. Raises ConfigError where there is none."""
     if not run.audit.exists():
         raise ConfigError(
-            f"{run.root} holds no audit.json; give a folder that MaliciousServer.around wrote "
+            f"{run.root} holds no audit.json; give a folder that AuditedStrategy wrote "
             "(fl-sim attack is for those of fl-sim run)"
         )
     facts = json.loads(run.audit.read_text(encoding="utf-8"))
-    return ForeignModel(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
+    return ExternalModel(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
 
 
 def name_of(thing: Callable[..., Any], what: str) -> tuple[str, str]:
@@ -173,7 +198,7 @@ def name_of(thing: Callable[..., Any], what: str) -> tuple[str, str]:
 
 
 def open_attack(name: str, settings: Mapping[str, Any]) -> Attack:
-    """The attack on foreign updates. ConfigError for an unknown one, or one that would rewrite the model."""
+    """The attack of that name. ConfigError for an unknown one, or one that would rewrite the model."""
     attack = attacks.load(name, settings)
     if attack.rewrite is not None:
         raise ConfigError(f"attack {name!r} rewrites the model that users are sent; here it is too late for that")
@@ -181,7 +206,7 @@ def open_attack(name: str, settings: Mapping[str, Any]) -> Attack:
 
 
 def invert(
-    foreign: ForeignModel,
+    external: ExternalModel,
     attack: Attack,
     observations: Sequence[Observation],
     seed: int,
@@ -189,44 +214,43 @@ def invert(
     batch_norm: BatchNorm = "eval",
 ) -> list[Reconstruction]:
     """The reconstructions of users of one round, by the same rules as in a run: each draws from its own generator."""
-    attacker = _attacker(foreign, batch_norm)
-    name = getattr(attack.settings, "prior", None)
-    if name is not None:
-        prior = load_prior(name, foreign.image_size, attacker.device)
+    attacker = _attacker(external, batch_norm)
+    if attack.needs.prior is not None:
+        prior = load_prior(attack.needs.prior, external.image_size, attacker.device)
         attacker = dataclasses.replace(attacker, prior=prior)
     draws = [seeds.generator(seed, "attack", attack.label, seen.server_round, seen.user) for seen in observations]
     return attack.run(observations, attacker, attack.settings, draws, progress)
 
 
-def find_mode(foreign: ForeignModel, observations: Sequence[Observation], seed: int) -> Mode | None:
+def find_mode(external: ExternalModel, observations: Sequence[Observation], seed: int) -> Mode | None:
     """How the users of `observations`, of one round, train batch norm; None for a model on which that has no effect."""
-    if not has_running_statistics(foreign.open()):
+    if not has_running_statistics(external.open()):
         return None
-    return nearest(lambda mode: _attacker(foreign, mode), observations, seed)
+    return nearest(lambda mode: _attacker(external, mode), observations, seed)
 
 
-def remarks(foreign: ForeignModel) -> list[str]:
+def remarks(external: ExternalModel) -> list[str]:
     """A sentence each: where users may have trained the model otherwise than it is matched here."""
-    network, said = foreign.open(), []
+    network, sentences = external.open(), []
     dropped = dropouts(network)
     if dropped:
-        said.append(
-            f"model {foreign.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
+        sentences.append(
+            f"model {external.model!r} has dropout ({', '.join(dropped)}): which units a user dropped is not known, so "
             "updates are matched without it, and an attack that also looks for them may see more"
         )
-    images = torch.rand(2, 3, foreign.image_size, foreign.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
+    images = torch.rand(2, 3, external.image_size, external.image_size, generator=seeds.generator(0, "mode")) * 2 - 1
     if acts_otherwise(network, images):
-        said.append(
-            f"model {foreign.model!r} {OTHERWISE}: updates are matched in eval mode, and where users train in training "
+        sentences.append(
+            f"model {external.model!r} {OTHERWISE}: updates are matched in eval mode; where users train in training "
             "mode, a picture of nobody does not say that nothing leaks"
         )
-    return said
+    return sentences
 
 
-def _attacker(foreign: ForeignModel, batch_norm: BatchNorm) -> Attacker:
+def _attacker(external: ExternalModel, batch_norm: BatchNorm) -> Attacker:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = foreign.open(batch_norm)
-    return Attacker(network.to(device), foreign.image_size, foreign.classes(network), None, device)
+    network = external.open(batch_norm)
+    return Attacker(network.to(device), external.image_size, external.classes(network), None, device)
 
 
 def _named(name: str, what: str, folder: str) -> Any:

@@ -41,23 +41,23 @@ def nearest(attacker: Callable[[BatchNorm], Attacker], observations: Sequence[Ob
     Raises ConfigError if neither can be tried.
     """
     losses: dict[BatchNorm, float] = {}
-    said = "NaN"
+    problem = "NaN"
     for mode in WORDS:
         try:
             loss = _loss(attacker(mode), observations, seed)
         except ConfigError:
             raise
-        except Exception as error:  # one image alone has no statistics, and a foreign model may raise anything
-            said = short(error)
+        except Exception as error:  # one image alone has no statistics, and somebody else's model may raise anything
+            problem = short(error)
         else:
             losses |= {mode: loss} if math.isfinite(loss) else {}
     if not losses:
-        raise ConfigError(f"the model's batch norm fails in either mode ({said}); mend the model")
+        raise ConfigError(f"the model's batch norm fails in either mode ({problem}); fix the model")
     return Mode(min(losses, key=lambda mode: losses[mode]), losses)
 
 
 def _loss(attacker: Attacker, observations: Sequence[Observation], seed: int) -> float:
     attack = load("mode", {"name": "inverting_gradients", "steps": STEPS})
     draws = [seeds.generator(seed, "mode", seen.server_round, seen.user) for seen in observations]
-    found = attack.run(observations, attacker, attack.settings, draws, lambda step, steps: None)
-    return sum(one.matching_loss for one in found) / len(found)
+    reconstructions = attack.run(observations, attacker, attack.settings, draws, lambda step, steps: None)
+    return sum(reconstruction.matching_loss for reconstruction in reconstructions) / len(reconstructions)

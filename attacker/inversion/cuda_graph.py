@@ -13,10 +13,10 @@ from torch import Tensor
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Recorded:
+class GraphedCallable:
     """`function` of a CUDA tensor, the same values; functions that cannot be recorded are called as they are.
 
-    What it reads beside its argument is fixed at the first call for a shape: models and targets must not be replaced.
+    What it reads beside its argument is fixed at the first call for a shape: models and gradients must not be replaced.
     """
 
     def __init__(self, function: Function) -> None:

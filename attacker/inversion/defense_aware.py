@@ -6,7 +6,7 @@ gradient that went through the same, as far as that can be done and differentiat
 
 - `zeroes`: entries that were set to zero are left out of the comparison; the mask is read off the update;
 - `zeroes = "smallest"` and `signs` treat an entry by its size, so what comes through is not only less, it points
-  elsewhere: `bent`;
+  elsewhere, is biased: `bias_share`;
 - `signs` is a smooth sign on the dummy, x / sqrt(x^2 + rms^2), the rms that of its layer (its straight-through form
   has the same derivative all over, so it says nothing of entries that are right already);
 - `per_layer`: each layer of the dummy gets the norm that the layer was seen with;
@@ -16,7 +16,7 @@ gradient that went through the same, as far as that can be done and differentiat
 
 Of an update whose norm is not the gradient's (`scales`) directions are compared, whatever the attack's distance
 (matching.compare); label recovery reads the factor off it (labels). Local steps (`epochs`) are steps
-like any other user's, which an attack with `unroll` simulates (`local_training`).
+like any other user's, which an attack with `simulated_steps` simulates (`local_training`).
 """
 
 import math
@@ -30,7 +30,7 @@ from torch import Tensor
 from attacker.observation import LocalTraining
 from fl_sim.traits import Traits
 
-SIGNED = 0.75  # `bent` of an update of signs; it and the next are by rule of thumb (docs/frontier.md)
+SIGNED = 0.75  # `bias_share` of an update of signs; it and the next are by rule of thumb (docs/frontier.md)
 WHOLE = 0.1  # share of the entries from which on the largest ones point where all do
 FEW = 256  # entries from which on a layer's spread says something of the noise in it
 TINY = 1e-30  # added to squares: no division by zero
@@ -46,50 +46,50 @@ class Adaptation:
     kept: Tensor | None = None  # (p,) bool, the entries that the defense let through
     transform: Transform | None = None  # what the dummy gradient (p,) goes through; differentiable
     scaled: bool = False  # whether the gradient's length is not the user's, so that directions alone can be compared
-    bent: float = 0.0  # part in [0, 1] of an attack's step that is taken for the defense's doing, as noise would be
+    bias_share: float = 0.0  # part in [0, 1] of an attack's step that counts as the defense's doing, as noise would
 
 
 def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits]) -> Adaptation:
     """How to match `gradient`, that came through `defenses`, of which so much is known."""
     tensors = [value.detach().reshape(-1) for value in gradient.values()]
-    masked = any(one.zeroes != "none" for one in defenses)
+    masked = any(defense.zeroes != "none" for defense in defenses)
     kept = torch.cat([tensor != 0 for tensor in tensors]) if masked else None
     if kept is not None and (kept.all() or not kept.any()):
         kept = None  # noise after the mask hides it, and an update of zeros says nothing
     noise: tuple[float, ...] = ()
-    if any(one.noise != "none" or one.levels for one in defenses):
+    if any(defense.noise != "none" or defense.levels for defense in defenses):
         noise = tuple(_noise(tensors, defenses))
-    scaled = any(one.scales for one in defenses)
-    return Adaptation(noise, kept, _transform(tensors, defenses), scaled, _bent(defenses, kept))
+    scaled = any(defense.scales for defense in defenses)
+    return Adaptation(noise, kept, _transform(tensors, defenses), scaled, _bias_share(defenses, kept))
 
 
-def _bent(defenses: Sequence[Traits], kept: Tensor | None) -> float:
-    """`Adaptation.bent` of an update that went through these defenses; `kept` are the entries that came through."""
-    if any(one.signs for one in defenses):
+def _bias_share(defenses: Sequence[Traits], kept: Tensor | None) -> float:
+    """`Adaptation.bias_share` of an update that came through these defenses; `kept` (p,) are the entries that did."""
+    if any(defense.signs for defense in defenses):
         return SIGNED
-    if kept is not None and any(one.zeroes == "smallest" for one in defenses):
+    if kept is not None and any(defense.zeroes == "smallest" for defense in defenses):
         return 0.5 * max(0.0, 1 - float(kept.double().mean()) / WHOLE)
     return 0.0
 
 
 def local_training(
-    told: LocalTraining | None, defenses: Sequence[Traits], learning_rate: float
+    granted: LocalTraining | None, defenses: Sequence[Traits], learning_rate: float
 ) -> LocalTraining | None:
-    """The users' local steps: those of a known defense that sets them, else what the attacker is `told` of all."""
-    for one in defenses:
-        if one.epochs:
-            return LocalTraining(one.epochs, one.batch_size, learning_rate)
-    return told
+    """The users' local steps: those of a known defense that sets them, else what the threat model `granted` of all."""
+    for defense in defenses:
+        if defense.epochs:
+            return LocalTraining(defense.epochs, defense.batch_size, learning_rate)
+    return granted
 
 
 def _noise(tensors: Sequence[Tensor], defenses: Sequence[Traits]) -> list[float]:
     """The variance of the noise on the entries of each tensor (n,)."""
     added = 0.0
-    for one in defenses:
-        if one.noise != "none":
-            known = one.noise_variance
-            added += _estimated_variance(tensors, one.noise == "laplace") if known is None else known
-    quantized = any(one.levels for one in defenses)
+    for defense in defenses:
+        if defense.noise != "none":
+            known = defense.noise_variance
+            added += _estimated_variance(tensors, defense.noise == "laplace") if known is None else known
+    quantized = any(defense.levels for defense in defenses)
     return [added + (_step(tensor) ** 2 / 6 if quantized else 0.0) for tensor in tensors]
 
 
@@ -115,10 +115,10 @@ def _transform(tensors: Sequence[Tensor], defenses: Sequence[Traits]) -> Transfo
     """The defenses' non-linear steps on a dummy gradient (p,), layer by layer; None if there are none."""
     sizes = [len(tensor) for tensor in tensors]
     steps: list[Callable[[Sequence[Tensor]], list[Tensor]]] = []
-    for one in defenses:
-        if one.signs:
+    for defense in defenses:
+        if defense.signs:
             steps.append(_soft_sign)
-        elif one.per_layer:
+        elif defense.per_layer:
             steps.append(partial(_scaled, norms=[float(tensor.double().norm()) for tensor in tensors]))
     if not steps:
         return None

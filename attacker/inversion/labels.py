@@ -110,7 +110,9 @@ def _mixture(gradient: Mapping[str, Tensor], model: nn.Module, probes: Tensor, c
         F.cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64)) for label in range(classes)
     ]
     caused = torch.stack([_vector(torch.autograd.grad(loss, parameters, retain_graph=True)) for loss in losses])
-    observed = _vector([gradient.get(name, torch.zeros_like(one)) for name, one in zip(names, parameters, strict=True)])
+    observed = _vector(
+        [gradient.get(name, torch.zeros_like(value)) for name, value in zip(names, parameters, strict=True)]
+    )
     scale = caused.norm().clamp_min(1e-30)
     products, seen = caused @ caused.T / scale**2, caused @ observed / scale**2  # (classes, classes), (classes,)
     shares, step = torch.full_like(seen, 1 / classes), 1 / products.diagonal().sum().clamp_min(1e-30)

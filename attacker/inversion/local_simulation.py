@@ -48,5 +48,5 @@ def pseudo_gradient(
         each = image_losses(model, outputs, labels)
         step = gradients((each * weights).sum(), values, create_graph=True)
         total = [before + now for before, now in zip(total, step, strict=True)] if total else list(step)
-        values = [value - local.learning_rate * slope for value, slope in zip(values, step, strict=True)]
+        values = [value - local.learning_rate * grad for value, grad in zip(values, step, strict=True)]
     return tuple(value / local.share for value in total)

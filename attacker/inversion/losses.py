@@ -22,5 +22,5 @@ def image_losses(model: nn.Module, outputs: Tensor, labels: Tensor) -> Tensor:
     loss: Loss | None = getattr(model, ATTRIBUTE, None)
     if loss is None:
         return F.cross_entropy(outputs, labels, reduction="none")
-    # One image at a time: a foreign loss averages over what it is given, and each image has a weight of its own.
-    return torch.stack([loss(outputs[one : one + 1], labels[one : one + 1]) for one in range(len(labels))])
+    # One image at a time: somebody else's loss averages over what it is given, and each image has a weight of its own.
+    return torch.stack([loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])

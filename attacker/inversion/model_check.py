@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacker.inversion.losses import image_losses
-from attacker.inversion.matching import Group, dummy_gradient
+from attacker.inversion.matching import Representatives, dummy_gradient
 from attacker.inversion.second_order import cheap_second_order
 from fl_sim.config import ConfigError, short
 from fl_sim.modules import free_of_graphs, gradients
@@ -41,10 +41,10 @@ def check_model(model: nn.Module, name: str, image_size: int, num_classes: int, 
     _check_gradient(gradient, _gradient(model, images, labels), name)
     if not matched:
         return
-    group = Group(labels, torch.full((PHOTOS,), 1 / PHOTOS))
-    problem = _tried(name, lambda: _problem(lambda x: dummy_gradient(model, x, group), others))
+    reps = Representatives(labels, torch.full((PHOTOS,), 1 / PHOTOS))
+    problem = _tried(name, lambda: _problem(lambda x: dummy_gradient(model, x, reps), others))
     if problem is None:
-        problem = _in_double(model, lambda exact: _problem(lambda x: dummy_gradient(exact, x, group), others.double()))
+        problem = _in_double(model, lambda exact: _problem(lambda x: dummy_gradient(exact, x, reps), others.double()))
     if problem is not None:
         raise ConfigError(
             f"model {name!r} cannot be attacked by matching gradients: {_culprit(model, images)} has no second "
@@ -62,21 +62,21 @@ def _problem(gradient: Callable[[Tensor], Tensor], x: Tensor) -> str | None:
     try:
         here = gradient(seen)
         along = here.detach() / here.detach().norm().clamp_min(1e-30)
-        slope: Tensor = torch.autograd.grad(here @ along, seen, allow_unused=True, materialize_grads=True)[0]
+        grad: Tensor = torch.autograd.grad(here @ along, seen, allow_unused=True, materialize_grads=True)[0]
     except RuntimeError as error:
         if NO_DERIVATIVE in str(error):
             return short(error)
         raise
-    if not bool(torch.isfinite(slope).all()):
+    if not bool(torch.isfinite(grad).all()):
         return "it is NaN or Inf on noise"
-    if not bool(slope.any()):  # rounding, casts to whole numbers, detached tensors
+    if not bool(grad.any()):  # rounding, casts to whole numbers, detached tensors
         return "it is zero all over"
     if x.dtype != torch.float64:
         return None
     direction = torch.randn(x.shape, generator=draw, dtype=x.dtype)
-    direction = STEP * (direction / direction.norm() + slope / slope.norm().clamp_min(1e-30))
+    direction = STEP * (direction / direction.norm() + grad / grad.norm().clamp_min(1e-30))
     difference = float((gradient(seen + direction) - gradient(seen - direction)).detach() @ along) / 2
-    expected = float((slope * direction).sum())
+    expected = float((grad * direction).sum())
     if abs(difference - expected) <= AGREEMENT * max(abs(difference), abs(expected)):
         return None
     return f"autograd says {expected / STEP:.3g}, a difference {difference / STEP:.3g}"
@@ -157,12 +157,12 @@ def _culprit(model: nn.Module, images: Tensor) -> str:
 
 def _problem_of(inputs: tuple[Any, ...], layer: nn.Module) -> str | None:
     """`_problem` of one layer in double precision, at the inputs that it had."""
-    return _problem(partial(_slope, layer, inputs[1:]), inputs[0].double())
+    return _problem(partial(_grad, layer, inputs[1:]), inputs[0].double())
 
 
-def _slope(layer: nn.Module, others: tuple[Any, ...], x: Tensor) -> Tensor:
+def _grad(layer: nn.Module, others: tuple[Any, ...], x: Tensor) -> Tensor:
     """The derivative (entries of x,) of the squares of a layer's outputs."""
-    rest = [one.detach().double() if isinstance(one, Tensor) and one.is_floating_point() else one for one in others]
+    rest = [x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in others]
     with cheap_second_order():
         outputs = layer(x, *rest)
         total = (outputs if isinstance(outputs, Tensor) else outputs[0]).square().sum()

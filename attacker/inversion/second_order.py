@@ -3,7 +3,7 @@
 Gradient matching differentiates a gradient once more. Of the layers' formulas for that, torch's own are
 made for any order and any input: they also yield the parameters' second derivatives, which nobody reads,
 and take one convolution with a kernel of the size of the image. Here a convolution costs its seven passes
-and no more: output, two slopes; two for the outer derivative of the slopes, two for that of the input.
+and no more: output, two gradients; two for the outer derivative of the gradients, two for that of the input.
 
     with cheap_second_order():
         gradients = torch.autograd.grad(loss(model(images)), parameters, create_graph=True)
@@ -56,15 +56,15 @@ class cheap_second_order(TorchFunctionMode):
 
 
 def wanted(needed: bool, value: Tensor) -> bool:
-    """Whether the slope in `value` is read: in the last derivative (no graph is made) leaf parameters are constants."""
+    """Whether the gradient in `value` is read: of the last derivative (no graph is made) leaves are constants."""
     return needed and (torch.is_grad_enabled() or not value.is_leaf)
 
 
-def slopes(slope: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
-    """The slopes of a convolution in x, weight and bias, as far as the mask asks for them."""
+def conv_grads(grad: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
+    """The gradients of a convolution in x, weight and bias, as far as the mask asks for them."""
     stride, padding, dilation, groups = geometry
     bias = list(weight.shape[:1]) if mask[2] else None
-    return convolution_backward(slope, x, weight, bias, stride, padding, dilation, False, (0, 0), groups, mask)
+    return convolution_backward(grad, x, weight, bias, stride, padding, dilation, False, (0, 0), groups, mask)
 
 
 class Convolution(torch.autograd.Function):
@@ -75,50 +75,50 @@ class Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
         if not torch.is_grad_enabled():
             mask = [to_x, wanted(to_weight, weight), wanted(to_bias, weight)]
-            return (*slopes(slope, x, weight, ctx.geometry, mask), None)
+            return (*conv_grads(grad, x, weight, ctx.geometry, mask), None)
         # Of the first layer's input, the images, nobody reads the first derivative.
         mask = [to_x and not x.is_leaf, to_weight, False]
-        inner = ConvolutionSlopes.apply(slope, x, weight, ctx.geometry, mask)
-        return (*inner, slope.sum((0, 2, 3)) if to_bias else None, None)
+        inner = ConvolutionGrads.apply(grad, x, weight, ctx.geometry, mask)
+        return (*inner, grad.sum((0, 2, 3)) if to_bias else None, None)
 
 
-class ConvolutionSlopes(torch.autograd.Function):
-    """(slope in the output, x, weight) to the slopes in x and weight: bilinear, so its slopes are convolutions too."""
+class ConvolutionGrads(torch.autograd.Function):
+    """(gradient in the output, x, weight) to those in x and weight: bilinear, so its gradients are convolutions too."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
+    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: Any, mask: list[bool]) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(slope, x, weight)
+        ctx.save_for_backward(grad, x, weight)
         ctx.geometry = geometry
-        return slopes(slope, x, weight, geometry, mask)[:2]
+        return conv_grads(grad, x, weight, geometry, mask)[:2]
 
     @staticmethod
     def backward(ctx: Any, along_x: Tensor | None, along_weight: Tensor | None) -> Any:
-        slope, x, weight = ctx.saved_tensors
-        to_slope = to_x = to_weight = None
+        grad, x, weight = ctx.saved_tensors
+        to_grad = to_x = to_weight = None
         if along_weight is not None:
-            to_slope = F.conv2d(x, along_weight, None, *ctx.geometry)
+            to_grad = F.conv2d(x, along_weight, None, *ctx.geometry)
             if ctx.needs_input_grad[1]:
-                to_x = slopes(slope, x, along_weight, ctx.geometry, [True, False, False])[0]
+                to_x = conv_grads(grad, x, along_weight, ctx.geometry, [True, False, False])[0]
         if along_x is not None:
             more = F.conv2d(along_x, weight, None, *ctx.geometry)
-            to_slope = more if to_slope is None else to_slope + more
+            to_grad = more if to_grad is None else to_grad + more
             if wanted(ctx.needs_input_grad[2], weight):
-                to_weight = slopes(slope, along_x, weight, ctx.geometry, [False, True, False])[1]
-        return to_slope, to_x, to_weight, None, None
+                to_weight = conv_grads(grad, along_x, weight, ctx.geometry, [False, True, False])[1]
+        return to_grad, to_x, to_weight, None, None
 
 
-def norm_slopes(
-    slope: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float, mask: list[bool]
+def norm_grads(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float, mask: list[bool]
 ) -> Any:
-    """The slopes of a batch norm with fixed statistics in x, weight and bias, as far as the mask asks for them."""
+    """The gradients of a batch norm with fixed statistics in x, weight and bias, as far as the mask asks for them."""
     r = (variance + eps).rsqrt()  # with channels last, CUDA wants mean and r as if a forward pass had saved them
-    return norm_backward(slope, x, weight, mean, variance, mean, r, False, eps, mask)
+    return norm_backward(grad, x, weight, mean, variance, mean, r, False, eps, mask)
 
 
 class Norm(torch.autograd.Function):
@@ -133,33 +133,33 @@ class Norm(torch.autograd.Function):
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, mean, variance = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
-            return (*NormSlopes.apply(slope, x, weight, mean, variance, ctx.eps), None, None, None)
+            return (*NormGrads.apply(grad, x, weight, mean, variance, ctx.eps), None, None, None)
         mask = [to_x, wanted(to_weight, weight), wanted(to_bias, weight)]
-        return (*norm_slopes(slope, x, weight, mean, variance, ctx.eps, mask), None, None, None)
+        return (*norm_grads(grad, x, weight, mean, variance, ctx.eps, mask), None, None, None)
 
 
-class NormSlopes(torch.autograd.Function):
-    """(slope in the output, x, weight) to the slopes in x, weight and bias."""
+class NormGrads(torch.autograd.Function):
+    """(gradient in the output, x, weight) to the gradients in x, weight and bias."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Any:
-        ctx.save_for_backward(slope, x, weight, mean, variance)
+    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Any:
+        ctx.save_for_backward(grad, x, weight, mean, variance)
         ctx.eps = eps
-        return norm_slopes(slope, x, weight, mean, variance, eps, [True, True, True])
+        return norm_grads(grad, x, weight, mean, variance, eps, [True, True, True])
 
     @staticmethod
     def backward(ctx: Any, along_x: Tensor, along_weight: Tensor, along_bias: Tensor) -> Any:
-        slope, x, weight, mean, variance = ctx.saved_tensors
+        grad, x, weight, mean, variance = ctx.saved_tensors
         shape = (-1, *[1] * (x.dim() - 2))  # (channels, 1, 1)
         r = (variance + ctx.eps).rsqrt()
         affine = F.batch_norm(x, mean, variance, along_weight, along_bias, False, 0.0, ctx.eps)
-        to_slope = affine.addcmul(along_x, (weight * r).view(shape))
-        to_x = slope * (along_weight * r).view(shape)
+        to_grad = affine.addcmul(along_x, (weight * r).view(shape))
+        to_x = grad * (along_weight * r).view(shape)
         to_weight = None
         if wanted(ctx.needs_input_grad[2], weight):
-            to_weight = (along_x * slope).transpose(0, 1).flatten(1).sum(1) * r
-        return to_slope, to_x, to_weight, None, None, None
+            to_weight = (along_x * grad).transpose(0, 1).flatten(1).sum(1) * r
+        return to_grad, to_x, to_weight, None, None, None

@@ -39,7 +39,7 @@ class Discriminants:
 
 
 @dataclass(frozen=True)
-class FaceSpace:
+class Eigenfaces:
     """Mean and principal components of images in [-1, 1]."""
 
     mean: Tensor  # (3, H, W)
@@ -59,35 +59,39 @@ class FaceSpace:
             raise ValueError("this face space does not know what tells people apart")
         return (coordinates @ self.discriminants.synthesis.T @ self.components).view(-1, *self.mean.shape)
 
-    def condition(self, slope: Tensor, power: Tensor) -> Tensor:
+    def precondition(self, grad: Tensor, power: Tensor) -> Tensor:
         """A gradient (n, 3, H, W) of some loss, scaled along each component by a `power` (n,) of its deviation.
 
         At 1, the square root of their covariance, descent moves as faces do, and leaves alone what no face shows. At 2,
         their covariance, it comes first to what faces differ in most, which stands out of noise the longest.
         """
-        along = slope.flatten(1) @ self.components.T * self.deviations ** power[:, None]  # (n, q)
-        return (along @ self.components).view_as(slope)
+        along = grad.flatten(1) @ self.components.T * self.deviations ** power[:, None]  # (n, q)
+        return (along @ self.components).view_as(grad)
 
     def draw(self, noise: Tensor) -> Tensor:
         """Differences (n, 3, H, W) of random faces from the mean, for standard normal `noise` (n, q)."""
         return (noise * self.deviations @ self.components).view(-1, *self.mean.shape)
 
-    def at(self, size: int, device: torch.device) -> "FaceSpace":
+    def at(self, size: int, device: torch.device) -> "Eigenfaces":
         """The same for images of another size (approximately: resized components are not orthonormal)."""
-        was, told = self.mean.shape[-1], self.discriminants
+        was, discriminants = self.mean.shape[-1], self.discriminants
         ratio = size / was  # an image of twice the side has twice the norm
-        if told is not None:
-            between = told.between.to(device)
-            told = Discriminants(told.analysis.to(device) / ratio, told.synthesis.to(device) * ratio, between)
+        if discriminants is not None:
+            between = discriminants.between.to(device)
+            discriminants = Discriminants(
+                discriminants.analysis.to(device) / ratio, discriminants.synthesis.to(device) * ratio, between
+            )
         if was == size:
-            return FaceSpace(self.mean.to(device), self.components.to(device), self.deviations.to(device), told)
+            return Eigenfaces(
+                self.mean.to(device), self.components.to(device), self.deviations.to(device), discriminants
+            )
         components = resize(self.components.view(-1, *self.mean.shape), size).flatten(1)
         components = components / components.norm(dim=1, keepdim=True).clamp_min(1e-12)
         scaled = self.deviations.to(device) * ratio
-        return FaceSpace(resize(self.mean[None], size)[0].to(device), components.to(device), scaled, told)
+        return Eigenfaces(resize(self.mean[None], size)[0].to(device), components.to(device), scaled, discriminants)
 
 
-def fit(photos: Tensor, people: Tensor | None = None) -> FaceSpace:
+def fit(photos: Tensor, people: Tensor | None = None) -> Eigenfaces:
     """The space of `photos` (n, 3, H, W) in [0, 1]; mirror images count too. ValueError for less than two photos.
 
     `people` (n,) int64 says whom each shows; with several people, and several photos of some, there are discriminants.
@@ -102,12 +106,12 @@ def fit(photos: Tensor, people: Tensor | None = None) -> FaceSpace:
         torch.manual_seed(0)
         directions, sizes, _ = torch.svd_lowrank(centred.T, q=rank, niter=2)
     components = directions.T.contiguous()
-    told = None if people is None else _discriminants(centred[: len(photos)] @ directions, people)
-    return FaceSpace(mean, components, sizes / len(centred) ** 0.5, told)
+    discriminants = None if people is None else _discriminants(centred[: len(photos)] @ directions, people)
+    return Eigenfaces(mean, components, sizes / len(centred) ** 0.5, discriminants)
 
 
 def _discriminants(along: Tensor, people: Tensor) -> Discriminants | None:
-    """Of photos' coordinates `along` the components (n, q), of `people` (n,); None where they cannot be told."""
+    """Of photos' coordinates `along` the components (n, q), of `people` (n,); None where too few photos part them."""
     _, owner = torch.unique(people, return_inverse=True)
     counts = owner.bincount().to(along)  # (p,)
     if len(counts) < 3 or len(along) - len(counts) < along.shape[1]:
@@ -129,7 +133,7 @@ def _discriminants(along: Tensor, people: Tensor) -> Discriminants | None:
     return Discriminants(analysis[:kept].float(), synthesis[:, :kept].float().contiguous(), values[:kept].float())
 
 
-def encode(space: FaceSpace) -> bytes:
+def encode(space: Eigenfaces) -> bytes:
     """A safetensors file, components with 16 bits."""
     tensors = {"mean": space.mean, "components": space.components.half(), "deviations": space.deviations}
     if space.discriminants is not None:
@@ -137,12 +141,14 @@ def encode(space: FaceSpace) -> bytes:
     return save({name: value.contiguous() for name, value in tensors.items()})
 
 
-def read(path: Path) -> FaceSpace | None:
+def read(path: Path) -> Eigenfaces | None:
     """What `encode` wrote; None if there is no such file."""
     if not path.exists():
         return None
-    found, _ = read_tensors(path)
-    if not {"mean", "components", "deviations"} <= found.keys():
+    tensors, _ = read_tensors(path)
+    if not {"mean", "components", "deviations"} <= tensors.keys():
         raise DamagedFile(f"{path} is no face space; remove it and give the command again, which writes it anew")
-    told = Discriminants(*(found[name] for name in DISCRIMINANTS)) if set(DISCRIMINANTS) <= found.keys() else None
-    return FaceSpace(found["mean"], found["components"].float(), found["deviations"], told)
+    discriminants = None
+    if set(DISCRIMINANTS) <= tensors.keys():
+        discriminants = Discriminants(*(tensors[name] for name in DISCRIMINANTS))
+    return Eigenfaces(tensors["mean"], tensors["components"].float(), tensors["deviations"], discriminants)

@@ -86,7 +86,7 @@ def read_network(kind: Any, folder: Path) -> Any:
             use_safetensors=True,
             low_cpu_mem_usage=False,
             local_files_only=True,
-            output_loading_info=True,  # without it, what the weights lack is drawn at random, and nobody is told
+            output_loading_info=True,  # without it, what the weights lack is drawn at random, and nobody hears of it
             ignore_mismatched_sizes=True,  # which makes them part of that information
         )
     except Exception as error:  # diffusers' errors on wrong configs are of many kinds
@@ -107,13 +107,13 @@ def read_network(kind: Any, folder: Path) -> Any:
 
 
 def _parts(root: Path, fetch: Callable[[Path], None]) -> Parts:
-    found = {"unet": "unet", "scheduler": "scheduler", **_indexed(root)}
-    autoencoder = found.get("autoencoder") or next((one for one in ("vae", "vqvae") if (root / one).is_dir()), None)
+    names = {"unet": "unet", "scheduler": "scheduler", **_indexed(root)}
+    autoencoder = names.get("autoencoder") or next((name for name in ("vae", "vqvae") if (root / name).is_dir()), None)
 
     def at(part: str) -> Path:
         return root / part if (root / part).is_dir() else root
 
-    return Parts(at(found["unet"]), at(found["scheduler"]), root / autoencoder if autoencoder else None, fetch)
+    return Parts(at(names["unet"]), at(names["scheduler"]), root / autoencoder if autoencoder else None, fetch)
 
 
 def _indexed(root: Path) -> dict[str, str]:
@@ -121,22 +121,22 @@ def _indexed(root: Path) -> dict[str, str]:
     path = root / "model_index.json"
     if not path.is_file():
         return {}
-    found, others = {}, []
+    names, others = {}, []
     for name, entry in read_config(path).items():
         kind = entry[-1] if isinstance(entry, list) and entry else None
         if not isinstance(kind, str):  # of no component, or of one that is not there
             continue
         role = _role(kind)
-        if role is None or role in found:
+        if role is None or role in names:
             others.append(f"{name} ({kind})")
         else:
-            found[role] = name
+            names[role] = name
     if others:
         raise ConfigError(
             f"{path} names {', '.join(others)}; a prior is a UNet2DModel, a scheduler and perhaps an autoencoder, and "
             "depends on no text, class or other input"
         )
-    return found
+    return names
 
 
 def _role(kind: str) -> str | None:

@@ -4,7 +4,7 @@ The gradient of a user's photos determines something like their mean, and nothin
 `user_diffusion` moves along the principal components of faces, and ends with each of them scaled (the first, in which
 faces differ most, are found best) and disturbed, in proportion to how much faces differ along it. What no component
 holds is lost in part, and blurred white noise comes in beside it. How strong each of these is depends on the model, its
-training, the number of photos and the defense, none of which the network is told: levels are drawn over orders of
+training, the number of photos and the defense, none of which the network knows: levels are drawn over orders of
 magnitude, so that it learns to judge the damage by the picture itself.
 """
 
@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 
 # Ranges of uniform draws, one an image; where "logarithm" is said the logarithm is uniform.
 FIRST_GAIN = (0.75, 1.2)  # factor of the first principal component
@@ -27,7 +27,7 @@ GRAIN_BLUR = (0.3, 1.5)  # pixels, standard deviation of its blur
 FULL_GRAIN = 1 / 3  # disturbance from which on the grain is as strong as drawn; below, less in proportion
 
 
-def damaged(means: Tensor, space: FaceSpace, random: torch.Generator) -> Tensor:
+def damaged(means: Tensor, space: Eigenfaces, random: torch.Generator) -> Tensor:
     """`means` (n, 3, H, W) in [-1, 1], clean means of faces, as an attack would show them; of that shape and range.
 
     `space` is of that size and on their device, as `random` is.
@@ -51,7 +51,7 @@ def _gains(n: int, ranks: int, random: torch.Generator) -> Tensor:
     return torch.lerp(first, last, torch.linspace(0, 1, ranks, device=random.device).sqrt())
 
 
-def _profile(space: FaceSpace, n: int, random: torch.Generator) -> Tensor:
+def _profile(space: Eigenfaces, n: int, random: torch.Generator) -> Tensor:
     """(n, q) standard deviations of the components' noise at strength 1: the faces' own, or more even than those."""
     exponent = -EVENNESS * torch.rand(n, 1, generator=random, device=random.device).square()
     deviations = space.deviations.clamp_min(1e-6)  # of few photos some are 0

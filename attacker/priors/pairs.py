@@ -39,19 +39,19 @@ class Album:
 
     def sets(self) -> list[Tensor]:
         """Indices of photos, (k,) each, k > 0: all of a person, and those of each of a person's known labels."""
-        found: dict[tuple[int, ...], None] = {}  # a dict, to hold each set once and in order
+        kept: dict[tuple[int, ...], None] = {}  # a dict, to hold each set once and in order
         for person in sorted(set(self.people.tolist())):
             own = self.people == person
             labels = {label for label in self.labels[own].tolist() if label >= 0}
             for part in [own, *(own & (self.labels == label) for label in sorted(labels))]:
-                found[tuple(part.nonzero().flatten().tolist())] = None
-        return [torch.tensor(one) for one in found]
+                kept[tuple(part.nonzero().flatten().tolist())] = None
+        return [torch.tensor(places) for places in kept]
 
 
 class Pairs:
     """Draws pairs from an album, on a device."""
 
-    def __init__(self, album: Album, space: eigenfaces.FaceSpace, device: torch.device) -> None:
+    def __init__(self, album: Album, space: eigenfaces.Eigenfaces, device: torch.device) -> None:
         self._photos = album.photos.to(device)
         self._sets = album.sets()
         self._space = space.at(album.size, device)
@@ -70,7 +70,10 @@ class Pairs:
         mirrored = (torch.rand(count, generator=random) < 0.5).to(self._photos.device)[:, None, None, None]
         means = self._means(chosen)
         drawn = zip(chosen, means, lacking.tolist(), ranks, strict=True)
-        photos = [self._photos[one[0]].float() if lost else self._typical(one, mean, k) for one, mean, lost, k in drawn]
+        photos = [
+            self._photos[places[0]].float() if lost else self._typical(places, mean, rank)
+            for places, mean, lost, rank in drawn
+        ]
         pictures = torch.stack([torch.stack(photos), means])
         pictures = normalise(torch.where(mirrored, pictures.flip(-1), pictures) / 255)
         noise = generator(seed, *names, "damage", device=self._photos.device)
@@ -79,8 +82,8 @@ class Pairs:
 
     def _choose(self, random: torch.Generator) -> Tensor:
         """The indices (k,) of photos of a random set, in random order."""
-        one = self._sets[int(torch.randint(len(self._sets), (), generator=random))]
-        shuffled = one[torch.randperm(len(one), generator=random)]
+        places = self._sets[int(torch.randint(len(self._sets), (), generator=random))]
+        shuffled = places[torch.randperm(len(places), generator=random)]
         return shuffled[: int(torch.randint(MEAN_OF[0], MEAN_OF[1] + 1, (), generator=random))]
 
     def _typical(self, chosen: Tensor, mean: Tensor, rank: int) -> Tensor:
@@ -91,14 +94,14 @@ class Pairs:
 
     def _means(self, chosen: list[Tensor]) -> Tensor:
         """The mean photos (n, 3, H, H) in [0, 255] of n lists of indices."""
-        sizes = torch.tensor([len(one) for one in chosen], device=self._photos.device)
+        sizes = torch.tensor([len(places) for places in chosen], device=self._photos.device)
         pictures = self._photos[torch.cat(chosen).to(self._photos.device)].float()
         owner = torch.arange(len(chosen), device=self._photos.device).repeat_interleave(sizes)
         sums = pictures.new_zeros(len(chosen), *pictures.shape[1:]).index_add_(0, owner, pictures)
         return sums / sizes[:, None, None, None]
 
 
-def face_space(album: Album, seed: int) -> eigenfaces.FaceSpace:
+def fit_eigenfaces(album: Album, seed: int) -> eigenfaces.Eigenfaces:
     """How faces differ, by some of an album's photos. ValueError for less than two."""
     order = torch.randperm(len(album.photos), generator=generator(seed, "prior-space"))
     return eigenfaces.fit(album.photos[order[:SPACE_PHOTOS]].float() / 255)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attacker.inversion.matching import smooth
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior, noise_levels
 
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
@@ -32,7 +32,7 @@ SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
 COARSE, COARSE_HELD = 2, 0.2  # bands of lowest frequency that each photo has from the mean, and how much of them a step
 
 
-def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: FaceSpace | None = None) -> Tensor:
+def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None = None) -> Tensor:
     """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
     `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` that knows what tells
@@ -49,12 +49,12 @@ def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Fa
         return faces.view(*noise.shape[:2], *faces.shape[1:])
 
 
-def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: FaceSpace | None) -> Tensor:
+def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None) -> Tensor:
     """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
     each, repeated = noise.shape[1], given.repeat_interleave(noise.shape[1], 0)
     usual = torch.zeros_like(given[:1]) if space is None else space.mean[None]
     times = noise_levels(_first(prior) + 1, steps)
-    x = prior.noised(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
+    x = prior.add_noise(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
     trusted: list[Tensor] = []
     sure = torch.ones(())
     for t, following in zip(times, [*times[1:], None], strict=True):
@@ -94,7 +94,7 @@ def hold_shape(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
     return x0 + COARSE_HELD * torch.stack(parts).sum(0)
 
 
-def hold_identity(x0: Tensor, given: Tensor, sure: Tensor, space: FaceSpace) -> Tensor:
+def hold_identity(x0: Tensor, given: Tensor, sure: Tensor, space: Eigenfaces) -> Tensor:
     """Photos (n, k, c, S, S), each moved towards whom `given` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
     assert space.discriminants is not None
     weight = sure.repeat_interleave(x0.shape[1], 0) * space.discriminants.reliability**SELECTIVITY  # (n k, q)
@@ -121,7 +121,7 @@ def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
     return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] ** CAUTION for own, back in pairs]
 
 
-def trusted_identity(given: Tensor, expected: Tensor, space: FaceSpace) -> Tensor:
+def trusted_identity(given: Tensor, expected: Tensor, space: Eigenfaces) -> Tensor:
     """The same of whom they show: (n, 1) in [0, 1]."""
     assert space.discriminants is not None
     weight = space.discriminants.reliability.sqrt()
@@ -136,7 +136,7 @@ def _share(given: Tensor, expected: Tensor) -> Tensor:
 def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor) -> Tensor:
     def part(some: slice) -> Tensor:
         now = torch.full((len(x[some]),), t, device=x.device)
-        return prior.x0_hat(x[some], now, condition=condition[some])
+        return prior.predict_x0(x[some], now, condition=condition[some])
 
     return torch.cat([part(slice(start, start + TOGETHER)) for start in range(0, len(x), TOGETHER)])
 

@@ -2,7 +2,7 @@
 
 `load_prior(name, image_size, device)` takes the shipped prior (`synthetic64`), a folder written by
 `save_pretrained` (of a DDPM pipeline, or of `unet/` and `scheduler/`), or a hub name such as
-`google/ddpm-celebahq-256`. `Prior.x0_hat` turns whatever the U-Net predicts (noise, image or velocity)
+`google/ddpm-celebahq-256`. `Prior.predict_x0` turns whatever the U-Net predicts (noise, image or velocity)
 into the denoised image, so that attacks never branch on it. A prior with an autoencoder is a latent one
 (Rombach et al. 2022): the U-Net works on `encode(images)`, and `decode` leads back.
 
@@ -78,33 +78,33 @@ class Prior:
             images = self.autoencoder.decode(code)
         return resize(images, self.image_size)
 
-    def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t (n, c, H, W) = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for t (n,) int64."""
         signal, sigma = self._scales(t)
         return signal * x0 + sigma * noise
 
-    def x0_hat(self, x_t: Tensor, t: Tensor, differentiable: bool = False, condition: Tensor | None = None) -> Tensor:
+    def predict_x0(
+        self, x_t: Tensor, t: Tensor, differentiable: bool = False, condition: Tensor | None = None
+    ) -> Tensor:
         """What the U-Net sees in x_t (n, c, H, W), t (n,) int64, without the noise: (n, c, H, W), pixels in [-1, 1].
 
-        Of a latent prior it is a latent, of no fixed range. Any H, W that equals `image_size` for images of the
-        attack. Gradients flow through the U-Net only if `differentiable`. `condition` (n, c, H, W) is the mean face,
-        as `encode` gives it, of a conditional prior.
+        Of a latent prior it is a latent, of no fixed range. Gradients flow through the U-Net only if `differentiable`.
+        The `condition` (n, c, H, W) of a conditional prior is the mean face, as `encode` gives it.
         """
         return self._x0(self.prediction_type, x_t, self._predict(x_t, t, differentiable, condition), t)
 
     def readings(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """What `x0_hat` is if the U-Net predicts what its scheduler says, and what it is if it predicts another."""
+        """What `predict_x0` is if the U-Net predicts what its scheduler says, and what it is if it predicts another."""
         prediction = self._predict(x_t, t, False)
         return {kind: self._x0(kind, x_t, prediction, t) for kind in PREDICTIONS}
 
-    def residual(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
-        """x - x0_hat(x_t, t), in images (n, 3, H, W): where the prior wants less of x; the plug-and-play gradient.
+    def sds_gradient(self, x: Tensor, noise: Tensor, t: Tensor, jacobian: bool = False) -> Tensor:
+        """x - x0, in images (n, 3, H, W), of the x0 predicted from x_t: the gradient of score distillation (SDS).
 
-        It is the gradient of the denoising loss || eps - eps_phi(x_t, t) ||^2 of Graikos et al. 2022 up to
-        a factor that depends on t alone, with the Jacobian of the U-Net left out (as in score distillation) unless
-        `jacobian`; then it is the gradient of half of || x - x0_hat ||^2. A latent prior looks at the code of x, and
-        its answer is decoded; x itself is then taken as the autoencoder shows it, whose blur is not the prior's wish.
-        `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, c, S, S).
+        Up to a factor of t alone it is that of the denoising loss || eps - eps_phi(x_t, t) ||^2 (Graikos et al. 2022),
+        without the Jacobian of the U-Net; with `jacobian` it is the gradient of half of || x - x0 ||^2. A latent prior
+        looks at the code of x, and its answer is decoded; x itself is then taken as the autoencoder shows it, whose
+        blur is not the prior's wish. `x` (n, 3, H, W) in [-1, 1] at the attack's size; `noise` (n, c, S, S).
         """
         if jacobian:
             with torch.enable_grad():
@@ -116,7 +116,7 @@ class Prior:
 
     def _disagreement(self, x: Tensor, noise: Tensor, t: Tensor, differentiable: bool) -> Tensor:
         code = self.encode(x)
-        seen = self.decode(self.x0_hat(self.noised(code, noise, t), t, differentiable))
+        seen = self.decode(self.predict_x0(self.add_noise(code, noise, t), t, differentiable))
         return (self.decode(code) if self.latent else x) - seen
 
     def sample(
@@ -126,7 +126,7 @@ class Prior:
 
         `noise` (n, c, S, S) standard normal decides the image. Gradients flow back to it only if `differentiable`;
         each step is then computed again in the backward pass, so that memory does not grow with the steps.
-        `condition` is that of `x0_hat`.
+        `condition` is that of `predict_x0`.
         """
         if steps < 1:
             raise ValueError(f"{steps} steps given; a sample takes at least 1")
@@ -135,8 +135,8 @@ class Prior:
         def seen(x_t: Tensor, t: int) -> Tensor:
             now = torch.full((len(x_t),), t, device=x_t.device)
             if not differentiable:
-                return self.x0_hat(x_t, now, condition=condition)
-            x0: Tensor = checkpoint(self.x0_hat, x_t, now, True, condition, use_reentrant=False)
+                return self.predict_x0(x_t, now, condition=condition)
+            x0: Tensor = checkpoint(self.predict_x0, x_t, now, True, condition, use_reentrant=False)
             return x0
 
         x = noise
@@ -150,7 +150,7 @@ class Prior:
         """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021)."""
         now = torch.full((len(x_t),), t, device=x_t.device)
         signal, sigma = self._scales(now)
-        return self.noised(x0, (x_t - signal * x0) / sigma, torch.full_like(now, following))
+        return self.add_noise(x0, (x_t - signal * x0) / sigma, torch.full_like(now, following))
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)

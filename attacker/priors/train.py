@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 
 from attacker.priors.noise_schedule import NoiseSchedule
-from attacker.priors.pairs import Album, Pairs, face_space
+from attacker.priors.pairs import Album, Pairs, fit_eigenfaces
 from attacker.priors.prior import MEAN_FACE, Prior
 from attacker.priors.start import Start
 from attacker.priors.training_state import State
@@ -78,7 +78,7 @@ def train(
     what an undisturbed one sees.
     """
     device = state.unet.device
-    space = face_space(album, seed)
+    space = fit_eigenfaces(album, seed)
     pairs, others = Pairs(album, space, device), Pairs(held_out, space, device)
     loss = _Loss(state.start.schedule, settings.bf16, device)
     predict = _predictor(state.unet, settings)
@@ -104,11 +104,11 @@ def train(
 @torch.no_grad()
 def _evaluate(unet: UNet2DModel, loss: "_Loss", pairs: Pairs, seed: int) -> tuple[float, float]:
     """Losses of photos without and of photos with a mean face, at the same noise; the noise levels spread evenly."""
-    found = []
+    losses = []
     for index in range(HELD_OUT_BATCHES):
         drawn = [pairs.draw(32, without, seed, "prior-held-out", index) for without in (1.0, 0.0)]
-        found.append([float(loss(_Predictor(unet), *pair, seed, -1 - index)) for pair in drawn])
-    plain, given_mean = torch.tensor(found).mean(0).tolist()
+        losses.append([float(loss(_Predictor(unet), *pair, seed, -1 - index)) for pair in drawn])
+    plain, given_mean = torch.tensor(losses).mean(0).tolist()
     return plain, given_mean
 
 

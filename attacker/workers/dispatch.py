@@ -216,7 +216,7 @@ def _private_stdout() -> TextIO:
 
 
 def _note_failures(run: RunFolder, failed: list[dict[str, Any]]) -> None:
-    """Leave beside the results why some are missing; a later dispatch that mends it removes the note."""
+    """Leave beside the results why some are missing; a later dispatch that does them removes the note."""
     path = run.reconstructions / "failed.json"
     if failed:
         write_atomically(path, json.dumps(failed, indent=2).encode())

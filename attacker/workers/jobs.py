@@ -26,7 +26,7 @@ from attacker.capture.store import CaptureStore, read_attack_table, write_recons
 from attacker.inversion.defense_aware import local_training
 from attacker.observation import Observation
 from attacker.priors import eigenfaces
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior, load_prior
 from fl_sim import models, seeds, traits
 from fl_sim.config import Config, ConfigError, load
@@ -60,17 +60,17 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
     done = True
     for user in job.users:
         try:
-            found = read_attack_table(run, job.label, job.server_round, user)
+            stored = read_attack_table(run, job.label, job.server_round, user)
         except (DamagedFile, ValueError):  # as good as none
-            found = None
-        if not found:
+            stored = None
+        if not stored:
             done = False
             continue
         wanted = recipe(run, config, attack, job.server_round, user)
-        if found == wanted:
+        if stored == wanted:
             continue
         if not force:
-            raise ConfigError(_stale(job, user, found, wanted))
+            raise ConfigError(_stale(job, user, stored, wanted))
         done = False
     return done
 
@@ -81,7 +81,7 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
         "knowledge": attack.knowledge,
-        "defenses": [dict(table) for table in attack.known(config.defenses)],
+        "defenses": [dict(table) for table in attack.known_tables(config.defenses)],
         "seed": config.seed,
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in _captured(run, attack, server_round, user)],
@@ -93,14 +93,8 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
 def _captured(run: RunFolder, attack: Attack, server_round: int, user: int) -> list[Path]:
     """What was sent to and received from `user` in this round and in the earlier ones that the attack wants."""
     store = CaptureStore(run)
-    rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
-    return [path for one in rounds for path in (store.sent_model(one), run.capture(one, user))]
-
-
-def _earlier(attack: Attack) -> int:
-    """How many earlier rounds of a user the attack wants: one less than its setting `rounds`, if it has that."""
-    rounds: int = getattr(attack.settings, "rounds", 1)
-    return rounds - 1
+    rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
+    return [path for number in rounds for path in (store.sent_model(number), run.capture(number, user))]
 
 
 def _digest(path: Path) -> str:
@@ -112,13 +106,13 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(header.encode() + hashlib.sha256(memoryview(data)[start:]).digest()).hexdigest()
 
 
-def _stale(job: Job, user: int, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+def _stale(job: Job, user: int, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    changed = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
     if changed == ["capture"]:
         what = "from another capture"
     else:
         key = next(key for key in changed if key != "capture")
-        what = f"with {key} = {found.get(key)!r}, now it is {wanted.get(key)!r}"
+        what = f"with {key} = {stored.get(key)!r}, now it is {wanted.get(key)!r}"
     return (
         f"attack {job.label!r} already has a reconstruction of user {user} in round {job.server_round} made {what}; "
         "give the changed attack another label, or --force to replace the old results"
@@ -156,15 +150,15 @@ class Workbench:
         """What the users' defenses are declared to be; only attacks that know them ask for it."""
         stated: Any = read_manifest(self.run).get("defenses")
         try:
-            found = [traits.parse(one) for one in stated]
+            declared = [traits.parse(table) for table in stated]
         except (TypeError, ValueError):
-            found = []
-        if len(found) != len(self.config.defenses):
+            declared = []
+        if len(declared) != len(self.config.defenses):
             raise ConfigError(
                 f"{self.run.manifest} does not say what the users' defenses are, so another version wrote it; give "
                 "fl-sim attack, which adds it"
             )
-        return found
+        return declared
 
     @cached_property
     def model(self) -> nn.Module:
@@ -181,14 +175,13 @@ class Workbench:
         return self._priors[name]
 
     def attacker(self, attack: Attack) -> Attacker:
-        """What `attack` gets beside the observations; a prior where its settings name one."""
-        name = getattr(attack.settings, "prior", None)
-        prior = self.prior(name) if name is not None else None
+        """What `attack` gets beside the observations; a prior where it needs one."""
+        prior = None if attack.needs.prior is None else self.prior(attack.needs.prior)
         size = self.config.dataset.image_size
         return Attacker(self.model, size, self.num_classes, prior, self.device, self.faces)
 
     @cached_property
-    def faces(self) -> FaceSpace | None:
+    def faces(self) -> Eigenfaces | None:
         space = eigenfaces.read(self.run.faces)
         return None if space is None else space.at(self.config.dataset.image_size, self.device)
 
@@ -213,16 +206,18 @@ class Workbench:
     def perform(self, job: Job) -> None:
         """Do the job: one attack call, one reconstruction file a user."""
         attack = self.attacks[job.label]
-        found = attack.run(
+        reconstructions = attack.run(
             self.observations(job),
             self.attacker(attack),
             attack.settings,
             [seeds.generator(self.config.seed, "attack", job.label, job.server_round, user) for user in job.users],
             lambda step, steps: None,
         )
-        if len(found) != len(job.users):
-            raise ValueError(f"attack {attack.name!r} returned {len(found)} reconstructions for {len(job.users)} users")
-        for user, reconstruction in zip(job.users, found, strict=True):
+        if len(reconstructions) != len(job.users):
+            raise ValueError(
+                f"attack {attack.name!r} returned {len(reconstructions)} reconstructions for {len(job.users)} users"
+            )
+        for user, reconstruction in zip(job.users, reconstructions, strict=True):
             table = recipe(self.run, self.config, attack, job.server_round, user)
             write_reconstruction(self.run, job.label, job.server_round, user, reconstruction, table)
 
@@ -233,12 +228,12 @@ class Workbench:
     def _observation(self, attack: Attack, server_round: int, user: int) -> Observation:
         """What is known of `user`, with as many earlier rounds as the attack wants and the store has."""
         store = CaptureStore(self.run)
-        rounds = [server_round, *store.earlier_rounds(server_round, user, _earlier(attack))]
-        known = () if attack.knowledge == "none" else attack.told(self.defenses)
+        rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
+        known = () if attack.knowledge == "none" else attack.known_traits(self.defenses)
         rate = self.config.federation.learning_rate
-        seen = [store.observation(one, user) for one in rounds]
         now, *before = [
-            dataclasses.replace(one, defenses=known, local=local_training(one.local, known, rate)) for one in seen
+            dataclasses.replace(seen, defenses=known, local=local_training(seen.local, known, rate))
+            for seen in (store.observation(number, user) for number in rounds)
         ]
         return dataclasses.replace(now, history=tuple(before))
 

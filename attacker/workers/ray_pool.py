@@ -23,7 +23,7 @@ from typing import Any
 
 from attacker.workers.jobs import Job, Workbench, attempt, one_line
 from attacker.workers.pool import Completion, cores, on_gpus, settle_process
-from attacker.workers.remote_storage import Lender, borrowed, give_back
+from attacker.workers.remote_storage import Staging, downloaded, upload_results
 from fl_sim.config import ConfigError, Workers
 from fl_sim.socket_folder import socket_folder
 
@@ -40,12 +40,12 @@ class AttackWorker:
     """The actor: one process that keeps model and priors between jobs."""
 
     def __init__(self, root: str, url: str, names: list[str]) -> None:
-        """`url`: from where files of the run folder `root` are borrowed, at first `names`; empty: `root` is here."""
+        """`url`: from where files of the run folder `root` are downloaded, at first `names`; empty: `root` is here."""
         settle_process()
         self._root, self._url = root, url
         self._bench = Workbench(Path(root))
         if url:
-            with borrowed(url, names) as self._bench.run:
+            with downloaded(url, names) as self._bench.run:
                 self._bench.warm()
         else:
             self._bench.warm()
@@ -57,16 +57,16 @@ class AttackWorker:
         return str(ray.get_runtime_context().get_node_id())
 
     def attempt(self, job: Job, names: list[str]) -> tuple[float, str | None]:
-        """`names`: what to borrow for the job."""
+        """`names`: what to download for the job."""
         if not self._url:
             return attempt(self._bench, job)
         try:
-            with borrowed(self._url, names) as run:
+            with downloaded(self._url, names) as run:
                 self._bench.run = run
                 seconds, problem = attempt(self._bench, job)
                 if problem is not None:
                     return seconds, problem.replace(str(run.root), self._root)  # files that the user can find
-                give_back(self._url, run, job)
+                upload_results(self._url, run, job)
                 return seconds, None
         except Exception as error:  # the storage's; of many kinds, as its drivers are
             return 0.0, one_line(error)
@@ -77,8 +77,8 @@ class RayPool:
 
     def __init__(self, root: Path, workers: Workers) -> None:
         self._root = root.resolve()
-        self._lender = Lender(self._root, workers.storage) if workers.storage else None
-        self._common = self._lender.common() if self._lender else []
+        self._staging = Staging(self._root, workers.storage) if workers.storage else None
+        self._common = self._staging.stage_common() if self._staging else []
         self._ray, self._temporary = connect(workers.count or cores(), INSTEAD)
         gpus = int(self._ray.cluster_resources().get("GPU", 0))
         # An actor that asks for more than the cluster has would wait for ever.
@@ -117,16 +117,16 @@ class RayPool:
         self._ray.shutdown()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        if self._lender is not None:
-            self._lender.close()
+        if self._staging is not None:
+            self._staging.close()
 
     def _assign(self) -> list[Completion]:
-        """Give queued jobs to idle actors; those that fail already, because their files cannot be lent."""
+        """Give queued jobs to idle actors; those that fail already, because their files cannot be staged."""
         failed = []
         while self._queue and self._idle:
             job = self._queue.popleft()
             try:
-                names = self._lender.lend(job) if self._lender else []
+                names = self._staging.stage(job) if self._staging else []
             except Exception as error:  # the storage's, or a capture is gone
                 failed.append(Completion(job, 0.0, one_line(error)))
                 continue
@@ -135,7 +135,7 @@ class RayPool:
         return failed
 
     def _start(self) -> None:
-        actor = self._actor.remote(str(self._root), self._lender.url if self._lender else "", self._common)
+        actor = self._actor.remote(str(self._root), self._staging.url if self._staging else "", self._common)
         self._starting[actor.node.remote()] = (actor, self._alive())
 
     def _welcome(self, reference: Any) -> None:
@@ -151,7 +151,7 @@ class RayPool:
                 self._start()
             elif not (self._starting or self._idle or self._busy):
                 reason = str(error).strip().splitlines()[-1][:200]  # of a traceback
-                raise ConfigError(f"attack workers die as they start ({reason}); mend that, or {INSTEAD}") from error
+                raise ConfigError(f"attack workers die as they start ({reason}); fix that, or {INSTEAD}") from error
 
     def _conclude(self, reference: Any) -> Completion:
         actor, node, job = self._busy.pop(reference)
@@ -163,9 +163,9 @@ class RayPool:
             lost = self._lost(node, error)
             return Completion(job, 0.0, f"worker died ({_reason(error)})", died=True, node_lost=lost)
         self._idle.append((actor, node))
-        if self._lender is not None and problem is None:
+        if self._staging is not None and problem is None:
             try:
-                self._lender.collect(job)
+                self._staging.download_results(job)
             except Exception as error:  # the storage's
                 problem = one_line(error)
         return Completion(job, seconds, problem)
@@ -179,9 +179,9 @@ class RayPool:
             return True
         if not isinstance(error, self._ray.exceptions.ActorUnavailableError):
             return False
-        found = next(one for one in self._ray.nodes() if one["NodeID"] == node)
+        machine = next(machine for machine in self._ray.nodes() if machine["NodeID"] == node)
         try:
-            _knock(f"{found['NodeManagerAddress']}:{found['NodeManagerPort']}")
+            _knock(f"{machine['NodeManagerAddress']}:{machine['NodeManagerPort']}")
         except OSError:
             return True
         return False

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DATASETS = {
     "synthetic": "clients.datasets.synthetic:open_synthetic",
     "folder": "clients.datasets.folder:open_folder",
+    "parquet": "clients.datasets.parquet:open_parquet",
     "celeba": "clients.datasets.celeba:open_celeba",
     "lfw": "clients.datasets.lfw:open_lfw",
 }
@@ -31,6 +32,11 @@ def open_dataset(dataset: Dataset, seed: int) -> FaceDataset:
     dataset does not have, or too few people.
     """
     return _open(dataset, seed)
+
+
+def task_of(dataset: Dataset, seed: int) -> str:
+    """What the model learns, of which `dataset.task` may leave the choice to the dataset. ConfigError as above."""
+    return str(getattr(open_dataset(dataset, seed), "task", dataset.task))
 
 
 @lru_cache(maxsize=4)

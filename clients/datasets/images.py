@@ -1,6 +1,7 @@
 """Reading one photo: upright, RGB, cropped to a square, resized with antialiasing. Nothing else here reads photos."""
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,15 +25,15 @@ def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
     return fit(decode(path), image_size, crop)
 
 
-def decode(path: Path) -> Image.Image:
-    """The photo in `path` as RGB, turned upright as its EXIF says.
+def decode(source: Path | bytes) -> Image.Image:
+    """The photo in a file, or in the bytes of one, as RGB, turned upright as its EXIF says.
 
     Grey images get three equal channels; 16-bit grey keeps its upper 8 bits; transparency is dropped. Of an
     animation the first frame is taken. Raises UnreadableImage, also for more than MOST_PIXELS: a small file may
     unpack to gigabytes.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
             image.load()

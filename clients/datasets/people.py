@@ -1,10 +1,10 @@
-"""Users and public people made from a table of photographs; what `folder`, `celeba` and `lfw` share.
+"""Users and public people made from a table of photographs; what `folder`, `parquet`, `celeba` and `lfw` share.
 
 A dataset of photographs makes the table (see `table`) and says how to crop; the rest is here.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from torch import Tensor
 
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import Crop, UnreadableImage, decode, fingerprint, fit
-from clients.datasets.table import COLUMNS, UNKNOWN, each_once, find_task, labelled, split_of_people
+from clients.datasets.table import COLUMNS, MIN_PHOTOS, UNKNOWN, each_once, find_task, labelled, split_of_people
 from clients.user import Faces, User
 from fl_sim.config import ConfigError, Dataset
 from fl_sim.seeds import generator
 
 HELD_OUT_PHOTOS = 4
-MIN_PHOTOS = 4  # of a user: two to train on and two held out
 _CACHE_BYTES = 128 * 2**20  # of photos read
 COMPARED = 20_000  # public photos, some 10 seconds
 _Rows = npt.NDArray[np.intp]  # of the table
@@ -45,19 +44,30 @@ class PeopleDataset:
 
     synthetic = False
 
-    def __init__(self, table: pd.DataFrame, crop: Crop, dataset: Dataset, seed: int, source: str) -> None:
-        """`source` names the dataset in messages.
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        crop: Crop,
+        dataset: Dataset,
+        seed: int,
+        source: str,
+        notes: Sequence[str] = (),
+        photo: Callable[[str], Path | bytes] = Path,
+    ) -> None:
+        """`source` names the dataset in messages; `notes` says how the table was made.
 
+        `photo` finds the picture of a `path`: a file, or the bytes of one, where pictures are not files.
         Raises ConfigError: unknown task, too few people, a photo listed under two people.
         """
         self.image_size = dataset.image_size
         self.skipped: dict[str, str] = {}  # path: reason
         self._seed, self._photos, self._crop = seed, dataset.photos, crop
         attributes = [name for name in table.columns if name not in COLUMNS]
-        self._task = find_task(dataset.task, attributes, source)
+        self.task = find_task(dataset.task, attributes, source)  # the column of the labels, or `identity`
+        self._photo, self._made = photo, [*notes, *_chosen(dataset.task, self.task, source)]
         splits = split_of_people(table, source)
         table, self._copies = each_once(table, splits, source)
-        table, self._unlabelled = labelled(table, splits, self._task)
+        table, self._unlabelled = labelled(table, splits, self.task)
         self._paths, self._prints = table["path"].to_numpy(), dict[int, bytes]()
         self._attributes = {name: table[name].to_numpy() for name in attributes}
         rows = {str(name): np.asarray(where) for name, where in table.groupby("identity", sort=True).indices.items()}
@@ -67,7 +77,7 @@ class PeopleDataset:
         if not self._public:
             raise ConfigError(f"{source} has no public people; the controls and the gallery need some")
         self.num_users, self.num_public = len(self._users), len(self._public)
-        self.num_classes = self.num_users if self._task == "identity" else 2
+        self.num_classes = self.num_users if self.task == "identity" else 2
         per_person = (dataset.photos + HELD_OUT_PHOTOS) * 3 * self.image_size**2  # bytes
         self._read_cached = lru_cache(maxsize=max(1, _CACHE_BYTES // per_person))(self._read)
 
@@ -107,7 +117,7 @@ class PeopleDataset:
         return self._faces(rows, read, photos, -1)
 
     def examine(self) -> tuple[tuple[int, int], list[str]]:
-        """The fewest and the most private photos of a user, and sentences on what was left out.
+        """The fewest and the most private photos of a user, and sentences on what was made and left out.
 
         All users' photos are compared with each other and with COMPARED public ones or more. Raises ConfigError for
         one that is under two people, and as `user` does.
@@ -130,7 +140,7 @@ class PeopleDataset:
 
     def _notes(self, photos: tuple[int, int], people: int) -> list[str]:
         low, high = photos
-        notes = []
+        notes = list(self._made)
         if low < self._photos:
             each = f"{low}" if low == high else f"{low} to {high}"
             notes.append(
@@ -160,7 +170,7 @@ class PeopleDataset:
         for name, rows in (people[index] for index in order):
             if len(rows) < MIN_PHOTOS or len(chosen) == wanted:
                 break
-            if sum(map(self._is_file, rows)) >= MIN_PHOTOS:
+            if self._photo is not Path or sum(map(self._is_file, rows)) >= MIN_PHOTOS:
                 chosen.append((name, rows))
         if len(chosen) < wanted:
             missing = f" (missing image files: {len(self.skipped)}, first {next(iter(self.skipped), '')})"
@@ -171,10 +181,9 @@ class PeopleDataset:
         return chosen
 
     def _is_file(self, row: int) -> bool:
-        path = Path(self._paths[row])
-        if path.is_file():
+        if Path(self._paths[row]).is_file():
             return True
-        self._skip(path, "no such file")
+        self._skip(self._paths[row], "no such file")
         return False
 
     def _read_user(self, partition: int) -> tuple[Tensor, list[int]]:
@@ -200,7 +209,7 @@ class PeopleDataset:
             try:
                 photos.append(fit(image, self.image_size, self._crop))
             except UnreadableImage as reason:
-                self._skip(Path(self._paths[row]), str(reason))
+                self._skip(self._paths[row], str(reason))
             else:
                 seen.add(self._prints[row])
                 read.append(row)
@@ -210,18 +219,18 @@ class PeopleDataset:
     def _decode(self, row: int) -> Image.Image | None:
         """The photo of a row, whose fingerprint is noted; None where it cannot be read."""
         try:
-            image = decode(Path(self._paths[row]))
+            image = decode(self._photo(self._paths[row]))
         except UnreadableImage as reason:
-            self._skip(Path(self._paths[row]), str(reason))
+            self._skip(self._paths[row], str(reason))
             return None
         self._prints[row] = fingerprint(image)
         return image
 
-    def _skip(self, path: Path, reason: str) -> None:
+    def _skip(self, path: str, reason: str) -> None:
         if not self.skipped:
             told = f"{path} is left out: {reason}; `skipped` of the dataset counts all such images"
             warnings.warn(told, stacklevel=2)
-        self.skipped.setdefault(str(path), reason)
+        self.skipped.setdefault(path, reason)
 
     def _left_out(self) -> str:
         """The first photo that is left out, and why; there is one."""
@@ -231,10 +240,10 @@ class PeopleDataset:
         return f"{path} ({reason}; one of {len(self.skipped)})"
 
     def _faces(self, person: _Rows, rows: list[int], photos: Tensor, partition: int) -> Faces:
-        if self._task == "identity":
+        if self.task == "identity":
             labels = torch.full((len(rows),), partition)
         else:
-            labels = torch.from_numpy(self._attributes[self._task][rows].astype(np.int64))
+            labels = torch.from_numpy(self._attributes[self.task][rows].astype(np.int64))
         return Faces(photos.float() / 255, labels, self._facts(person))
 
     def _facts(self, person: _Rows) -> dict[str, int]:
@@ -244,3 +253,10 @@ class PeopleDataset:
             if len(known):
                 facts[name] = int(known.mean() > 0.5)
         return facts
+
+
+def _chosen(asked: str, task: str, source: str) -> list[str]:
+    """A sentence where `auto` has come to another task than where faces are rendered."""
+    if asked != "auto" or task != "identity":
+        return []
+    return [f"dataset.task is 'identity', who the user is: of the people in {source} no other label is known"]

@@ -87,12 +87,12 @@ def open_synthetic(dataset: Dataset, seed: int) -> SyntheticFaces:
     """The factory of `open_dataset`. Raises ConfigError for a task that synthetic faces do not have."""
     from fl_sim.config import ConfigError  # needs pydantic, which a machine that only trains may lack
 
-    tasks = ("smile", "identity", *BINARY_ATTRIBUTES)
+    tasks, task = ("smile", "identity", *BINARY_ATTRIBUTES), "smile" if dataset.task == "auto" else dataset.task
     if dataset.align:
         raise ConfigError("dataset.align cuts faces out of photographs; leave it out, synthetic faces fill the picture")
-    if dataset.task not in tasks:
+    if task not in tasks:
         raise ConfigError(f"dataset.task = {dataset.task!r} is no task of synthetic faces; choose {', '.join(tasks)}")
-    return SyntheticFaces(dataset.users, dataset.photos, dataset.image_size, dataset.task, seed)
+    return SyntheticFaces(dataset.users, dataset.photos, dataset.image_size, task, seed)
 
 
 class Person(NamedTuple):

@@ -2,6 +2,7 @@
 
 The table is a DataFrame with a row an image: `path`, `identity`, `split` (`users`, `public`, or anything
 else for people who are left out), and columns of binary attributes as 0, 1 and UNKNOWN, in lower case.
+A split that the data does not give is made, for all forms of data by the same rule.
 """
 
 import difflib
@@ -15,24 +16,65 @@ from fl_sim.seeds import derive
 
 UNKNOWN = -1
 COLUMNS = ("path", "identity", "split")
+MIN_PHOTOS = 4  # of a user: two to train on and two held out
+_BLANK = ("", "na", "n/a", "nan", "null", "none")  # as spreadsheets, R and pandas write what is missing
 _ALIASES = {"smile": "smiling"}
 
 
-def stable_split(identities: pd.Series) -> pd.Series:
-    """`users` or `public` for tables without a split: half of the people each, by a hash of their names.
+def made_split(identities: pd.Series) -> tuple[pd.Series, str]:
+    """`users` or `public` for each row of a table without a split, and a sentence that says so.
 
-    The run seed has no part in it: a prior trained on the public people of one run would otherwise have
-    met the users of the next.
+    Half of the people with MIN_PHOTOS photos or more are users, by a hash of their names; all others are public.
+    Neither the run seed nor `dataset.users` has a part in it: a prior trained on the public people of one run would
+    otherwise have met the users of the next.
     """
-    names = identities.unique()
-    return identities.map({name: ("users", "public")[derive(0, "split", str(name)) % 2] for name in names})
+    photos = identities.value_counts()
+    enough = {name for name in photos.index[photos >= MIN_PHOTOS] if derive(0, "split", str(name)) % 2 == 0}
+    note = (
+        f"no split is given, so one is made: {len(enough)} people, half of those with {MIN_PHOTOS} photos or more (by "
+        f"their names, whatever the seed), may be users; the other {len(photos) - len(enough)} are public"
+    )
+    return identities.map(lambda name: "users" if name in enough else "public"), note
+
+
+def given_split(values: pd.Series, users: str, public: str, source: str) -> pd.Series:
+    """A column `split` as `users`, `public` and "" for everybody else; `users` and `public` are the config's words."""
+    if users == public:
+        raise ConfigError(f"dataset.users_split and public_split are both {users!r}; users cannot be public")
+    for key, value in (("users_split", users), ("public_split", public)):
+        if value not in set(values):
+            found = ", ".join(map(repr, sorted(set(values) - {""})[:10]))
+            raise ConfigError(f"dataset.{key} = {value!r}, but column split of {source} has only {found}")
+    return values.map({users: "users", public: "public"}).fillna("")
+
+
+def labels_of(column: pd.Series) -> pd.Series | None:
+    """A column of text as 1, 0 and UNKNOWN; None if it holds anything but a binary attribute.
+
+    Its words are 1 and 0, 1 and -1, or true and false; what is blank, or called so, is UNKNOWN.
+    """
+    words = column.str.strip().str.lower()
+    blank = words.isin(_BLANK)
+    values = pd.to_numeric(words.replace({"true": "1", "false": "0"}), errors="coerce")
+    found = set(values[~blank])
+    if not found or not (found <= {0, 1} or found <= {-1, 1}):
+        return None
+    return (values > 0).astype("int8").mask(blank, UNKNOWN)
 
 
 def find_task(task: str, attributes: list[str], source: str) -> str:
+    """The column of a task, or `identity`. ConfigError for one that the table does not have."""
     name = task.lower()
+    if name == "auto":
+        return "smiling" if "smiling" in attributes else "smile" if "smile" in attributes else "identity"
     name = name if name in attributes else _ALIASES.get(name, name)
     if name == "identity" or name in attributes:
         return name
+    if not attributes:
+        raise ConfigError(
+            f"dataset.task = {task!r}, but of the people in {source} nothing is known but who they are; "
+            "set dataset.task=identity, or leave it out"
+        )
     near = difflib.get_close_matches(name, attributes, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "allowed:"
     raise ConfigError(

@@ -1,4 +1,4 @@
-"""The audit of somebody else's federation, in a folder that `MaliciousServer.around` captured into.
+"""The audit of somebody else's federation, in a folder that `AuditedStrategy` captured into.
 
 `reconstruct` attacks the captures and writes the reconstructions into the folder, with `ATTACK.png`: a row a user,
 a column a round. Where the attack draws what an update leaves open, `ATTACK-draws.png` has a row an update. What a
@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +21,9 @@ from torch import Tensor
 from attacker.attacks import Attack
 from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from attacker.external import external_model
-from attacker.external.external_model import ForeignModel
+from attacker.external.external_model import ExternalModel
 from attacker.external.modes import Mode
+from attacker.observation import Observation
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
 from experiments.audit.inversion import png
@@ -35,78 +37,92 @@ SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
 WITNESSES = 4  # users by whose updates it is decided how batch norm is trained
 
 
-def captured(run: RunFolder, rounds: Sequence[int]) -> list[tuple[int, int]]:
-    """(round, user) of all captured updates of `rounds` (none given: all). ConfigError where there are none."""
+@dataclass(frozen=True)
+class CapturedUpdates:
+    """The updates of a run that are audited."""
+
+    run: RunFolder
+    updates: tuple[tuple[int, int], ...]  # (round, user), one or more
+    num_examples: int | None = None  # photos of each user who did not tell
+
+    def observation(self, server_round: int, user: int) -> Observation:
+        """What is known of one update."""
+        return CaptureStore(self.run).observation(server_round, user, self.num_examples)
+
+
+def captured(run: RunFolder, rounds: Sequence[int], num_examples: int | None = None) -> CapturedUpdates:
+    """All captured updates of `rounds` (none given: all).
+
+    Raises ConfigError where there are none, or where `num_examples`, photos of each user, is needed and None.
+    """
     store = CaptureStore(run)
     finished = store.finished_rounds()
-    late = [one for one in rounds if one not in finished]
+    late = [number for number in rounds if number not in finished]
     if late or not finished:
         raise ConfigError(
             f"{run.root} holds rounds {finished or 'none'}; give one of them, or let the federation train"
         )
-    found = [(one, user) for one in sorted(set(rounds)) or finished for user in store.users(one)]
-    if not found:
+    chosen = sorted(set(rounds)) or finished
+    updates = tuple((number, user) for number in chosen for user in store.users(number))
+    if not updates:
         reasons = {row["reason"] for row in store.rejected()}
         raise ConfigError(
             f"no update of {run.root} could be used: {'; '.join(sorted(reasons)) or 'there was no reply'}"
         )
-    return found
+    accepted = [row for number in chosen for row in store.replies(number) if row["status"] == "accepted"]
+    if num_examples is None and any(row["num_examples"] is None for row in accepted):
+        raise ConfigError(f"replies of {run.root} do not say of how many photos they are; give --num-examples")
+    return CapturedUpdates(run, updates, num_examples)
 
 
 def remarks(run: RunFolder, rounds: Sequence[int]) -> list[str]:
     """What the captures of `rounds` (none given: all) lack, and what was assumed to read them: a sentence each."""
-    store, said = CaptureStore(run), []
+    store, sentences = CaptureStore(run), []
     finished = store.finished_rounds()
     lost = sorted(set(range(1, finished[-1])) - set(finished)) if finished else []
     if lost:
-        said.append(f"of the rounds {lost} nothing was captured; the app's log says why")
+        sentences.append(f"of the rounds {lost} nothing was captured; the app's log says why")
     unread: dict[str, list[str]] = {}
     noted: dict[str, int] = {}
-    for one in rounds or finished:
-        for row in store.replies(one):
+    for server_round in rounds or finished:
+        for row in store.replies(server_round):
             if row["status"] != "accepted":
                 who = f"node {row['node']}" if row["user"] is None else f"user {row['user']}"
-                unread.setdefault(row["reason"], []).append(f"{who} in round {one}")
+                unread.setdefault(row["reason"], []).append(f"{who} in round {server_round}")
             for note in row.get("notes", ()):
                 noted[note] = noted.get(note, 0) + 1
     for reason, whose in unread.items():
         more = f" and {len(whose) - 1} more" if len(whose) > 1 else ""
-        said.append(f"not attacked is {whose[0]}{more}: {reason}")
-    return said + [f"{note} (in {count} replies)" for note, count in noted.items()]
+        sentences.append(f"not attacked is {whose[0]}{more}: {reason}")
+    return sentences + [f"{note} (in {count} replies)" for note, count in noted.items()]
 
 
 def reconstruct(
-    run: RunFolder,
-    model: ForeignModel,
+    captures: CapturedUpdates,
+    model: ExternalModel,
     attack: Attack,
-    updates: Sequence[tuple[int, int]],
     seed: int,
     progress: Callable[[int, int], None],
-    num_examples: int | None = None,
     mode: Mode | None = None,
 ) -> pd.DataFrame:
-    """Attack the updates (round, user), those done before left out; a row each: round, user, matching_loss, seconds.
+    """Attack the updates, those done before left out; a row each: round, user, matching_loss, seconds.
 
-    `num_examples`: photos of each user who did not tell; ConfigError, before any attack, where it is needed and None.
     Where batch norm has a `mode`, the updates are matched in it, and the column `batch_norm` says which.
     """
-    store = CaptureStore(run)
-    rows = [row for one in {one for one, _ in updates} for row in store.replies(one) if row["status"] == "accepted"]
-    if num_examples is None and any(row["num_examples"] is None for row in rows):
-        raise ConfigError(f"replies of {run.root} do not say of how many photos they are; give --num-examples")
+    run = captures.run
     settings = dataclasses.asdict(attack.settings) | {"seed": seed}
-    if num_examples is not None:
-        settings["num_examples"] = num_examples
+    if captures.num_examples is not None:
+        settings["num_examples"] = captures.num_examples
     norm = {} if mode is None else {"batch_norm": mode.batch_norm}
     table = json.loads(json.dumps({"name": attack.name, **settings, **norm}, default=str))
     rows = []
-    for done, (server_round, user) in enumerate(updates, 1):
+    for done, (server_round, user) in enumerate(captures.updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
         if before is None:
-            seen = store.observation(server_round, user, num_examples)
-            normalised = "eval" if mode is None else mode.batch_norm
-            found = external_model.invert(model, attack, [seen], seed, lambda step, steps: None, normalised)[0]
-            write_reconstruction(run, attack.label, server_round, user, found, table)
+            seen = captures.observation(server_round, user)
+            batch_norm = "eval" if mode is None else mode.batch_norm
+            made = external_model.invert(model, attack, [seen], seed, lambda step, steps: None, batch_norm)[0]
+            write_reconstruction(run, attack.label, server_round, user, made, table)
         elif before != table:
             raise ConfigError(
                 f"{attack.label!r} was run on round {server_round} with other settings; give this one a --label"
@@ -115,7 +131,7 @@ def reconstruct(
         rows.append(
             {"round": server_round, "user": user, **norm, "matching_loss": made.matching_loss, "seconds": made.seconds}
         )
-        progress(done, len(updates))
+        progress(done, len(captures.updates))
     return pd.DataFrame(rows)
 
 
@@ -128,18 +144,16 @@ def unexplained(table: pd.DataFrame) -> str | None:
     return (
         f"{len(poor)} of {len(table)} pictures do not explain their update (matching loss above {EXPLAINED}, such as "
         f"user {first['user']:.0f} in round {first['round']:.0f}: {first['matching_loss']:.2g}); where they look like "
-        "nobody, that does not say that nothing leaks: give more -o steps=, and check what `around` was told of the "
-        "training"
+        "nobody, that does not say that nothing leaks: give more -o steps=, and check what "
+        "AuditedStrategy was told of the training"
     )
 
 
-def mode_of(
-    run: RunFolder, model: ForeignModel, updates: Sequence[tuple[int, int]], seed: int, num_examples: int | None = None
-) -> Mode | None:
-    """How the app's users train batch norm, by a few `updates` of the first round; None where that has no effect."""
-    store, first = CaptureStore(run), updates[0][0]
-    chosen = [user for server_round, user in updates if server_round == first][:WITNESSES]
-    return external_model.find_mode(model, [store.observation(first, user, num_examples) for user in chosen], seed)
+def mode_of(captures: CapturedUpdates, model: ExternalModel, seed: int) -> Mode | None:
+    """How the app's users train batch norm, by a few updates of the first round; None where that has no effect."""
+    first = captures.updates[0][0]
+    witnesses = [user for server_round, user in captures.updates if server_round == first][:WITNESSES]
+    return external_model.find_mode(model, [captures.observation(first, user) for user in witnesses], seed)
 
 
 def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tensor]:
@@ -148,15 +162,15 @@ def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tens
     They are read as datasets read theirs: upright, the central square. Raises ConfigError unless there are photos of
     each of `users`, two users or more, no file that is no photo, and no photo that two of them have.
     """
-    found, whose = {}, Whose()
+    photos, whose = {}, Whose()
     for user in users:
         paths = sorted(path for path in (folder / str(user)).glob("[!.]*") if path.is_file())
         if not paths:
             raise ConfigError(f"{folder / str(user)} holds no image; give a folder a user, named as the user's number")
-        found[user] = torch.stack([_photo(path, size, whose, f"user {user}") for path in paths]).float() / 255
-    if len(found) < 2:
-        raise ConfigError(f"{folder} holds photos of {len(found)} user; a similarity means something beside another's")
-    return found
+        photos[user] = torch.stack([_photo(path, size, whose, f"user {user}") for path in paths]).float() / 255
+    if len(photos) < 2:
+        raise ConfigError(f"{folder} holds photos of {len(photos)} user; a similarity means something beside another's")
+    return photos
 
 
 def measure(
@@ -170,7 +184,7 @@ def measure(
     draws_similarity    facial_similarity of a draw, the mean over all draws of the update; only of attacks with draws
     determined          facial_similarity of the mean face behind them
     """
-    embedded = {user: embed(one) for user, one in photos.items()}
+    embedded = {user: embed(own) for user, own in photos.items()}
     rows = []
     for row in table.to_dict("records"):
         made = read_reconstruction(run, label, int(row["round"]), int(row["user"]))
@@ -197,12 +211,12 @@ def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Ten
     rows = {}
     for user in users:
         shown = {0: photos[user][0]} if photos else {}
-        for column, one in enumerate(rounds, first):
-            if run.reconstruction(label, one, user).exists():
-                shown[column] = read_reconstruction(run, label, one, user).images[0]
+        for column, server_round in enumerate(rounds, first):
+            if run.reconstruction(label, server_round, user).exists():
+                shown[column] = read_reconstruction(run, label, server_round, user).images[0]
         rows[f"user {user}"] = shown
     path = run.reconstructions / f"{label}.png"
-    _write_sheet(path, ["private"] * first + [f"round {one}" for one in rounds], rows)
+    _write_sheet(path, ["private"] * first + [f"round {server_round}" for server_round in rounds], rows)
     return path
 
 
@@ -210,12 +224,12 @@ def draws_sheet(run: RunFolder, label: str, table: pd.DataFrame) -> Path | None:
     """Write `LABEL-draws.png`: a row an update, with the mean face that it determines, a map of where the draws differ
     (experiments.evaluate.draws.heat), and the draws. None where the attack left none."""
     rows, most = {}, 0
-    for user, one in zip(table["user"], table["round"], strict=True):
-        made = read_reconstruction(run, label, int(one), int(user))
+    for user, server_round in zip(table["user"], table["round"], strict=True):
+        made = read_reconstruction(run, label, int(server_round), int(user))
         if made.draws is None:
             continue
         shown = {1: draws.heat(made.draws), **dict(enumerate(made.draws, 2))}
-        rows[f"user {user}\nround {one}"] = shown if made.determined is None else {0: made.determined, **shown}
+        rows[f"user {user}\nround {server_round}"] = shown if made.determined is None else {0: made.determined, **shown}
         most = max(most, len(made.draws))
     if not rows:
         return None

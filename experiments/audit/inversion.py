@@ -1,14 +1,15 @@
 """One update that came from anywhere, inverted without a federation: tensors from files in, pictures out.
 
-observation, notes = observe(foreign, weights, update, "weights", learning_rate=0.1, num_examples=30)
-found = external_model.invert(foreign, attack, [observation], seed=0, progress=lambda done, total: None)[0]
-write(out, found, {"attack": ...})
+observation, notes = observe(external, UpdateFiles(update, weights, "gradient", num_examples=30))
+reconstruction = external_model.invert(external, attack, [observation], seed=0, progress=lambda done, total: None)[0]
+write(out, reconstruction, {"attack": ...})
 """
 
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attacker.external.external_model import ForeignModel
+from attacker.external.external_model import ExternalModel
 from attacker.observation import LocalTraining, Observation, Reconstruction
 from experiments.evaluate import draws
 from experiments.statistics.verdict import EXPLAINED
@@ -29,78 +30,107 @@ from fl_sim.state_dicts import Misfit, ModelTensors, in_short
 from fl_sim.updates import Update
 
 
-def observe(
-    foreign: ForeignModel,
-    weights: Path,
-    update: Path,
-    kind: Literal["gradient", "weights"],
-    num_examples: int,
-    labels: Tensor | None = None,
-    local: LocalTraining | None = None,
-) -> tuple[Observation, tuple[str, ...]]:
+@dataclass(frozen=True)
+class UpdateFiles:
+    """The update of one user in files, and what is known of its making."""
+
+    update: Path  # what the user made of the model: safetensors or .pth
+    weights: Path  # the state dict that the user started from, likewise
+    kind: Literal["gradient", "weights"]  # what the update is
+    num_examples: int  # photos behind it
+    labels: tuple[int, ...] | None = None  # of the photos, if known
+    training: LocalTraining | None = None  # needed for weights, which its learning rate turns into a gradient
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what does not go together."""
+        if self.kind == "gradient" and self.training is not None:
+            raise ConfigError(
+                "a gradient has no learning rate, epochs or batches; leave them out, or give --kind weights"
+            )
+        if self.kind == "weights" and self.training is None:
+            raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")
+
+
+def observe(external: ExternalModel, files: UpdateFiles) -> tuple[Observation, tuple[str, ...]]:
     """What the files say, and what had to be assumed to read them, a clause each.
 
-    `weights` is the model that was sent, `update` what one user made of it: safetensors or .pth files. A parameter
-    that the update lacks is frozen: its gradient is zero. `labels` (n,) are those of the user's photos, if known.
-    `local` is needed for weights: its learning rate turns them into a gradient. Raises ConfigError for files that do
-    not fit the model or each other.
+    A parameter that the update lacks is frozen: its gradient is zero. Raises ConfigError for files that do not fit the
+    model or each other.
     """
-    network = foreign.open()
+    network = external.open()
     tensors = ModelTensors(network)
-    sent, notes = _fitting(weights, tensors, f"the state dict of {foreign.model!r}")
-    absent = [name for name in tensors.state if name not in sent and tensors.state[name].is_floating_point()]
-    if absent:
-        raise ConfigError(f"{weights} lacks {in_short(absent)} of {foreign.model!r}; give the whole state dict")
-    received, more = _fitting(update, tensors, f"an update of {foreign.model!r}")
+    sent, sent_notes = _sent(external, tensors, files.weights)
+    received, received_notes = _fitting(files.update, tensors, f"an update of {external.model!r}")
     frozen = [name for name in tensors.parameters if name not in received]
     if len(frozen) == len(tensors.parameters):
-        raise ConfigError(f"{update} holds no parameter of {foreign.model!r}; give what the user made of the model")
-    if frozen:
-        more = (*more, f"{update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
-    near = updates.cosine(sent, {name: received[name] for name in tensors.parameters if name in received})
-    if kind == "gradient" and near > updates.NEAR:
-        more = (*more, f"{update.name} is near the weights that were sent: is it new ones? Then give --kind weights")
-    if kind == "weights" and near < updates.NEAR:
-        more = (*more, f"{update.name} is far from the weights that were sent: is it a gradient, and no weights?")
-    if kind == "weights":
-        if local is None:
-            raise ConfigError("the update is weights without a learning rate; give that of the user's optimiser")
-        after = {name: received.get(name, sent[name]) for name in tensors.parameters}
-        gradient = updates.to_gradient(sent, after, local.learning_rate)
-    else:
-        gradient = {name: received.get(name, torch.zeros_like(sent[name])) for name in tensors.parameters}
+        raise ConfigError(f"{files.update} holds no parameter of {external.model!r}; give what the user made of it")
+    received = {name: received[name] for name in tensors.parameters if name in received}
+    gradient = _gradient(files, {name: sent[name] for name in tensors.parameters}, received)
     if updates.norm(gradient) == 0:
-        raise ConfigError(f"{update} changes nothing about {weights}; give the update of a user who has trained")
-    shares, classes = None, foreign.classes(network)
-    if labels is not None:
-        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ConfigError(f"label {int(labels.max())} given; the model tells labels 0 to {classes - 1} apart")
-        shares = torch.bincount(labels, minlength=classes) / len(labels)
+        raise ConfigError(f"{files.update} changes nothing about {files.weights}; give the update of a trained user")
+    shares = None if files.labels is None else _shares(files.labels, external.classes(network))
     parameters = {name: sent.get(name, value) for name, value in tensors.state.items()}
-    return Observation(1, 0, parameters, gradient, num_examples, shares, local), (*notes, *more)
+    notes = [*sent_notes, *received_notes]
+    if frozen:
+        notes.append(f"{files.update.name} lacks {in_short(frozen)}, taken as frozen: zero gradient")
+    notes += _doubts(files, updates.cosine(sent, received))
+    return Observation(1, 0, parameters, gradient, files.num_examples, shares, files.training), tuple(notes)
 
 
-def write(out: Path, found: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _sent(external: ExternalModel, tensors: ModelTensors, weights: Path) -> tuple[Update, tuple[str, ...]]:
+    """The model that the user started from, whole, and what had to be assumed to read it."""
+    sent, notes = _fitting(weights, tensors, f"the state dict of {external.model!r}")
+    absent = [name for name in tensors.state if name not in sent and tensors.state[name].is_floating_point()]
+    if absent:
+        raise ConfigError(f"{weights} lacks {in_short(absent)} of {external.model!r}; give the whole state dict")
+    return sent, notes
+
+
+def _gradient(files: UpdateFiles, start: Update, received: Update) -> Update:
+    """The gradient of all parameters, which were `start`; zero for those that were not received."""
+    if files.training is None:
+        return {name: received.get(name, torch.zeros_like(value)) for name, value in start.items()}
+    after = {name: received.get(name, value) for name, value in start.items()}
+    return updates.to_gradient(start, after, files.training.learning_rate)
+
+
+def _shares(labels: Sequence[int], classes: int) -> Tensor:
+    """The share (classes,) of each label. ConfigError for labels that the model does not know."""
+    if not 0 <= min(labels) <= max(labels) < classes:
+        raise ConfigError(f"label {max(labels)} given; the model tells labels 0 to {classes - 1} apart")
+    return torch.bincount(torch.tensor(labels), minlength=classes) / len(labels)
+
+
+def _doubts(files: UpdateFiles, likeness: float) -> list[str]:
+    """Whether the update is what it is said to be, by the cosine of what was received with what was sent."""
+    if files.kind == "gradient" and likeness > updates.NEAR:
+        return [f"{files.update.name} is near the weights that were sent: is it new ones? Then give --kind weights"]
+    if files.kind == "weights" and likeness < updates.NEAR:
+        return [f"{files.update.name} is far from the weights that were sent: is it a gradient, and no weights?"]
+    return []
+
+
+def write(out: Path, reconstruction: Reconstruction, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write `image-K.png`, the answer first, and `reconstruction.json`; the content of the latter, with `facts`.
 
     Where the attack left draws: `determined.png`, the mean face behind them, `draw-K.png`, and `differ.png`, where
     they differ (experiments.evaluate.draws.heat).
     """
     images = []
-    for number, (image, weight) in enumerate(zip(found.images, found.weights.tolist(), strict=True)):
+    for number, (image, weight) in enumerate(zip(reconstruction.images, reconstruction.weights.tolist(), strict=True)):
         write_atomically(out / f"image-{number}.png", png(image))
         images.append({"file": f"image-{number}.png", "weight": round(weight, 4)})
-    loss = found.matching_loss if math.isfinite(found.matching_loss) else None
-    said = {**facts, "matching_loss": loss, "seconds": round(found.seconds, 2), "images": images}
-    shown = {} if found.determined is None else {"determined.png": found.determined}
-    if found.draws is not None:
-        names = [f"draw-{number}.png" for number in range(len(found.draws))]
-        shown |= {**dict(zip(names, found.draws, strict=True)), "differ.png": draws.heat(found.draws)}
-        said |= {"draws": names, "draws_spread": round(draws.spread(found.draws), 4)}
+    loss = reconstruction.matching_loss if math.isfinite(reconstruction.matching_loss) else None
+    summary = {**facts, "matching_loss": loss, "seconds": round(reconstruction.seconds, 2), "images": images}
+    shown = {} if reconstruction.determined is None else {"determined.png": reconstruction.determined}
+    if reconstruction.draws is not None:
+        names = [f"draw-{number}.png" for number in range(len(reconstruction.draws))]
+        shown |= {**dict(zip(names, reconstruction.draws, strict=True)), "differ.png": draws.heat(reconstruction.draws)}
+        summary |= {"draws": names, "draws_spread": round(draws.spread(reconstruction.draws), 4)}
     for name, image in shown.items():
         write_atomically(out / name, png(image))
-    write_atomically(out / "reconstruction.json", json.dumps(said, indent=2).encode())
-    return said
+    write_atomically(out / "reconstruction.json", json.dumps(summary, indent=2).encode())
+    return summary
 
 
 def unexplained(matching_loss: float) -> str | None:
@@ -113,11 +143,11 @@ def unexplained(matching_loss: float) -> str | None:
     )
 
 
-def left_open(out: Path, said: Mapping[str, Any]) -> str | None:
-    """What to make of the draws that `write` left in `out` and told of, in a sentence; None without draws."""
-    if "draws" not in said:
+def left_open(out: Path, summary: Mapping[str, Any]) -> str | None:
+    """What to make of the draws that `write` left in `out` and summed up, in a sentence; None without draws."""
+    if "draws" not in summary:
         return None
-    count, spread = len(said["draws"]), said["draws_spread"]
+    count, spread = len(summary["draws"]), summary["draws_spread"]
     return (
         f"{count} draws of this update: {out / 'draw-*.png'} (spread {spread:.3f}, 0 where all agree). Where they "
         f"differ, which {out / 'differ.png'} shows in orange, the prior invented it. A realistic face is no evidence: "
@@ -135,9 +165,9 @@ def png(image: Tensor) -> bytes:
 
 def _fitting(path: Path, tensors: ModelTensors, what: str) -> tuple[Update, tuple[str, ...]]:
     """The tensors of a file by the model's names. ConfigError for other names or shapes, NaN, Inf."""
-    found, notes = read_state(path)
+    state, notes = read_state(path)
     try:
-        fitted = tensors.fit(found)
+        fitted = tensors.fit(state)
         if fitted.unknown:
             raise Misfit(f"the model has no {in_short(fitted.unknown)}")
         for name, value in fitted.values.items():

@@ -5,8 +5,8 @@
 
 Every figure is a ratio of two times (or sizes) taken one after the other, so that it says the same on another machine;
 the higher, the dearer. More than 10 % above baseline.json is reported, and the command then ends with 1. `--save`
-writes what was measured as the new baseline. `attack_speed`, `victims_batched`, `existing_attacks` and
-`flower_mechanisms` are commands of their own.
+writes what was measured as the new baseline. `attack_speed`, `existing_attacks` and `flower_mechanisms` are commands
+of their own.
 """
 
 import argparse

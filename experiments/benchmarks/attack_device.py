@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from attacker.attacks import Attacker, user_diffusion
-from attacker.inversion.cuda_graph import Recorded
+from attacker.inversion.cuda_graph import GraphedCallable
 from attacker.priors.prior import load_prior
 from attacker.workers.pool import settle_process
 from experiments.benchmarks.attack_speed import CLASSES, make_case
@@ -109,7 +109,7 @@ class Job:
 
 def launched() -> Any:
     """Within it, kernels are launched one by one."""
-    return mock.patch.object(Recorded, "__call__", lambda self, x: self._function(x))
+    return mock.patch.object(GraphedCallable, "__call__", lambda self, x: self._function(x))
 
 
 def kernels(job: Job, steps: int) -> tuple[float, list[tuple[str, float]]]:

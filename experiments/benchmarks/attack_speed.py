@@ -100,9 +100,9 @@ def settings(case: Case, steps: int) -> inverting_gradients.Settings:
         schedule="steps",
         tv=TV / case.batch,  # ours is each image's own total variation
         sign=True,
-        shared=0.0,
-        balance=0.0,
-        blur=0.0,
+        consensus=0.0,
+        layer_norm_power=0.0,
+        gradient_blur=0.0,
     )
 
 
@@ -183,10 +183,10 @@ def compare(name: str, size: int, batch: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def user_level(case: Case, per_group: int) -> float:
+def user_level(case: Case, images_per_label: int) -> float:
     """CPU seconds a step of `user_diffusion` with so many images a label."""
     attacker = our_attacker(case, load_prior("synthetic64", case.size))
-    chosen = user_diffusion.Settings(steps=12, per_group=per_group)
+    chosen = user_diffusion.Settings(steps=12, images_per_label=images_per_label)
     _, passed = timed(user_diffusion.attack, case, attacker, chosen)
     return statistics.median(passed)
 
@@ -224,11 +224,14 @@ def main() -> None:
     for row in rows:
         if row["batch"] != 30:
             continue
-        for labels, per_group in ((2, 4), (1, 1)):  # the defaults on smile; the paper's one image
+        for labels, images_per_label in ((2, 4), (1, 1)):  # the defaults on smile; the paper's one image
             case = make_case(row["model"], row["size"], 30, labels)
-            cost = user_level(case, per_group)
+            cost = user_level(case, images_per_label)
             parts = [row[f"{who}_cpu_s_per_step"] / cost for who in ("ours", "breaching")]
-            print(f"{row['model']:9s} {row['size']:4d} {labels:6d} {labels * per_group:6d} {cost * 1e3:8.1f}", end="")
+            print(
+                f"{row['model']:9s} {row['size']:4d} {labels:6d} {labels * images_per_label:6d} {cost * 1e3:8.1f}",
+                end="",
+            )
             print(f"  1/{parts[0]:<5.1f} 1/{parts[1]:.1f}", flush=True)
 
 

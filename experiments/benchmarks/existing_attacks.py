@@ -12,12 +12,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attacker import attacks
 from attacker.attacks import Attacker, dlg, generative_latent, idlg, imprint, inverting_gradients, see_through_gradients
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import Prior, load_prior
@@ -83,7 +85,7 @@ def as_in_dlg(model: nn.Module) -> nn.Module:
 def deep_leakage() -> list[Row]:
     rows = []
     for case, model, settings in (
-        ("weights uniform as in the paper", as_in_dlg(fresh("lenet", 10)), {"steps": 100, "balance": 0.0}),
+        ("weights uniform as in the paper", as_in_dlg(fresh("lenet", 10)), {"steps": 100, "layer_norm_power": 0.0}),
         ("PyTorch's initialisation", fresh("lenet", 10), {"steps": 50}),
     ):
         shown = faces(1, 32, [3])
@@ -99,7 +101,7 @@ def improved_deep_leakage() -> list[Row]:
         shown = Faces(torch.rand(1, 3, 32, 32, generator=draw), torch.randint(10, (1,), generator=draw), {})
         right += int(idlg.only_label(local_gradient(model, shown), model, normalise(shown.photos))) == int(shown.labels)
     shown, model = faces(1, 32, [3]), as_in_dlg(fresh("lenet", 10))
-    reached = float(errors(shown.photos, run(idlg, model, shown, 10, steps=100, balance=0.0).images))
+    reached = float(errors(shown.photos, run(idlg, model, shown, 10, steps=100, layer_norm_power=0.0).images))
     case = "1 face, 32 px, sigmoid lenet, weights uniform as in the paper"
     return [
         {"case": "1 image of noise, 10 classes, sigmoid lenet", "reached": f"labels {right}/{many}"},
@@ -107,23 +109,11 @@ def improved_deep_leakage() -> list[Row]:
     ]
 
 
-PUBLISHED: dict[str, Any] = {
-    "images": "batch",
-    "start": "normal",
-    "sign": True,
-    "schedule": "steps",
-    "tv": 1e-4,
-    "shared": 0.0,
-    "balance": 0.0,
-    "blur": 0.0,
-}
-"""The settings of Geiping et al. 2020, but for the 24,000 steps."""
-
-
 def published_inverting_gradients() -> list[Row]:
     shown, rows = faces(1, 32, [1]), []
     for restarts in (1, 2):
-        settings = {**PUBLISHED, "steps": 1200, "restarts": restarts}
+        recipe = {"preset": "paper", "steps": 1200, "restarts": restarts}
+        settings = asdict(attacks.load("inverting_gradients", recipe).settings)
         found = run(inverting_gradients, fresh("convnet", 2), shown, 2, **settings).images
         reached = float(psnr(errors(shown.photos, found)))
         case = f"1 face, 32 px, convnet, published settings, 1200 steps, best of {restarts}"

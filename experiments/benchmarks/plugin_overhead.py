@@ -24,6 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from clients.app import client_app
 from clients.user import Faces, User
@@ -84,9 +85,8 @@ def measure(config: Config, client: ClientApp, watched: bool) -> Timing:
             store = CaptureStore(RunFolder(Path(folder)))
             if watched:
                 names = [name for name, _ in model.named_parameters()]
-                strategy = MaliciousServer(
-                    strategy, store, names, "gradient", section.learning_rate, section.max_norm, section.timeout
-                )
+                schema = ReplySchema(names, "gradient", section.learning_rate, section.max_norm)
+                strategy = MaliciousServer(strategy, store, schema, section.timeout)
             arrays = ArrayRecord(model.state_dict())
             channel = Channel(grid, config, {})
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

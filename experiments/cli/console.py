@@ -91,8 +91,9 @@ def _privacy(folder: RunFolder) -> list[str]:
 
 def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
     """The verdict and the figures of a leakage table that is not empty."""
-    from experiments.run.leakage import aggregate
-    from experiments.show.report.material import distorted, unknown_defenses
+    from experiments.show.report.run_data import distorted, unknown_defenses
+    from experiments.statistics.aggregate import aggregate
+    from experiments.statistics.interval import dumps
     from experiments.statistics.significance import as_json as plain
     from experiments.statistics.significance import findings
     from experiments.statistics.summary import leakage_tables
@@ -101,8 +102,8 @@ def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
     figures, found, manifest = aggregate(table), findings(table), read_manifest(folder)
     judged = verdict(found, unknown_defenses(manifest), distorted(manifest, load(folder.config)))
     if as_json:
-        told = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found], **figures}
-        print(json.dumps(told))
+        stated = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found]}
+        print(dumps({**stated, **figures}))
         return
     console = Console(highlight=False)
     console.print(leakage_tables(figures, found))

@@ -1,4 +1,4 @@
-"""The direct attack: what an update says of its user, read off it by regression, without drawing any picture.
+"""Attribute inference: what an update says of its user, read off it by regression, without drawing any picture.
 
 The baseline of every attribute that is read off a reconstruction. The attacker simulates, at the model it sent, what
 public people would have replied in the victim's place (their photos, the victim's label proportions as told or
@@ -11,7 +11,7 @@ the captured update; nobody who is a user is in it.
 - Gradients are linear in the photos: one per person and class is simulated, and mixed to each victim's proportions.
   With batch norm in train mode that is an approximation, as is one gradient for a user's several local steps.
 
-The predicted embedding lives in the space of the judge's own embedder, which a real attacker may not have: the arm's
+The predicted embedding lives in the space of the evaluator's embedder, which a real attacker may not have: the arm's
 facial similarity and rank are an optimistic bound. Its attributes use no embedder.
 """
 
@@ -26,11 +26,10 @@ from attacker.inversion.labels import recover_proportions
 from clients.local_training import local_gradient
 from clients.user import FaceDataset, Faces
 from experiments.evaluate.attributes import true_value
-from experiments.evaluate.controls import Guess
+from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.gallery import Gallery
 from fl_sim.config import Config, ConfigError
-from fl_sim.initial_model import fresh_model
 from fl_sim.models import normalise
 from fl_sim.modules import load_state
 from fl_sim.seeds import generator
@@ -42,53 +41,54 @@ Sketch = list[Tensor]  # a tensor of the update each, (..., f) with f <= SKETCH
 
 
 def check(config: Config, dataset: FaceDataset) -> None:
-    """Raise ConfigError where a direct attack is wanted that cannot be made."""
-    if config.leakage.direct == 0:
-        return
-    if config.leakage.direct > dataset.num_public:
+    """Raise ConfigError where more public people are wanted than there are."""
+    people = config.leakage.attribute_inference
+    if people > dataset.num_public:
         raise ConfigError(
-            f"leakage.direct is {config.leakage.direct}, but there are only {dataset.num_public} public people; "
+            f"leakage.attribute_inference is {people}, but there are only {dataset.num_public} public people; "
             "set it to that or less"
         )
 
 
-def guesses(
+def predictions(
     store: CaptureStore,
-    config: Config,
+    model: nn.Module,
     dataset: FaceDataset,
+    people: int,
     embed: Embedder,
-    names: Sequence[str],
+    attributes: Sequence[str],
     rounds: Iterable[int],
-) -> dict[tuple[int, int], Guess]:
-    """What the direct attack says of each user with an accepted update in `rounds`, by (round, user).
+) -> dict[tuple[int, int], Prediction]:
+    """What is predicted of each user with an accepted update in `rounds`, by (round, capture).
 
-    The last `leakage.direct` public people are simulated: the gallery takes its strangers from the first ones.
+    `model` is of the federation, whatever its weights. The last `people` public people are simulated: the gallery takes
+    its strangers from the first ones.
     """
-    people = range(dataset.num_public - config.leakage.direct, dataset.num_public)
-    probes = normalise(torch.cat([dataset.public(index).photos for index in people[:4]])[:PROBES])
-    model = fresh_model(config.model, dataset.num_classes, config.dataset.image_size, config.seed)
+    simulated = range(dataset.num_public - people, dataset.num_public)
+    probes = normalise(torch.cat([dataset.public(index).photos for index in simulated[:4]])[:PROBES])
     sketcher = Sketcher(dict(model.named_parameters()))
     attacked = [_Round(store, number, model, sketcher, probes) for number in rounds if store.users(number)]
     embeddings, truth = [], []
-    for index in people:
+    for index in simulated:
         faces = dataset.public(index)
         embeddings.append(F.normalize(embed(faces.photos).mean(0), dim=0))
-        truth.append([true_value(faces.attributes, name) for name in names])
-        for one in attacked:
-            one.simulate(model, faces, sketcher)
+        truth.append([true_value(faces.attributes, name) for name in attributes])
+        for of_round in attacked:
+            of_round.simulate(model, faces, sketcher)
     known = {
         name: torch.tensor(values)
-        for name, values in zip(names, zip(*truth, strict=True), strict=True)
+        for name, values in zip(attributes, zip(*truth, strict=True), strict=True)
         if None not in values
     }
-    wanted = [torch.stack(embeddings), *(F.one_hot(values).float() for values in known.values())]
-    found = {}
-    for one in attacked:
-        for user in one.victims:
-            embedding, *scores = one.regress(user, wanted)
-            said = {name: int(score.argmax()) for name, score in zip(known, scores, strict=True)}
-            found[one.number, user] = Guess("direct_update", F.normalize(embedding, dim=0), said)
-    return found
+    targets = [torch.stack(embeddings), *(F.one_hot(values).float() for values in known.values())]
+    predicted = {}
+    for of_round in attacked:
+        for capture in of_round.victims:
+            embedding, *scores = of_round.regress(capture, targets)
+            classes = {name: int(score.argmax()) for name, score in zip(known, scores, strict=True)}
+            arm = "attribute_inference"
+            predicted[of_round.number, capture] = Prediction(arm, F.normalize(embedding, dim=0), classes)
+    return predicted
 
 
 class _Round:
@@ -100,14 +100,14 @@ class _Round:
         self.number = number
         self.victims: dict[int, tuple[Tensor, Sketch]] = {}  # label proportions (classes,), update
         self.public: list[Sketch] = []  # (classes, f) a tensor
-        for user in store.users(number):
-            seen = store.observation(number, user)
+        for capture in store.users(number):
+            seen = store.observation(number, capture)
             self.parameters = seen.parameters
             load_state(model, seen.parameters)
             proportions = seen.label_proportions
             if proportions is None:
                 proportions = recover_proportions(seen.gradient, model, probes, seen.num_examples)
-            self.victims[user] = proportions.float(), sketcher(seen.gradient)
+            self.victims[capture] = proportions.float(), sketcher(seen.gradient)
         total = torch.stack([proportions for proportions, _ in self.victims.values()]).sum(0)
         self.classes: list[int] = total.nonzero()[:, 0].tolist()  # of which some victim has photos
 
@@ -115,23 +115,23 @@ class _Round:
         model.load_state_dict(self.parameters)
         self.public.append(per_class(model, faces, self.classes, sketcher))
 
-    def regress(self, user: int, targets: Sequence[Tensor]) -> list[Tensor]:
-        proportions, own = self.victims[user]
+    def regress(self, capture: int, targets: Sequence[Tensor]) -> list[Tensor]:
+        proportions, own = self.victims[capture]
         layers = [torch.stack(layer) for layer in zip(*self.public, strict=True)]  # (people, classes, f) each
         mixed = [torch.einsum("pcf,c->pf", layer, proportions[self.classes]) for layer in layers]
         return regress(features(mixed), features(own), targets)
 
 
-def base_rate(gallery: Gallery, names: Sequence[str]) -> Guess:
+def base_rate(gallery: Gallery, attributes: Sequence[str]) -> Prediction:
     """What is said of anybody who is unknown: the commonest class among the gallery's public people, their mean face.
 
     The lower class of two that are even; no attribute that one of the public people lacks.
     """
-    found = {name: [true_value(one, name) for one in gallery.attributes] for name in names}
-    known = {name: torch.tensor(values) for name, values in found.items() if values and None not in values}
+    truth = {name: [true_value(person, name) for person in gallery.attributes] for name in attributes}
+    known = {name: torch.tensor(values) for name, values in truth.items() if values and None not in values}
     strangers = gallery.templates[len(gallery.templates) - len(gallery.attributes) :]
     commonest = {name: int(values.bincount().argmax()) for name, values in known.items()}
-    return Guess("base_rate", F.normalize(strangers.mean(0), dim=0), commonest)
+    return Prediction("base_rate", F.normalize(strangers.mean(0), dim=0), commonest)
 
 
 class Sketcher:
@@ -161,13 +161,13 @@ def per_class(model: nn.Module, faces: Faces, classes: Iterable[int], sketcher: 
 
     Who has no photo of a class (in the task `identity` nobody has any) is simulated as if all photos were of it.
     """
-    found = []
+    sketches = []
     for label in classes:
         own = faces.labels == label
         photos = faces.photos[own] if bool(own.any()) else faces.photos
         update = local_gradient(model, Faces(photos, torch.full((len(photos),), label), faces.attributes))
-        found.append(sketcher(update))
-    return [torch.stack(layer) for layer in zip(*found, strict=True)]
+        sketches.append(sketcher(update))
+    return [torch.stack(layer) for layer in zip(*sketches, strict=True)]
 
 
 def features(layers: Sketch) -> Tensor:
@@ -187,7 +187,7 @@ def regress(public: Tensor, own: Tensor, targets: Sequence[Tensor]) -> list[Tens
     near = centred @ (own - mean).double()  # (n,)
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     values = values.clamp_min(0)
-    said = []
+    predicted = []
     for target in targets:
         middle = target.double().mean(0)
         turned = vectors.T @ (target.double() - middle)
@@ -197,11 +197,5 @@ def regress(public: Tensor, own: Tensor, targets: Sequence[Tensor]) -> list[Tens
             alpha = vectors @ (inverse[:, None] * turned)  # (n, t)
             left_out = alpha / (vectors.square() @ inverse)[:, None]
             tried.append((float(left_out.square().mean()), alpha))
-        said.append((middle + near @ min(tried, key=lambda one: one[0])[1]).float())
-    return said
-
-
-def _known(faces: Faces, names: Sequence[str]) -> dict[str, int]:
-    """The classes of those of `names` that the dataset knows."""
-    found = {name: true_value(faces.attributes, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+        predicted.append((middle + near @ min(tried, key=lambda ridge: ridge[0])[1]).float())
+    return predicted

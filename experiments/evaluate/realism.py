@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.inversion.matching import smooth
-from experiments.evaluate.controls import Exhibit
+from experiments.evaluate.candidates import Candidate
 from fl_sim import seeds
 
 BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
@@ -39,8 +39,8 @@ def face_probability(images: Tensor) -> Tensor:
     large = F.interpolate(images, size=(DETECTOR_SIDE, DETECTOR_SIDE), mode="bilinear", antialias=True)
     pixels = (large.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     # One at a time: of a batch in which a stage finds nothing the detector returns nothing.
-    found = [_detector().detect(one)[1] for one in pixels]
-    return torch.tensor([max((float(p) for p in each if p is not None), default=0.0) for each in found])
+    probabilities = [_detector().detect(image)[1] for image in pixels]
+    return torch.tensor([max((float(p) for p in faces if p is not None), default=0.0) for faces in probabilities])
 
 
 def band_contrast(images: Tensor, sigma: float) -> Tensor:
@@ -72,7 +72,7 @@ class Reference:
 def reference(photos: Tensor) -> Reference:
     """`photos` (n, 3, H, W) in [0, 1] as what pictures are compared to."""
     contrast = torch.stack([band_contrast(photos, sigma).mean() for sigma in BANDS])
-    patches = tuple(quantiles(one) for one in projected_patches(photos, len(photos)))
+    patches = tuple(quantiles(projected) for projected in projected_patches(photos, len(photos)))
     return Reference(contrast, patches, float(face_probability(photos[:64]).mean()))
 
 
@@ -82,17 +82,17 @@ def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
     One (n * k, DIRECTIONS) a scale. A residual is what a Gaussian blur takes away; its patches of 7 x 7 pixels, in a
     random order that is the same for all images, are what Karras et al. 2018 compare on a Laplacian pyramid.
     """
-    found = []
+    projected = []
     for scale in SCALES:
         small = F.avg_pool2d(images, scale) if scale > 1 else images
         if min(small.shape[-2:]) < PATCH:
-            found.append(torch.zeros(0, DIRECTIONS))
+            projected.append(torch.zeros(0, DIRECTIONS))
             continue
         patches = F.unfold(small - smooth(small, RESIDUAL), PATCH)  # (n, 3 * 49, places)
         order = torch.randperm(patches.shape[-1], generator=seeds.generator(0, "patches", scale))
         chosen = patches[:, :, order[: max(MOST_PATCHES // of, 1)]].transpose(1, 2).flatten(0, 1)
-        found.append(chosen @ _directions(chosen.shape[1]))
-    return tuple(found)
+        projected.append(chosen @ _directions(chosen.shape[1]))
+    return tuple(projected)
 
 
 def quantiles(values: Tensor) -> Tensor:
@@ -110,20 +110,20 @@ class Textures:
         self._real, self._users = real, users
         self._patches: dict[tuple[str, int, str], list[tuple[Tensor, ...]]] = {}
 
-    def add(self, attack: str, server_round: int, shown: Iterable[Exhibit]) -> None:
-        """What one user has been shown as in the arms TEXTURED."""
-        for exhibit in shown:
-            images = exhibit.images
-            if exhibit.arm in TEXTURED and images is not None and bool(torch.isfinite(images).all()):
-                found = projected_patches(images[:1], self._users)
-                self._patches.setdefault((attack, server_round, exhibit.arm), []).append(found)
+    def add(self, attack: str, server_round: int, candidates: Iterable[Candidate]) -> None:
+        """The candidates of one user, as far as they are of the arms TEXTURED."""
+        for candidate in candidates:
+            images = candidate.images
+            if candidate.arm in TEXTURED and images is not None and bool(torch.isfinite(images).all()):
+                patches = projected_patches(images[:1], self._users)
+                self._patches.setdefault((attack, server_round, candidate.arm), []).append(patches)
 
     def onto(self, table: pd.DataFrame) -> pd.DataFrame:
         """`table` with the columns SWD."""
         columns = pd.DataFrame(math.nan, index=table.index, columns=list(SWD))
-        for (attack, number, arm), found in self._patches.items():
+        for (attack, number, arm), patches in self._patches.items():
             own = (table["attack"] == attack) & (table["round"] == number) & (table["arm"] == arm)
-            columns.loc[own] = self._real.patch_swd([torch.cat(one) for one in zip(*found, strict=True)])
+            columns.loc[own] = self._real.patch_swd([torch.cat(scale) for scale in zip(*patches, strict=True)])
         return table.assign(**columns)
 
 

@@ -26,6 +26,7 @@ FEWEST = 10  # below which nothing is said
 LOOKED_AT = 200  # public people among whom PEOPLE with two photos are sought
 BLIND = 0.8  # an embedder whose AUC is surely below is refused
 WEAK, GOOD = 0.85, 0.95  # AUC below which the user is told, and from which other ranges are not tried
+ALIKE = 0.5  # mean cosine of strangers from which the user is told that similarity is high for everybody
 SURELY = 2.5  # standard errors by which other settings must be better
 ABOVE_CHANCE = 0.05  # by which a classifier's mean share of right answers must exceed that of guessing
 QUESTION = "are the colour order and the range of the pixels right?"
@@ -68,14 +69,14 @@ class Likeness:
 
 def people(dataset: FaceDataset) -> list[Faces]:
     """Public people with two photos or more, at most PEOPLE."""
-    found: list[Faces] = []
+    persons: list[Faces] = []
     for index in range(min(dataset.num_public, LOOKED_AT)):
         person = dataset.public(index)
         if len(person.photos) > 1:
-            found.append(person)
-        if len(found) == PEOPLE:
+            persons.append(person)
+        if len(persons) == PEOPLE:
             break
-    return found
+    return persons
 
 
 def likeness(embed: Embedder, public: list[Faces]) -> Likeness:
@@ -123,31 +124,35 @@ def check_recognition(embed: Embedder, public: list[Faces], leakage: Leakage) ->
             f"Whether {name} recognises anybody is not known: {len(public)} public people have two photos or more, "
             f"{FEWEST} are needed to tell."
         ]
-    found = likeness(embed, public)
-    better, question = _better(found, public, leakage), QUESTION
+    measured = likeness(embed, public)
+    better, question = _better(measured, public, leakage), QUESTION
     if leakage.embedder in ("auto", "synthetic"):
-        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'onnx' or 'facenet'"
-    if found.auc + 2 * found.error < BLIND or (better and found.auc < WEAK):
+        question = "it knows rendered faces alone; for photographs set leakage.embedder to 'dlib', 'onnx' or 'facenet'"
+    if measured.auc + 2 * measured.error < BLIND or (better and measured.auc < WEAK):
         sentence = (
-            f"{name}: two photos of one person are hardly more alike than of two people ({found}, {len(public)} public "
-            f"people); {better or question}"
+            f"{name}: two photos of one person are hardly more alike than of two people ({measured}, {len(public)} "
+            f"public people); {better or question}"
         )
         if leakage.embedder == "synthetic":  # asked for by name
             return [sentence]
         raise ConfigError(sentence)
     if better:
-        return [f"{name} tells public people apart ({found}), but {better}"]
-    return [f"{name} tells public people apart poorly ({found}): {question}"] if found.auc < WEAK else []
+        return [f"{name} tells public people apart ({measured}), but {better}"]
+    if measured.auc < WEAK:
+        return [f"{name} tells public people apart poorly ({measured}): {question}"]
+    if measured.different.mean() > ALIKE:
+        return [f"{name} finds strangers alike, too ({measured}): read facial_similarity beside its controls, or rank1"]
+    return []
 
 
-def _better(found: Likeness, public: list[Faces], leakage: Leakage) -> str:
+def _better(measured: Likeness, public: list[Faces], leakage: Leakage) -> str:
     """The best of other settings of the same model, if surely better; of a good embedder only colours are swapped."""
-    ways = [way for way in embedders.variants(leakage) if "embedder_channels" in way or found.auc < GOOD]
+    ways = [way for way in embedders.variants(leakage) if "embedder_channels" in way or measured.auc < GOOD]
     tried = [(way, likeness(_open(leakage, way), public)) for way in ways]
-    sure = [(way, other) for way, other in tried if found.gain(other) > SURELY]
+    sure = [(way, other) for way, other in tried if measured.gain(other) > SURELY]
     if not sure:
         return ""
-    way, other = max(sure, key=lambda one: one[1].auc)
+    way, other = max(sure, key=lambda pair: pair[1].auc)
     settings = ", ".join(f"leakage.{key} = {value!r}" for key, value in way.items())
     return f"{settings} does better ({other}): which of them was the model trained with?"
 

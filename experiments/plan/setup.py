@@ -7,7 +7,7 @@ from torch import nn
 
 from attacker import attacks
 from attacker.attacks import Attack
-from clients.datasets import open_dataset
+from clients.datasets import open_dataset, task_of
 from clients.datasets.examine import Examined, examine
 from clients.defenses import Defense, load_all
 from clients.user import FaceDataset
@@ -32,6 +32,11 @@ class Setup:
     defenses: Sequence[Defense]
     attacks: Mapping[str, Attack]  # by label
     accountant: Accountant
+
+    @property
+    def task(self) -> str:
+        """What the model learns, of which the config may leave the choice to the dataset."""
+        return task_of(self.config.dataset, self.config.seed)
 
     @property
     def photos(self) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from attacker.attacks import rewriter
 from attacker.capture.plugin import MaliciousServer
-from attacker.capture.rebuild_index import mend
+from attacker.capture.rebuild_index import rebuild_index
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
@@ -90,19 +91,17 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
         parameters = store.parameters(first) if first > 1 else setup.parameters
         arrays = ArrayRecord(parameters)
         honest = protocol.strategy(config, model, _bound(table, run, config))
-        strategy = MaliciousServer(
-            honest,
-            store,
+        schema = ReplySchema(
             parameter_names=[name for name, _ in model.named_parameters()],
             update=section.update,
             learning_rate=section.learning_rate,
             max_norm=section.max_norm,
-            timeout=section.timeout,
-            local=told_local_training(config),
-            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else None,
-            rewrite=rewriter(config),
-            aggregated=bool(config.protocol.secure_aggregation),
             num_classes=setup.dataset.num_classes,
+            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else {},
+            aggregated=bool(config.protocol.secure_aggregation),
+        )
+        strategy = MaliciousServer(
+            honest, store, schema, section.timeout, told_local_training(config), rewriter(config)
         )
         channel = protocol.Channel(grid, config, dict(model.named_parameters()))
         try:
@@ -160,8 +159,8 @@ def told_local_training(config: Config) -> LocalTraining | None:
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
-    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Mends a damaged index."""
-    mend(run)
+    """The rows of the rounds 1, 2, ... that are whole on disk: captured and evaluated. Rebuilds a damaged index."""
+    rebuild_index(run)
     if not run.rounds.exists():
         return pd.DataFrame()
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from attacker.capture.rebuild_index import mend
+from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.store import CaptureStore
 from attacker.priors import eigenfaces
 from clients.datasets import open_dataset
@@ -189,10 +189,10 @@ def _checked(setup: Setup, note: Callable[[str], None]) -> list[str]:
 
 
 def _begin(folder: RunFolder, setup: Setup, note: Callable[[str], None], notes: list[str]) -> None:
-    """Mend and stamp the folder, and take its report away: while there is one, all before it is whole."""
-    mended = mend(folder)
-    if mended is not None:
-        note(mended)
+    """Rebuild and stamp the folder, and take its report away: while there is one, all before it is whole."""
+    rebuilt = rebuild_index(folder)
+    if rebuilt is not None:
+        note(rebuilt)
     folder.report.unlink(missing_ok=True)
     _stamp(folder, setup, notes)
 
@@ -202,7 +202,7 @@ def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
     config, dataset = setup.config, setup.dataset
     people = min(config.threat_model.public_people, dataset.num_public)
     if people and not folder.faces.exists() and _looks_at_faces(setup):
-        write_atomically(folder.faces, _face_space(config.dataset, config.seed, people))
+        write_atomically(folder.faces, _eigenfaces(config.dataset, config.seed, people))
     if folder.manifest.exists():
         _restate(folder, setup, notes)
         return
@@ -214,7 +214,11 @@ def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
         num_classes=dataset.num_classes,
         image_size=dataset.image_size,
         threat_model=threat_model(setup),
-        data={"photographs": not setup.examined.synthetic, "photos": setup.examined.photos},
+        data={
+            "photographs": not setup.examined.synthetic,
+            "task": setup.task,
+            "photos": setup.examined.photos,
+        },
         notes=notes,
     )
 
@@ -231,7 +235,7 @@ def _restate(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
-def _face_space(dataset: Dataset, seed: int, people: int) -> bytes:
+def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
     opened = open_dataset(dataset, seed)
     with one_thread():
@@ -244,7 +248,7 @@ def _looks_at_faces(setup: Setup) -> bool:
     """Whether an attack of this run wants to know what faces have in common."""
     if setup.config.workers.backend == "none":
         return False
-    return any(getattr(attack.settings, "face_space", 0) for attack in setup.attacks.values())
+    return any(attack.needs.public_faces for attack in setup.attacks.values())
 
 
 def _saved(folder: RunFolder) -> Config:

@@ -68,9 +68,8 @@ def preflight(setup: Setup, note: Callable[[str], None]) -> None:
 def _check_model(setup: Setup) -> None:
     config, model = setup.config, setup.model
     if config.model.name not in MODELS:  # ours the suite has called
-        matched = config.workers.backend != "none" and any(
-            hasattr(attack.settings, "balance") for attack in setup.attacks.values()
-        )
+        attacked = config.workers.backend != "none"
+        matched = attacked and any(attack.needs.second_derivatives for attack in setup.attacks.values())
         check_model(model, config.model.name, config.dataset.image_size, setup.dataset.num_classes, matched)
     check_smallest_step(config, model, setup.photos)
 
@@ -88,7 +87,7 @@ def _check_workers(config: Config) -> None:
 
 
 def _check_rounds(config: Config, attack: Attack) -> None:
-    rounds = getattr(attack.settings, "rounds", 1)
+    rounds = attack.needs.rounds
     if config.protocol.shuffle and rounds > 1:
         raise ConfigError(
             f"attack {attack.label!r} fuses {rounds} rounds of a user, but with protocol.shuffle nobody knows which "
@@ -100,7 +99,7 @@ def _try_attacks(setup: Setup, user: trials.Victim) -> list[str]:
     """Each prior and each attack once; what is doubtful of the priors, in sentences."""
     config, doubts = setup.config, dict[str, None]()
     for attack in setup.attacks.values():
-        name = getattr(attack.settings, "prior", None)
+        name = attack.needs.prior
         prior, doubt = (None, None) if name is None else _prior(name, config.dataset.image_size)
         if prior is not None:
             doubts |= dict.fromkeys(filter(None, (doubt, prior_trial.undrawn(attack, prior))))

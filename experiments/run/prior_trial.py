@@ -30,7 +30,7 @@ def doubts(attacks: Iterable[Attack], image_size: int) -> Iterator[str]:
     """
     told: dict[str, None] = {}
     for attack in attacks:
-        name = getattr(attack.settings, "prior", None)
+        name = attack.needs.prior
         if name is not None:
             prior = load_prior(name, image_size)
             told |= dict.fromkeys(filter(None, (doubt(prior, name), undrawn(attack, prior))))
@@ -79,11 +79,11 @@ def doubt(prior: Prior, name: str) -> str | None:
 
 
 def reading_errors(prior: Prior) -> dict[str, float]:
-    """Mean square error of x0_hat on noisy grey images, or their codes, for each reading of the network; >= 0."""
+    """Mean square error of predict_x0 on noisy grey images, or their codes, for each reading of the network; >= 0."""
     x0 = prior.encode(_grey(prior))
     noise = torch.randn(x0.shape, generator=generator(0, "prior-trial")).to(x0.device)
     t = torch.full((len(x0),), int((prior.alphas_cumprod - 0.5).abs().argmin()), device=x0.device)
-    readings = prior.readings(prior.noised(x0, noise, t), t)
+    readings = prior.readings(prior.add_noise(x0, noise, t), t)
     return {kind: float((seen - x0).square().mean()) for kind, seen in readings.items()}
 
 

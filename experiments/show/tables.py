@@ -5,7 +5,7 @@
 runs      run (name), folder, seed, defense (names in order, `none` without), rounds (trained), accuracy and loss on
           held-out photos after the last of them, epsilon at delta (null: no guarantee); the config: dataset.users, ...
 rounds    run, and the columns of rounds.parquet: round, accuracy, loss, examples, accepted, rejected, seconds
-leakage   the columns of experiments.run.leakage.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
+leakage   the columns of experiments.evaluate.columns.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,9 +33,9 @@ def load(folders: Iterable[Path]) -> Tables:
     roots = [root for folder in folders for root in _runs(folder)]
     configs = {root: load_config(root / "config.toml") for root in roots}
     rounds = {root: _read(RunFolder(root).rounds) for root in roots}
-    found = [_row(root, config, rounds[root]) for root, config in configs.items()]
+    rows = [_row(root, config, rounds[root]) for root, config in configs.items()]
     return Tables(
-        pd.DataFrame(found).astype(dict.fromkeys(FIGURES, "float64")).sort_values("run", ignore_index=True),
+        pd.DataFrame(rows).astype(dict.fromkeys(FIGURES, "float64")).sort_values("run", ignore_index=True),
         _joined([table.assign(run=configs[root].name) for root, table in rounds.items()]),
         _joined([_read(RunFolder(root).leakage) for root in roots]),
     )
@@ -59,12 +59,12 @@ def _runs(folder: Path) -> list[Path]:
     """The run folders at or below `folder`; a run holds no other run."""
     if (folder / "config.toml").is_file():
         return [folder]
-    found = sorted(path.parent for path in folder.glob("**/config.toml"))
-    if not found:
+    roots = sorted(path.parent for path in folder.glob("**/config.toml"))
+    if not roots:
         raise ConfigError(
             f"there is no run in {folder}; give a run folder such as runs/quickstart, or a folder of runs"
         )
-    return found
+    return roots
 
 
 def _row(root: Path, config: Config, rounds: pd.DataFrame) -> dict[str, Any]:

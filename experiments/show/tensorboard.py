@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attacker.capture.store import read_reconstruction
 from experiments.show.report.gallery import USERS, pixels
-from experiments.show.report.material import Material, read
+from experiments.show.report.run_data import RunData, read
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, private_folder
 
@@ -44,14 +44,14 @@ def write(run: RunFolder, folder: Path) -> Path:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    material, target = read(run), folder / run.name
+    run_data, target = read(run), folder / run.name
     private_folder(folder)
     for old in target.glob("*/events.out.tfevents.*"):  # TensorBoard would draw both
         old.unlink()
     writers: dict[str, Any] = {}
     with _private():
         try:
-            for arm, tag, value, step in [*_curves(material), *_pictures(material)]:
+            for arm, tag, value, step in [*_curves(run_data), *_pictures(run_data)]:
                 if arm not in writers:
                     writers[arm] = SummaryWriter(str(target / arm))
                 if isinstance(value, Tensor):
@@ -64,35 +64,35 @@ def write(run: RunFolder, folder: Path) -> Path:
     return target
 
 
-def _curves(material: Material) -> Iterator[tuple[str, str, float, int]]:
+def _curves(run_data: RunData) -> Iterator[tuple[str, str, float, int]]:
     """(arm, tag, value, round) of all that is finite."""
-    if material.rounds is not None:
-        for row in material.rounds.to_dict("records"):
+    if run_data.rounds is not None:
+        for row in run_data.rounds.to_dict("records"):
             for name in TRAINING:
                 if name in row and math.isfinite(row[name]):
                     yield "training", f"training/{name}", float(row[name]), int(row["round"])
-    for server_round, attacks in material.aggregates.get("rounds", {}).items():
+    for server_round, attacks in run_data.aggregates["rounds"].items():
         for attack, arms in attacks.items():
             for arm, figures in arms.items():
                 for figure, interval in figures.items():
-                    if interval["mean"] is not None:
-                        yield arm, f"{attack}/{figure}", interval["mean"], int(server_round)
+                    if interval.known:
+                        yield arm, f"{attack}/{figure}", interval.mean, int(server_round)
 
 
-def _pictures(material: Material) -> Iterator[tuple[str, str, Tensor, int]]:
+def _pictures(run_data: RunData) -> Iterator[tuple[str, str, Tensor, int]]:
     """(arm, tag, image (3, H, W) as bytes, round) of the first users who were measured."""
-    if material.leakage is None:
+    if run_data.leakage is None:
         return
-    shown = sorted(material.leakage["user"].unique())[:USERS]
-    rows = material.leakage[material.leakage["user"].isin(shown)]
+    shown = sorted(run_data.leakage["user"].unique())[:USERS]
+    rows = run_data.leakage[run_data.leakage["user"].isin(shown)]
     for _, row in rows[["round", "user", "capture"]].drop_duplicates().iterrows():
         server_round, user, capture = (int(row[name]) for name in ("round", "user", "capture"))
-        for label in material.labels:
+        for label in run_data.labels:
             try:
-                image = read_reconstruction(material.run, label, server_round, capture).images[0]
+                image = read_reconstruction(run_data.run, label, server_round, capture).images[0]
             except (OSError, ValueError, SafetensorError):
                 continue  # not attacked, or the file is damaged
-            arm = "prior_only" if label in material.priors else "attack"
+            arm = "prior_only" if label in run_data.priors else "attack"
             yield arm, f"{label}/user-{user:04d}", pixels(image), server_round
 
 

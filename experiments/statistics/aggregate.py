@@ -2,16 +2,27 @@
 
 Intervals of shares of users are exact (experiments.statistics.shares), those of other figures bootstrapped."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from experiments.evaluate.realism import SHARPNESS, SWD
-from experiments.statistics.bootstrap import Interval, Values, interval, mean, median, normalised
+from experiments.statistics.bootstrap import Values, interval, mean, median, normalised
+from experiments.statistics.interval import Interval
 from experiments.statistics.shares import share
 
-Table = dict[str, dict[str, dict[str, Interval]]]  # attack -> arm -> figure
+Figures = dict[str, Interval]  # by name
+Arms = dict[str, Figures]  # by arm
+
+
+class Aggregates(TypedDict):
+    """By attack: over all rounds, and of each round, whose number is a string as JSON has it."""
+
+    overall: dict[str, Arms]
+    rounds: dict[str, dict[str, Arms]]
+
+
 UNIT = ["run", "seed", "user"]  # one person
 SHARES = ("rank1", "rank5", "verified_at_far_1e2", "verified_at_far_1e3")  # their intervals are exact
 MORE = (  # means of columns as such
@@ -29,25 +40,35 @@ MORE = (  # means of columns as such
 )
 
 
-def aggregate(table: pd.DataFrame) -> dict[str, Any]:
-    """`{"overall": T, "rounds": {"1": T, ...}}` with T = attack -> arm -> figure -> {mean, low, high}.
+def aggregate(table: pd.DataFrame) -> Aggregates:
+    """The figures of each arm of each attack.
 
     The figures: `facial_similarity`; `rank1` and `rank5`, shares of users found at that rank or better (a
     reconstruction that failed is one not found); `median_rank` (its `mean` is the median);
-    `normalised_leakage` (arm - prior_only) / (own_photo - prior_only) on facial similarity, 0 for what the
-    attacker knows without the update and 1 for a real photo; `attr_NAME`, the share inferred rightly; and those
-    of the columns MORE that hold anything. JSON throughout: None for what cannot be computed. The order of the
-    rows does not matter.
+    `normalised_leakage`; `attr_NAME`, the share inferred rightly; and those of the columns MORE that hold anything.
+    The order of the rows does not matter.
     """
     rounds = sorted(int(number) for number in table["round"].unique())
     return {"overall": _attacks(table), "rounds": {str(n): _attacks(table[table["round"] == n]) for n in rounds}}
 
 
-def _attacks(table: pd.DataFrame) -> Table:
+def normalised_leakage(similarity: pd.DataFrame, arm: str) -> Interval:
+    """(arm - wrong_update) / (own_photo - wrong_update) of mean facial similarities: 0 nothing of this user, 1 a photo.
+
+    `similarity` has a row a user and a column an arm. The baseline is what the same attack makes of *another* user's
+    update, not `prior_only`: it has the same artefacts, and all that any update of that task and model shows, so what
+    remains is of this person alone. It also exists for attacks without a prior, and needs no attack besides. Where a
+    round holds one update (a single user, the sum of all) there is no other one, and so no figure.
+    """
+    columns = similarity.reindex(columns=[arm, "wrong_update", "own_photo"])
+    return interval(columns.to_numpy(dtype=np.float64), normalised)
+
+
+def _attacks(table: pd.DataFrame) -> dict[str, Arms]:
     return {str(attack): _arms(rows) for attack, rows in table.groupby("attack", sort=True)}
 
 
-def _arms(rows: pd.DataFrame) -> dict[str, dict[str, Interval]]:
+def _arms(rows: pd.DataFrame) -> Arms:
     """The figures of each arm of one attack."""
     scores = pd.DataFrame({name: rows[name] for name in [*UNIT, "round", "arm", "facial_similarity"]})
     ranks = rows["rank"].astype("float64")
@@ -65,13 +86,13 @@ def _arms(rows: pd.DataFrame) -> dict[str, dict[str, Interval]]:
     scores = scores.sort_values([*UNIT, "round", "arm"])  # sums in one order
     people = scores.drop(columns="round").groupby([*UNIT, "arm"], sort=True).mean()  # a user's rounds first
     similarity = people["facial_similarity"].unstack("arm").sort_index()  # noqa: PD010, by index level
-    figures: dict[str, dict[str, Interval]] = {}
+    figures: Arms = {}
     for arm, own in people.groupby(level="arm", sort=True):
-        of_arm = {}
+        of_arm: Figures = {}
         for figure in own:
             values: Values = own[figure].to_numpy(dtype=np.float64)
             of_arm[str(figure)] = _interval(str(figure), values)
-        of_arm["normalised_leakage"] = interval(_three(similarity, str(arm)), normalised)
+        of_arm["normalised_leakage"] = normalised_leakage(similarity, str(arm))
         figures[str(arm)] = of_arm
     return figures
 
@@ -85,9 +106,3 @@ def _interval(figure: str, values: Values) -> Interval:
 def attribute_names(table: pd.DataFrame) -> list[str]:
     """The NAMEs of the columns attr_NAME_true."""
     return [str(name)[5:-5] for name in table.columns if str(name).startswith("attr_") and str(name).endswith("_true")]
-
-
-def _three(similarity: pd.DataFrame, arm: str) -> Values:
-    """(users, 3): the arm, the floor and the ceiling of each user; NaN where an arm is absent."""
-    columns = similarity.reindex(columns=[arm, "prior_only", "own_photo"])
-    return np.column_stack([columns.iloc[:, index].to_numpy(dtype=np.float64) for index in range(3)])

@@ -7,32 +7,17 @@ paired and reports are repeatable. Two arms, or two defenses, on the same users 
 
 import math
 from collections.abc import Callable
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.statistics.interval import UNKNOWN, Comparison, Interval
 from fl_sim.seeds import derive
 
 RESAMPLES = 2000
 EXACT = 14  # users up to which all 2^users ways to swap the two sides are counted
 PERMUTATIONS = 10_000  # drawn for more users
 Values = NDArray[np.float64]
-
-
-class Interval(TypedDict):
-    """A figure and its 95 % interval; None where it cannot be computed."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-
-
-class Comparison(TypedDict):
-    """By how much B exceeds A over the same users, and how surprising that were if neither leaked less."""
-
-    difference: Interval  # mean over users of b - a
-    p: float | None  # one-sided: of "A leaks less than B"; None without users
 
 
 def resamples(users: int, count: int = RESAMPLES) -> NDArray[np.int64]:
@@ -47,11 +32,11 @@ def interval(values: Values, statistic: Callable[[Values], Values]) -> Interval:
     (..., users, k) to (...), and may give NaN where it is undefined.
     """
     if len(values) == 0:
-        return Interval(mean=None, low=None, high=None)
+        return UNKNOWN
     drawn = statistic(values[resamples(len(values))])
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (np.nan, np.nan)
-    return Interval(mean=_number(float(statistic(values))), low=_number(float(low)), high=_number(float(high)))
+    return Interval(*(_finite(float(value)) for value in (statistic(values), low, high)))
 
 
 def mean(values: Values) -> Values:
@@ -106,18 +91,16 @@ def paired(a: Values, b: Values) -> Comparison:
     return Comparison(difference=interval(differences, mean), p=p)
 
 
-def users_needed(found: Interval, users: int, half_width: float) -> int | None:
+def users_needed(measured: Interval, users: int, half_width: float) -> int | None:
     """How many users an interval of `half_width` to each side of the mean takes, if more users spread like these.
 
-    An interval narrows with the square root of the users: `found` is that of `users` of them, of any statistic. None
+    An interval narrows with the square root of the users: `measured` is that of `users` of them, of any statistic. None
     where it has no width or does not exist: users who all give the same say nothing of how users spread.
     """
     if half_width <= 0:
         raise ValueError(f"half_width is {half_width}; give the wished-for half width of the interval, above 0")
-    low, high = found["low"], found["high"]
-    if low is None or high is None or low == high:
-        return None
-    return math.ceil(users * ((high - low) / 2 / half_width) ** 2)
+    width = measured.high - measured.low
+    return math.ceil(users * (width / 2 / half_width) ** 2) if width > 0 else None
 
 
 def _signs(users: int) -> Values:
@@ -130,5 +113,5 @@ def _signs(users: int) -> Values:
     return signs
 
 
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan

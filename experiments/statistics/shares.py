@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import beta, binom
 
-from experiments.statistics.bootstrap import Interval, Values
+from experiments.statistics.bootstrap import Values
+from experiments.statistics.interval import UNKNOWN, Interval
 
 LEVEL = 0.05  # error of an interval and of a test
 ENOUGH_USERS = 15  # to say something by naming nobody: none of 15 leaves at most 22 %
@@ -32,7 +33,7 @@ def share(values: Values) -> Interval:
     """
     known = values[np.isfinite(values)]
     if len(known) == 0:
-        return Interval(mean=None, low=None, high=None)
+        return UNKNOWN
     total = round(float(known.sum()), 9)  # a third and two thirds are 1, whatever their last bits
     return Interval(
         mean=float(known.mean()),

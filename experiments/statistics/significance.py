@@ -8,8 +8,8 @@ attributes  the same test of the share of a user's attributes that are read righ
 
 A leak may be thin, and of another user each round: with several rounds, users who are named in any of them are counted
 too, against as many guesses. An attack on single photos is also read by all its images together, one that draws
-what the update leaves open by the mean face behind its draws, and what is regressed from updates without a picture
-(`leakage.direct`) counts as an attack too.
+what the update leaves open by the mean face behind its draws, and what is inferred from updates without a picture
+(`leakage.attribute_inference`) counts as an attack too.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from experiments.evaluate.arms import BELIEVABLE, CONTROLS, PICTURES
 from experiments.statistics.aggregate import UNIT, attribute_names
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.statistics.bootstrap import Interval, interval, mean, paired
+from experiments.statistics.bootstrap import interval, mean, paired
+from experiments.statistics.interval import Interval
 from experiments.statistics.shares import LEVEL, holm, more_than_chance, share_of
 
-CONTROLS = ("prior_only", "wrong_update", "public_mean")
 OPTIONAL = (
     "knowledge",
     "matching_loss",
@@ -34,8 +35,7 @@ OPTIONAL = (
     "capture",
     "group_size",
 )  # which tables of older versions lack
-PICTURES = ("attack", "all_images", "determined")  # arms that show what an attack left of the user
-READINGS = (*PICTURES, "direct_update")  # arms that an attacker could choose to believe
+INFERENCE = "attribute_inference"  # the arm that looks at updates and draws nothing
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Finding:
     """What one attack tells of its users in one round, or in any."""
 
     attack: str
-    arm: str  # one of READINGS
+    arm: str  # one of experiments.evaluate.arms.BELIEVABLE
     knowledge: str  # of the users' defenses
     server_round: int | None  # None: any of the rounds
     named: int  # users at rank 1; a reconstruction that failed names nobody
@@ -87,36 +87,36 @@ def findings(table: pd.DataFrame) -> list[Finding]:
     """A finding for each attack, round and reading of a leakage table, in that order; then those for any round."""
     known = with_optional(table)
     groups = [*_groups(known), *_over_rounds(known)]
-    named = [_named(one) for one in groups]
+    named = [_named(group) for group in groups]
     p_named = holm(
         [
-            more_than_chance(hits[one.arm], users, min(one.guesses / size, 1.0))
-            for one, (hits, users, size) in zip(groups, named, strict=True)
+            more_than_chance(hits[group.arm], users, min(group.guesses / size, 1.0))
+            for group, (hits, users, size) in zip(groups, named, strict=True)
         ]
     )
-    p_alike = _corrected([_paired(one, "facial_similarity", CONTROLS) for one in groups])
-    p_attributes = _corrected([_paired(one, "attributes", (*CONTROLS, "base_rate")) for one in groups])
+    p_alike = _corrected([_paired(group, "facial_similarity", CONTROLS) for group in groups])
+    p_attributes = _corrected([_paired(group, "attributes", (*CONTROLS, "base_rate")) for group in groups])
     return [
-        _finding(one, *counts, p, q, r)
-        for one, counts, p, q, r in zip(groups, named, p_named, p_alike, p_attributes, strict=True)
+        _finding(group, *counts, p, q, r)
+        for group, counts, p, q, r in zip(groups, named, p_named, p_alike, p_attributes, strict=True)
     ]
 
 
 def audit(table: pd.DataFrame, gaussian: bool) -> pd.Series:
-    """The column `epsilon_audited` of a leakage table, on the rows of the arms READINGS.
+    """The column `epsilon_audited` of a leakage table, on the rows of the arms BELIEVABLE.
 
     Corrected for the number of attacks, rounds and readings. Null where an update is the sum of several users, whose
     outcomes are not independent. `gaussian`: whether the users' mechanism is Gaussian noise on a clipped update.
     """
     column = pd.Series(np.nan, index=table.index, dtype="float64")
     groups = _groups(table)
-    for one in groups:
-        own = one.rows[one.rows["arm"] == one.arm]
+    for group in groups:
+        own = group.rows[group.rows["arm"] == group.arm]
         if (own["group_size"] > 1).any():
             continue
-        hits, users, gallery = _named(one)
+        hits, users, gallery = _named(group)
         delta = float(own["delta"].iloc[0])
-        column[own.index] = audited_epsilon(hits[one.arm], users, gallery, delta, gaussian, len(groups))
+        column[own.index] = audited_epsilon(hits[group.arm], users, gallery, delta, gaussian, len(groups))
     return column
 
 
@@ -125,27 +125,27 @@ def with_optional(table: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL])))
 
 
-def as_json(one: Finding) -> dict[str, Any]:
+def as_json(finding: Finding) -> dict[str, Any]:
     """A finding as JSON."""
     return {
-        "attack": one.attack,
-        "arm": one.arm,
-        "knowledge": one.knowledge,
-        "round": one.server_round,
-        "named": one.named,
-        "users": one.users,
-        "answers": one.answers,
-        "gallery_size": one.gallery,
-        "named_by_controls": one.named_by_controls,
-        "rank1": one.share,
-        "facial_similarity": one.similarity,
-        "p_named": one.p_named,
-        "p_alike": one.p_alike,
-        "p_attributes": one.p_attributes,
-        "matching_loss": one.matching_loss,
-        "epsilon": one.epsilon if one.epsilon is not None and np.isfinite(one.epsilon) else None,
-        "epsilon_audited": one.epsilon_audited,
-        "delta": one.delta,
+        "attack": finding.attack,
+        "arm": finding.arm,
+        "knowledge": finding.knowledge,
+        "round": finding.server_round,
+        "named": finding.named,
+        "users": finding.users,
+        "answers": finding.answers,
+        "gallery_size": finding.gallery,
+        "named_by_controls": finding.named_by_controls,
+        "rank1": finding.share.as_json(),
+        "facial_similarity": finding.similarity.as_json(),
+        "p_named": finding.p_named,
+        "p_alike": finding.p_alike,
+        "p_attributes": finding.p_attributes,
+        "matching_loss": finding.matching_loss,
+        "epsilon": finding.epsilon if finding.epsilon is not None and np.isfinite(finding.epsilon) else None,
+        "epsilon_audited": finding.epsilon_audited,
+        "delta": finding.delta,
     }
 
 
@@ -160,24 +160,24 @@ class _Group(NamedTuple):
 
 
 def _groups(table: pd.DataFrame) -> list[_Group]:
-    found = []
-    told = set()  # what is regressed from an update is the same beside each attack
+    groups = []
+    inferred = set()  # rounds: what is inferred without a picture is the same beside each attack
     for (attack, server_round), rows in table.groupby(["attack", "round"]):
         if _is_control(rows):
             continue
         number = int(str(server_round))
-        for arm in READINGS:
-            if (rows["arm"] != arm).all() or (arm == "direct_update" and number in told):
+        for arm in BELIEVABLE:
+            if (rows["arm"] != arm).all() or (arm == INFERENCE and number in inferred):
                 continue
-            found.append(_Group("direct regression" if arm == "direct_update" else str(attack), arm, number, rows))
-            if arm == "direct_update":
-                told.add(number)
-    return found
+            groups.append(_Group("attribute inference" if arm == INFERENCE else str(attack), arm, number, rows))
+            if arm == INFERENCE:
+                inferred.add(number)
+    return groups
 
 
 def _over_rounds(table: pd.DataFrame) -> list[_Group]:
     """The attacks of several rounds, a row a user and arm: the best rank, the mean similarity. Not of sums of users."""
-    found = []
+    groups = []
     for attack, rows in table.groupby("attack"):
         rounds = int(rows.groupby(UNIT)["round"].nunique().max())
         if rounds < 2 or _is_control(rows) or (rows["group_size"] > 1).any():
@@ -192,8 +192,8 @@ def _over_rounds(table: pd.DataFrame) -> list[_Group]:
         )
         people = people.assign(capture=people["user"], epsilon=np.nan, epsilon_audited=np.nan)
         arms = [arm for arm in PICTURES if (people["arm"] == arm).any()]
-        found += [_Group(str(attack), arm, None, people, rounds) for arm in arms]
-    return found
+        groups += [_Group(str(attack), arm, None, people, rounds) for arm in arms]
+    return groups
 
 
 def _is_control(rows: pd.DataFrame) -> bool:
@@ -208,30 +208,30 @@ def share_named(own: pd.DataFrame) -> tuple[Interval, int]:
     A picture of a sum names at most one of its users, so a user is named with at most the chance that the sum gives
     away any, and on average with that by their number.
     """
-    sums = own.assign(hit=(own["rank"] == 1).fillna(False), told=own["rank"].notna())
+    sums = own.assign(hit=(own["rank"] == 1).fillna(False), answered=own["rank"].notna())
     # The users of each run have numbers, and captures, of their own.
-    sums = sums.groupby([own["run"], own["seed"], own["capture"].fillna(own["user"])])[["hit", "told"]].any()
-    named, answers = int(sums["hit"].sum()), int(sums["told"].sum())
+    sums = sums.groupby([own["run"], own["seed"], own["capture"].fillna(own["user"])])[["hit", "answered"]].any()
+    named, answers = int(sums["hit"].sum()), int(sums["answered"].sum())
     surely, perhaps = share_of(named, len(sums)), share_of(named + len(sums) - answers, len(sums))
     each = len(own) / max(len(sums), 1)  # users of a sum
-    low = None if surely["low"] is None else surely["low"] / each
-    return Interval(mean=float((own["rank"] == 1).fillna(False).mean()), low=low, high=perhaps["high"]), answers
+    share = float((own["rank"] == 1).fillna(False).mean())
+    return Interval(share, surely.low / each, perhaps.high), answers
 
 
-def _named(one: _Group) -> tuple[dict[str, int], int, int]:
+def _named(group: _Group) -> tuple[dict[str, int], int, int]:
     """(users at rank 1 by arm, users attacked, people in the gallery)."""
-    ranks = one.rows["rank"]
-    hits = {arm: int((ranks[one.rows["arm"] == arm] == 1).sum()) for arm in (one.arm, *CONTROLS, "own_photo")}
-    sizes = one.rows["gallery_size"].dropna()
-    return hits, int((one.rows["arm"] == one.arm).sum()), int(sizes.max()) if len(sizes) else 2
+    ranks = group.rows["rank"]
+    hits = {arm: int((ranks[group.rows["arm"] == arm] == 1).sum()) for arm in (group.arm, *CONTROLS, "own_photo")}
+    sizes = group.rows["gallery_size"].dropna()
+    return hits, int((group.rows["arm"] == group.arm).sum()), int(sizes.max()) if len(sizes) else 2
 
 
-def _paired(one: _Group, column: str, controls: Sequence[str]) -> float | None:
+def _paired(group: _Group, column: str, controls: Sequence[str]) -> float | None:
     """p of "by `column` the group's arm tells no more of its users than the closest of `controls`", uncorrected."""
-    rows = one.rows.assign(attributes=_read_rightly(one.rows)) if column == "attributes" else one.rows
+    rows = group.rows.assign(attributes=_read_rightly(group.rows)) if column == "attributes" else group.rows
     people = rows.pivot_table(index=UNIT, columns="arm", values=column, dropna=False)
-    people = people.reindex(columns=[one.arm, *controls]).astype("float64")
-    compared = [paired(people[arm].to_numpy(), people[one.arm].to_numpy())["p"] for arm in controls]
+    people = people.reindex(columns=[group.arm, *controls]).astype("float64")
+    compared = [paired(people[arm].to_numpy(), people[group.arm].to_numpy()).p for arm in controls]
     return max((p for p in compared if p is not None), default=None)
 
 
@@ -250,7 +250,7 @@ def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _finding(
-    one: _Group,
+    group: _Group,
     hits: dict[str, int],
     users: int,
     gallery: int,
@@ -258,20 +258,20 @@ def _finding(
     p_alike: float | None,
     p_attributes: float | None,
 ) -> Finding:
-    own = one.rows[one.rows["arm"] == one.arm]
+    own = group.rows[group.rows["arm"] == group.arm]
     named, answers = share_named(own)
     promised, audited, loss = own["epsilon"].max(), own["epsilon_audited"].max(), own["matching_loss"].median()
     return Finding(
-        attack=one.attack,
-        arm=one.arm,
-        knowledge="none" if one.arm == "direct_update" or own["knowledge"].isna().any() else own["knowledge"].iloc[0],
-        server_round=one.server_round,
-        named=hits[one.arm],
+        attack=group.attack,
+        arm=group.arm,
+        knowledge="none" if group.arm == INFERENCE or own["knowledge"].isna().any() else own["knowledge"].iloc[0],
+        server_round=group.server_round,
+        named=hits[group.arm],
         users=users,
         answers=answers,
         gallery=gallery,
-        named_by_controls={arm: hits[arm] for arm in CONTROLS if (one.rows["arm"] == arm).any()},
-        named_by_photo=hits["own_photo"] if (one.rows["arm"] == "own_photo").any() else None,
+        named_by_controls={arm: hits[arm] for arm in CONTROLS if (group.rows["arm"] == arm).any()},
+        named_by_photo=hits["own_photo"] if (group.rows["arm"] == "own_photo").any() else None,
         share=named,
         similarity=interval(own["facial_similarity"].to_numpy(dtype=np.float64), mean),
         p_named=p_named,

@@ -3,11 +3,12 @@
 Nothing found is not nothing leaked: with few users, or by attacks that do not know the defense, there is no verdict.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.statistics.bootstrap import Interval
+from experiments.statistics.interval import Interval
 from experiments.statistics.shares import ENOUGH_USERS, LEVEL, more_than_chance, upper_limit
 from experiments.statistics.significance import Finding, as_json
 
@@ -33,7 +34,7 @@ class Verdict:
         read = {
             "all_images": ", all images together",
             "determined": ", by the mean face that the update determines",
-            "direct_update": ", without a picture",
+            "attribute_inference": ", without a picture",
         }.get(best.arm, "")
         known = "" if best.knowledge == "none" else ", which knows the defense"
         claim = f"{best.attack}{read}{known}{',' if read or known else ''} names {counted(best.named, best.users)}"
@@ -42,9 +43,9 @@ class Verdict:
         claim += f" among {best.gallery} people"
         if best.server_round is None:
             claim, what = f"{claim} in some round", f"{what} a round"
-        limit = f"at most {percent(best.share['high'])} (95 %)"
+        limit = f"at most {percent(best.share.high)} (95 %)"
         said = {
-            "named": f"From {what}, {claim}: {percent(best.share['low'])} to {percent(best.share['high'])} (95 %).",
+            "named": f"From {what}, {claim}: {percent(best.share.low)} to {percent(best.share.high)} (95 %).",
             "alike": f"From {what}, naming does not exceed guessing ({claim}; {limit}), but the pictures resemble the "
             "users more than the controls do.",
             "attributes": f"From {what}, naming does not exceed guessing ({claim}; {limit}), but attributes are read "
@@ -56,7 +57,7 @@ class Verdict:
             "blind judge": f"No verdict: the face recogniser names {counted(best.named_by_photo or 0, best.users)} by "
             f"a real photo, no more than guessing. From {what}, {claim}; take another (leakage.embedder).",
             "too few users": f"Too few users to tell: from {what}, {claim}, which leaves up to "
-            f"{percent(best.share['high'])}; none of {ENOUGH_USERS} would leave up to "
+            f"{percent(best.share.high)}; none of {ENOUGH_USERS} would leave up to "
             f"{percent(upper_limit(0, ENOUGH_USERS, LEVEL / 2))}.",
             "unknown defense": f"No verdict: no attack here knows the defense {' and '.join(self.unknown_defenses)}. "
             f"From {what}, {claim}; one that knows it may name more.",
@@ -85,33 +86,41 @@ class Verdict:
         }
 
 
-def verdict(found: Sequence[Finding], unknown_defenses: Sequence[str] = (), distorted: bool = False) -> Verdict | None:
+def verdict(
+    findings: Sequence[Finding], unknown_defenses: Sequence[str] = (), distorted: bool = False
+) -> Verdict | None:
     """The verdict on the findings of a table; None without any.
 
     `unknown_defenses`: those that no attack knows. `distorted`: whether defenses did more to the updates than scale
     them, after which no picture need explain one.
     """
-    if not found:
+    if not findings:
         return None
-    best = max(found, key=_strength)
+    best = max(findings, key=_strength)
     kind: Kind
     if best.names:
         kind = "named"
-    elif any(one.resembles for one in found):
+    elif any(finding.resembles for finding in findings):
         kind = "alike"
-    elif any(one.reads_attributes for one in found):
+    elif any(finding.reads_attributes for finding in findings):
         kind = "attributes"
     elif unknown_defenses:
         kind = "unknown defense"
-    elif not distorted and all(one.matching_loss is None or one.matching_loss > EXPLAINED for one in found):
+    elif not distorted and all(
+        finding.matching_loss is None or finding.matching_loss > EXPLAINED for finding in findings
+    ):
         kind = "unexplained"
     else:
-        fewest = min(found, key=lambda one: one.answers)  # an attack that failed is none that found nothing
+        fewest = min(findings, key=lambda finding: finding.answers)  # an attack that failed is none that found nothing
         kind = "too few users" if fewest.answers < ENOUGH_USERS else "nothing"
         best = best if best.answers == fewest.answers or kind == "nothing" else fewest
         if kind == "nothing" and _blind(best):
             kind = "blind judge"
-    broken = max((one for one in found if one.breaks_promise), key=lambda one: one.epsilon_audited or 0, default=None)
+    broken = max(
+        (finding for finding in findings if finding.breaks_promise),
+        key=lambda finding: finding.epsilon_audited or 0,
+        default=None,
+    )
     return Verdict(kind, best, broken, tuple(unknown_defenses))
 
 
@@ -122,17 +131,17 @@ def counted(count: int, users: int) -> str:
     return f"{'all' if count == users else 'none of' if count == 0 else f'{count} of'} {users} users"
 
 
-def percent(value: float | None) -> str:
-    """A share in [0, 1] as `46 %`; shares that are neither 0 nor 1 are not rounded to them."""
-    if value is None:
+def percent(value: float) -> str:
+    """A share in [0, 1] as `46 %`; shares that are neither 0 nor 1 are not rounded to them; a dash for NaN."""
+    if math.isnan(value):
         return "-"
     whole = round(100 * value)
     return f"{100 * value:.1f} %" if (whole in (0, 100)) and value not in (0.0, 1.0) else f"{whole} %"
 
 
-def exact(found: Interval) -> str:
+def exact(share: Interval) -> str:
     """The interval of a share, as `[4 %, 78 %]`."""
-    return f"[{percent(found['low'])}, {percent(found['high'])}]"
+    return f"[{percent(share.low)}, {percent(share.high)}]"
 
 
 def _blind(one: Finding) -> bool:
@@ -141,6 +150,5 @@ def _blind(one: Finding) -> bool:
 
 
 def _strength(one: Finding) -> tuple[bool, bool, float, float]:
-    similarity = one.similarity["mean"]
-    share = one.named / max(one.users, 1)
-    return one.names, one.server_round is not None, share, -2.0 if similarity is None else similarity
+    similarity = one.similarity.mean if one.similarity.known else -2.0
+    return one.names, one.server_round is not None, one.named / max(one.users, 1), similarity

@@ -3,7 +3,7 @@
     python -m experiments.studies STUDY [-o base.KEY=VALUE ...] [--runs runs] [--json]
 
 What is finished is not done again, so a stopped study goes on, and a study with one more run or attack in it
-does only that. `runs/STUDY` holds study.csv, study.parquet, study.png and a run folder for each cell.
+does only that. `runs/STUDY` holds study.csv, study.parquet, study.png, study.toml and a run folder for each cell.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.plan.study import open_study, shipped
-from experiments.studies import plot, results
+from experiments.plan.study import Study, open_study, shipped
+from experiments.studies import plot, results, runner
 from experiments.studies.real_faces import add_options, base_with_faces
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
@@ -34,19 +34,34 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name, study = open_study(given.study, given.override)
         study = study.model_copy(update={"base": base_with_faces(study.base, given)})
-        table, problems = results.run(name, study, given.runs, lambda line: print(line, file=sys.stderr, flush=True))
+        outcome = runner.run(name, study, given.runs, "study", results.rows, "configured", _progress, _note)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_atomically(given.runs / name / "study.png", plot.draw(study, table))
-    if given.json:
+    if len(outcome.table):
+        _show(study, outcome, given.json)
+    for problem in outcome.problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    return 1 if outcome.problems else 0
+
+
+def _progress(stage: str, done: int, total: int) -> None:
+    print(f"{stage}: {done} of {total} done", file=sys.stderr, flush=True)
+
+
+def _note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr, flush=True)
+
+
+def _show(study: Study, outcome: runner.Outcome, as_json: bool) -> None:
+    table, folder = outcome.table, outcome.folder
+    write_atomically(folder / "study.csv", table.to_csv(index=False).encode())
+    write_atomically(folder / "study.png", plot.draw(study, table))
+    if as_json:
         print(table.to_json(orient="records"))
     else:
         Console(highlight=False).print(_summary(study.title, json.loads(table.to_json(orient="records"))))
-    print(f"table and plot: {given.runs / name}/study.csv, study.png", file=sys.stderr)
-    for problem in problems:
-        print(f"failed: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    print(f"table and plot: {folder}/study.csv, study.png", file=sys.stderr)
 
 
 def _summary(title: str, rows: list[dict[str, Any]]) -> Table:

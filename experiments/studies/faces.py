@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacker.capture.store import CaptureStore, read_reconstruction
 from clients.datasets import open_dataset
-from experiments.evaluate.senders import captures_by_user
+from experiments.evaluate.ground_truth import captures_by_user
 from experiments.studies.paper.pictures import INK, png
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically

@@ -26,18 +26,19 @@ from attacker.capture.store import CaptureStore, read_attack_table, read_reconst
 from attacker.inversion.matching import smooth
 from attacker.observation import Reconstruction
 from attacker.priors import eigenfaces
-from attacker.priors.eigenfaces import FaceSpace
+from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.posterior import TOGETHER, draw_faces, most_typical
 from attacker.priors.prior import Prior, load_prior
 from clients.datasets import open_dataset
-from experiments.evaluate.controls import Exhibit
-from experiments.evaluate.judgement import Judgement, Judges, open_judges
+from clients.user import FaceDataset
+from experiments.evaluate.candidates import Candidate
+from experiments.evaluate.evaluator import Evaluator, Models, open_models
+from experiments.evaluate.ground_truth import captures_by_user
 from experiments.evaluate.realism import SHARPNESS, SWD, Textures
-from experiments.evaluate.senders import captures_by_user
 from experiments.statistics.aggregate import aggregate
 from experiments.studies import finishes_plot
-from experiments.studies.paper.make import words
-from fl_sim.config import ConfigError, load
+from experiments.studies.paper.make import setup_caption
+from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.seeds import generator
 from fl_sim.threads import one_thread
@@ -91,7 +92,7 @@ def find(run: RunFolder, label: str) -> Found:
 
 
 def finishes(
-    prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int, space: FaceSpace | None
+    prior: Prior, made: Sequence[Reconstruction], draw_steps: int, seed: int, space: Eigenfaces | None
 ) -> Iterator[Finish]:
     """Every finish of `made`, one a user; `draw_steps` is what its draws took, `space` what was known of faces."""
     mean = torch.stack([one.determined for one in made if one.determined is not None])  # (users, 3, H, W)
@@ -124,7 +125,7 @@ def finishes(
 
 def _shown(images: Tensor) -> Tensor:
     """Pictures (n, 3, H, W) in [0, 1], sharpened as the answers of the attack are."""
-    sharp = user_diffusion.sharpened(images, user_diffusion.Settings.sharpen)
+    sharp = user_diffusion.sharpened(images)
     return ((sharp + 1) / 2).clamp(0, 1)
 
 
@@ -143,36 +144,34 @@ def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tens
     low = smooth(image, sigma)
     last = START * (prior.steps - 1)
     times = sorted(set(torch.linspace(last, 0, REVERSE).round().long().tolist()), reverse=True)
-    x = prior.noised(image, noise, torch.full((len(image),), times[0]))
+    x = prior.add_noise(image, noise, torch.full((len(image),), times[0]))
     for t, following in zip(times, [*times[1:], 0], strict=True):
-        seen = prior.x0_hat(x, torch.full((len(x),), t))
+        seen = prior.predict_x0(x, torch.full((len(x),), t))
         image = seen - smooth(seen, sigma) + low
         x = prior.step(x, image, t, following)
     return prior.decode(image).clamp(-1, 1)
 
 
-def landmarks(judges: Judges, users: Sequence[int]) -> Iterator[Finish]:
+def landmarks(dataset: FaceDataset, users: Sequence[int]) -> Iterator[Finish]:
     """What frames the finishes: a photo of each user that nobody trained on, and the mean of the private ones."""
-    dataset = open_dataset(judges.config.dataset, judges.config.seed)
     people = [dataset.user(user) for user in users]
-    yield Finish("a photo", "landmark", 0, torch.stack([one.held_out.photos[0] for one in people])[None])
-    yield Finish(
-        "the mean of the photos", "landmark", 0, torch.stack([one.private.photos.mean(0) for one in people])[None]
-    )
+    photos = torch.stack([person.held_out.photos[0] for person in people])
+    means = torch.stack([person.private.photos.mean(0) for person in people])
+    yield Finish("a photo", "landmark", 0, photos[None])
+    yield Finish("the mean of the photos", "landmark", 0, means[None])
 
 
-def judged(shown: Sequence[Finish], users: Sequence[int], judges: Judges) -> pd.DataFrame:
+def judged(finished: Sequence[Finish], users: Sequence[int], models: Models, config: Config) -> pd.DataFrame:
     """A leakage table with the finishes in the place of attacks; a user's several pictures are numbered as rounds."""
-    config = judges.config
-    dataset, textures, rows = open_dataset(config.dataset, config.seed), Textures(judges.real, len(users)), []
+    dataset, textures, rows = open_dataset(config.dataset, config.seed), Textures(models.real, len(users)), []
     for place, user in enumerate(users):
-        judge = Judgement(judges, dataset.user(user))
-        for finish in shown:
+        evaluator = Evaluator(models, dataset.user(user))
+        for finish in finished:
             for number, picture in enumerate(finish.pictures[:, place], 1):
-                exhibit = Exhibit("attack", picture[None], torch.ones(1))
-                textures.add(finish.name, number, [exhibit])
+                candidate = Candidate("attack", picture[None], torch.ones(1))
+                textures.add(finish.name, number, [candidate])
                 key = {"run": config.name, "seed": config.seed, "user": user, "round": number, "attack": finish.name}
-                rows.append(key | judge(exhibit))
+                rows.append(key | evaluator.score(candidate))
     return textures.onto(pd.DataFrame(rows))
 
 
@@ -180,13 +179,11 @@ def row(finish: Finish, table: pd.DataFrame) -> Row:
     """The figures of a finish: mean and 95 % interval over users; of patches, of all users together, one number."""
     figures = aggregate(table[table["attack"] == finish.name])["overall"][finish.name]["attack"]
     users = finish.pictures.shape[1]
-    named = figures["rank1"]["mean"] or 0.0
-    told: Row = {"finish": finish.name, "kind": finish.kind, "unet_passes": finish.passes, "users": users}
-    told["named_first"] = round(named * users, 2)
-    for name in INTERVALS:
-        found = figures.get(name)
-        told[name] = None if found is None else {end: _rounded(value) for end, value in found.items()}
-    return told | {name: _rounded(figures[name]["mean"]) if name in figures else None for name in SWD}
+    line: Row = {"finish": finish.name, "kind": finish.kind, "unet_passes": finish.passes, "users": users}
+    line["named_first"] = round(figures["rank1"].mean * users, 2)
+    rounded = {name: {end: _rounded(value) for end, value in figures[name].as_json().items()} for name in figures}
+    line |= {name: rounded.get(name) for name in INTERVALS}
+    return line | {name: rounded[name]["mean"] if name in rounded else None for name in SWD}
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -244,13 +241,13 @@ def compare(run: RunFolder, label: str, command: str) -> dict[str, Any]:
         raise ConfigError(
             f"attack {label!r} drew with prior {found.prior!r}, which is not conditional; give the one it drew with"
         )
-    judges, users = open_judges(config), list(found.made)
-    shown = [*landmarks(judges, users)]
+    models, users = open_models(config.dataset, config.leakage, config.seed), list(found.made)
+    shown = [*landmarks(open_dataset(config.dataset, config.seed), users)]
     for finish in finishes(prior, list(found.made.values()), found.draw_steps, config.seed, eigenfaces.read(run.faces)):
         print(f"{finish.name}: {finish.passes} passes of the U-Net a user", file=sys.stderr, flush=True)
         shown.append(finish)
-    table = judged(shown, users, judges)
-    return {"command": command, "setup": words(config, len(users)), "rows": [row(one, table) for one in shown]}
+    table = judged(shown, users, models, config)
+    return {"command": command, "setup": setup_caption(config, len(users)), "rows": [row(one, table) for one in shown]}
 
 
 def _noise(prior: Prior, count: int, seed: int, purpose: str, user: int) -> Tensor:
@@ -259,10 +256,10 @@ def _noise(prior: Prior, count: int, seed: int, purpose: str, user: int) -> Tens
     return torch.randn(shape, generator=generator(seed, "finishes", purpose, user))
 
 
-def _interval(found: Mapping[str, float | None]) -> str:
-    if found["mean"] is None:
+def _interval(ends: Mapping[str, float | None]) -> str:
+    if ends["mean"] is None:
         return "-"
-    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{ends['mean']:.2f} [{ends['low']:.2f}, {ends['high']:.2f}]"
 
 
 def _rounded(value: float | None) -> float | None:

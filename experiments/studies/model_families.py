@@ -191,7 +191,7 @@ def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
     arms = aggregate(outcome.table)["overall"]["inverting_gradients"]
     row: Row = {}
     for arm in ("attack", "prior_only", "own_photo"):
-        row |= {f"{arm}_similarity": arms[arm]["facial_similarity"], f"{arm}_rank1": arms[arm]["rank1"]["mean"]}
+        row |= {f"{arm}_similarity": arms[arm]["facial_similarity"].as_json(), f"{arm}_rank1": arms[arm]["rank1"].mean}
     attacked = outcome.table.query("attack == 'inverting_gradients' and arm == 'attack'")
     row["matching_loss"] = round(float(attacked.matching_loss.median()), 4)
     row["seconds"] = round(float(attacked.seconds.mean()), 1)
@@ -201,7 +201,7 @@ def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
 def table(rows: Mapping[str, Row]) -> str:
     """The stored rows as Markdown, in the order of FAMILIES."""
     lines = [
-        "| family | factory | similarity [95 %] | identified | prior alone | matching loss |",
+        "| family | factory | similarity [95 %] | identified | prior only | matching loss |",
         "|---|---|---|---|---|---|",
     ]
     for family in FAMILIES:

@@ -8,13 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.evaluate.arms import CAPTIONS
 from experiments.plan.study import Study, present
 
 METRICS = {"facial_similarity": "facial similarity", "rank1": "rank-1"}
 COLOURS = ("#1b5fae", "#b4510d", "#107a63", "#84409a", "#8c6a00")  # those of the report
 MARKERS = ("o", "s", "D", "^", "P")
 INK, SOFT, GRID = "#1d1f21", "#7a7e83", "#e6e6e0"
-LEVELS = {"prior_only": ("prior only", (0, (4, 3))), "own_photo": ("a real photo", "solid")}
+LEVELS = {"prior_only": (0, (4, 3)), "own_photo": "solid"}  # style of the line, by arm
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _curves(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
     figure = Figure(figsize=(9.6, 3.6))
     for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
         _frame(axes, title, ticks, study.axis.rpartition(".")[2].replace("_", " "))
-        for arm, (_, style) in LEVELS.items():
+        for arm, style in LEVELS.items():
             level = table[table["arm"] == arm].groupby(column, sort=False)[metric].mean().reindex(ticks)
             if ordered:
                 axes.plot(range(len(ticks)), level, color=SOFT, lw=1.2, ls=style, zorder=1)
@@ -95,9 +96,9 @@ def _forest(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
         axes.set_title(title, fontsize=10, loc="left", color=INK)
         base = next(row[metric] for setting, attack, row in labels if not setting and attack in study.vary)
         axes.axvline(base, color=COLOURS[0], lw=0.8, alpha=0.6)
-        for arm, (name, style) in LEVELS.items():
+        for arm, style in LEVELS.items():
             level = table[table["arm"] == arm][metric].mean()
-            axes.axvline(level, color=SOFT, lw=1.2, ls=style, label=name)
+            axes.axvline(level, color=SOFT, lw=1.2, ls=style, label=CAPTIONS[arm])
         for height, (setting, _, row) in zip(heights, labels, strict=True):
             colour = INK if not setting else COLOURS[0]
             low, high = row[f"{metric}_low"], row[f"{metric}_high"]
@@ -166,10 +167,10 @@ def _head(figure: Figure, title: str) -> None:
     """Title and legend above the panels; what stands where is counted in inches from their upper edge."""
     axes, height = figure.axes[0], figure.get_figheight()
     handles, names = axes.get_legend_handles_labels()
-    if not any(name in names for name, _ in LEVELS.values()):
-        for name, style in LEVELS.values():
+    if not any(CAPTIONS[arm] in names for arm in LEVELS):
+        for arm, style in LEVELS.items():
             handles += axes.plot([], [], color=SOFT, lw=1.2, ls=style)
-            names.append(name)
+            names.append(CAPTIONS[arm])
     columns = min(len(names), 4)
     top = axes.get_position().y1 + 0.3 / height
     figure.legend(

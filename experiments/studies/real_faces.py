@@ -39,7 +39,7 @@ def base_with_faces(base: Mapping[str, Any], given: argparse.Namespace) -> dict[
     if given.prior is not None:
         table["attacks"] = {
             label: {**settings, "prior": given.prior}
-            if hasattr(attacks.load(label, settings).settings, "prior")
+            if attacks.load(label, settings).needs.prior is not None
             else settings
             for label, settings in table.get("attacks", {}).items()
         }

@@ -16,7 +16,7 @@ from attacker.priors import start as prior_start
 from attacker.priors import train as train_prior
 from attacker.priors.pairs import Album
 from attacker.priors.training_state import State
-from clients.datasets import open_dataset
+from clients.datasets import open_dataset, task_of
 from clients.datasets.examine import examine
 from clients.datasets.synthetic import TrainingPhotos, training_photos
 from experiments.train import classifier
@@ -56,9 +56,9 @@ def prior(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state = State(start, out, device)
     if dataset.name == "synthetic":
-        open_dataset(dataset, seed)  # knows the tasks
+        task = task_of(dataset, seed)
         train, held_out = (
-            _album(training_photos(stream, count, size, ALBUM, seed, device), dataset.task)
+            _album(training_photos(stream, count, size, ALBUM, seed, device), task)
             for stream, count in (("prior", photos), ("prior-held-out", HELD_OUT))
         )
         source = f"synthetic people of the stream training/prior, seed {seed}"
@@ -105,15 +105,15 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     dataset, settings = config.dataset, classifier.Settings(steps=steps)
-    if dataset.task == "identity":
+    task = task_of(dataset, config.seed)
+    if task == "identity":
         raise ConfigError(
-            "dataset.task = 'identity' is about the users, of whom nobody else has photos; train for a binary task "
-            "such as smile: model.weights gives that backbone a fresh head for identity"
+            "dataset.task is 'identity', which is about the users, of whom nobody else has photos; train for a binary "
+            "task such as smile: model.weights gives that backbone a fresh head for identity"
         )
     if dataset.name == "synthetic":
-        open_dataset(dataset, config.seed)  # knows the tasks
         made = training_photos("model", MODEL_PHOTOS, dataset.image_size, PHOTOS_PER_PERSON, config.seed)
-        photos, labels, held = made.photos, _labels(made, dataset.task), _held_out(made.identity)
+        photos, labels, held = made.photos, _labels(made, task), _held_out(made.identity)
         source = f"synthetic people of the stream training/model, seed {config.seed}"
     else:
         photos, labels, people = _public_photos(dataset, config.seed, "a model")
@@ -128,7 +128,7 @@ def model(config: Config, out: Path, steps: int, threads: int, progress: Progres
         network, photos[~held], labels[~held], settings, draws, lambda done, total: progress("steps", done, total)
     )
     facts = {
-        "task": dataset.task,
+        "task": task,
         "source": source,
         "train_photos": int((~held).sum()),
         "held_out_photos": int(held.sum()),

@@ -114,7 +114,7 @@ def measure(name: str, config: Config, count: int, steps: int) -> dict[str, Any]
     if config.leakage.embedder == "auto" and not getattr(dataset, "synthetic", False):
         raise ConfigError(
             f"dataset {config.dataset.name!r} shows photographs, but the shipped face recogniser knows synthetic faces "
-            "alone; set leakage.embedder to 'onnx' or 'facenet'"
+            "alone; set leakage.embedder to 'dlib', 'onnx' or 'facenet'"
         )
     count = min(count, dataset.num_public // 2)
     if count <= NEIGHBOURS:

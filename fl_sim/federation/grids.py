@@ -1,6 +1,6 @@
-"""Relays: Grids that stand between the server and its users, and decide what the server gets to see.
+"""Proxies: Grids that stand between the server and its users, and decide what the server gets to see.
 
-A strategy talks to a relay as it would to Flower's Grid, so the malicious server, the outermost strategy,
+A strategy talks to a proxy as it would to Flower's Grid, so the malicious server, the outermost strategy,
 captures exactly what a protocol lets through.
 """
 
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fl_sim.federation.replies import claimed_partition
 
 
-class Relay(Grid):
+class GridProxy(Grid):
     """A Grid that hands on to `inner` what it does not change."""
 
     def __init__(self, inner: Grid) -> None:
@@ -42,7 +42,7 @@ class Relay(Grid):
         raise NotImplementedError("use send_and_receive")
 
 
-class Only(Relay):
+class SubsetGrid(GridProxy):
     """The Grid of a round in which some nodes alone take part."""
 
     def __init__(self, inner: Grid, nodes: Iterable[int]) -> None:
@@ -58,9 +58,9 @@ def nodes_by_partition(grid: Grid, timeout: float) -> dict[int, int]:
     questions = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in grid.get_node_ids()
     ]
-    found: dict[int, int] = {}
+    nodes: dict[int, int] = {}
     for answer in grid.send_and_receive(questions, timeout=timeout):
         partition = claimed_partition(answer)
         if partition is not None:
-            found.setdefault(partition, answer.metadata.src_node_id)
-    return dict(sorted(found.items()))
+            nodes.setdefault(partition, answer.metadata.src_node_id)
+    return dict(sorted(nodes.items()))

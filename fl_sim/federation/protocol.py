@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fl_sim.config import Config, ConfigError
-from fl_sim.federation.grids import Only, nodes_by_partition
+from fl_sim.federation.grids import SubsetGrid, nodes_by_partition
 from fl_sim.federation.private_sgd import PrivateSGD
 from fl_sim.federation.sampling import participants, users_per_round
 from fl_sim.federation.secure_aggregation import SecureAggregation
@@ -76,7 +76,7 @@ class Channel:
         """The Grid of that round."""
         section, taking_part = self._config.protocol, participants(self._config, server_round)
         nodes = {user: self._nodes[user] for user in taking_part if user in self._nodes}
-        grid = self._grid if self._all else Only(self._grid, nodes.values())
+        grid = self._grid if self._all else SubsetGrid(self._grid, nodes.values())
         if section.secure_aggregation:
             photos = self._config.dataset.photos
             return SecureAggregation(grid, nodes, section.secure_aggregation, self._like, photos)

@@ -30,7 +30,7 @@ from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fl_sim.federation.grids import Relay
+from fl_sim.federation.grids import GridProxy
 from fl_sim.updates import Update
 
 
@@ -40,7 +40,7 @@ def groups(users: Sequence[int], size: int) -> list[list[int]]:
     return [list(users[at * size : (at + 1) * size if at + 1 < count else None]) for at in range(count)]
 
 
-class SecureAggregation(Relay):
+class SecureAggregation(GridProxy):
     """The Grid as the server sees it through SecAgg+: one reply to TRAIN for each group.
 
     The reply comes from the group's first user and holds the mean of the members' updates, weighted by their photos;
@@ -73,10 +73,10 @@ class SecureAggregation(Relay):
 
     def _session(self, members: dict[int, Message], timeout: float | None) -> list[Message]:
         session = _Session(members, float(self._max_photos), timeout)
-        found, problem = session.run(self.inner)
-        if found is None:
+        result, problem = session.run(self.inner)
+        if result is None:
             return _failed(members, problem)
-        values, metrics = found
+        values, metrics = result
         mean: Update = {
             name: torch.from_numpy(value).to(like.dtype).reshape(like.shape)
             for (name, like), value in zip(self._like.items(), values, strict=True)
@@ -159,9 +159,10 @@ def _failed(members: Mapping[int, Message], problem: str) -> list[Message]:
 
 def _together(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """What the members' metrics say of the group: how many photos, and the proportions of all their labels."""
-    photos = [int(one["num-examples"]) for one in metrics]
-    found: dict[str, Any] = {"num-examples": sum(photos)}
-    if all("label-proportions" in one for one in metrics):
-        each = torch.tensor([one["label-proportions"] for one in metrics], dtype=torch.float64)  # (members, classes)
-        found["label-proportions"] = (torch.tensor(photos, dtype=torch.float64) @ each / sum(photos)).tolist()
-    return found
+    photos = [int(member["num-examples"]) for member in metrics]
+    group: dict[str, Any] = {"num-examples": sum(photos)}
+    if all("label-proportions" in member for member in metrics):
+        shares = [member["label-proportions"] for member in metrics]
+        each = torch.tensor(shares, dtype=torch.float64)  # (members, classes)
+        group["label-proportions"] = (torch.tensor(photos, dtype=torch.float64) @ each / sum(photos)).tolist()
+    return group

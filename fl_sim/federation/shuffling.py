@@ -12,7 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_sim import seeds
-from fl_sim.federation.grids import Relay
+from fl_sim.federation.grids import GridProxy
 
 
 def users_by_pseudonym(seed: int, server_round: int, users: Sequence[int]) -> list[int]:
@@ -21,7 +21,7 @@ def users_by_pseudonym(seed: int, server_round: int, users: Sequence[int]) -> li
     return [users[place] for place in order.tolist()]
 
 
-class Shuffler(Relay):
+class Shuffler(GridProxy):
     """The Grid of one round as the server sees it behind the shuffler."""
 
     def __init__(self, inner: Grid, nodes: Mapping[int, int], seed: int, server_round: int) -> None:

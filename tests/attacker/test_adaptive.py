@@ -5,9 +5,15 @@ import torch
 
 from attacker.attacks import KNOWLEDGE, load
 from attacker.inversion.defense_aware import adapt, local_training
-from attacker.inversion.matching import DISTANCES, Group, dummy_gradient, match, target
+from attacker.inversion.matching import (
+    DISTANCES,
+    Representatives,
+    dummy_gradient,
+    matching_loss_and_grad,
+    observed_gradient,
+)
 from attacker.inversion.noise import noise_parts
-from attacker.inversion.representatives import Victims
+from attacker.inversion.problem import MatchingProblem
 from attacker.observation import LocalTraining
 from clients import defenses
 from fl_sim import models, seeds
@@ -27,11 +33,11 @@ def truth():
     """A model, an image with its label, and the gradient of it."""
     model = models.build("lenet", 3, 32, seeds.generator(0, "model"))
     image = torch.rand(1, 3, 32, 32, generator=seeds.generator(0, "image")) * 2 - 1
-    group = Group(torch.tensor([1]), torch.ones(1))
-    flat = dummy_gradient(model, image, group).detach()
+    reps = Representatives(torch.tensor([1]), torch.ones(1))
+    flat = dummy_gradient(model, image, reps).detach()
     sizes = [parameter.numel() for parameter in model.parameters()]
     names = [name for name, _ in model.named_parameters()]
-    return model, image, group, dict(zip(names, flat.split(sizes), strict=True))
+    return model, image, reps, dict(zip(names, flat.split(sizes), strict=True))
 
 
 def pruned(gradient, keep):
@@ -66,25 +72,31 @@ def per_layer_clipped(gradient, bound):
     ids=["prune", "clip per layer"],
 )
 def test_the_true_image_is_at_distance_zero_for_whoever_knows_and_only_for_them(truth, defend, traits, distance):
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     seen = defend(gradient)
 
     def loss(defenses):
-        observed = target(seen, 0.5, adapt(seen, defenses))
+        observed = observed_gradient(seen, 0.5, adapt(seen, defenses))
         # mse is about scale too; the sides are compared up to one factor, as the norm of a target is 1
         return float(
-            match(model, image, [group], [observed], DISTANCES["cosine" if distance == "mse" else distance])[0]
+            matching_loss_and_grad(
+                model, image, [reps], [observed], DISTANCES["cosine" if distance == "mse" else distance]
+            )[0]
         )
 
     assert loss([traits]) < 1e-5 < 1e-3 < loss([])
 
 
 def test_a_sign_is_matched_better_by_the_smooth_sign_of_the_truth(truth):
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     seen = {name: value.sign() for name, value in gradient.items()}
 
     def loss(defenses):
-        return float(match(model, image, [group], [target(seen, 0.0, adapt(seen, defenses))], DISTANCES["cosine"])[0])
+        return float(
+            matching_loss_and_grad(
+                model, image, [reps], [observed_gradient(seen, 0.0, adapt(seen, defenses))], DISTANCES["cosine"]
+            )[0]
+        )
 
     assert loss([SIGNS]) < 0.5 * loss([])
 
@@ -101,21 +113,21 @@ def test_the_noise_level_read_off_the_update_is_the_one_that_was_added(truth, ki
     assert guessed == pytest.approx(known, rel=0.2)
 
 
-@pytest.mark.parametrize("balance", [0.0, 1.0])
-def test_a_target_knows_how_much_noise_is_in_it(truth, balance):
+@pytest.mark.parametrize("layer_norm_power", [0.0, 1.0])
+def test_an_observed_gradient_knows_how_much_noise_is_in_it(truth, layer_norm_power):
     *_, gradient = truth
     flat = torch.cat([value.flatten() for value in gradient.values()])
     for ratio in (1, 30):
         std = ratio * float(flat.norm()) / len(flat) ** 0.5
         seen = noisy(gradient, std)
-        known = target(seen, balance, adapt(seen, [Traits(noise="gaussian", noise_size=std)]))
+        known = observed_gradient(seen, layer_norm_power, adapt(seen, [Traits(noise="gaussian", noise_size=std)]))
         truly = known.vector - known.scale * flat
         assert float(known.noise.norm()) == pytest.approx(float(truly.norm()), rel=0.1)
-        assert target(seen, balance).noise is None
+        assert observed_gradient(seen, layer_norm_power).noise is None
 
 
 def test_the_part_of_a_step_that_is_noise_rises_from_nothing_to_all_of_it(truth):
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     norm, count = (
         sum(float(value.square().sum()) for value in gradient.values()),
         sum(map(torch.numel, gradient.values())),
@@ -124,8 +136,8 @@ def test_the_part_of_a_step_that_is_noise_rises_from_nothing_to_all_of_it(truth)
     def part(ratio):
         std = ratio * (norm / count) ** 0.5
         seen = noisy(gradient, std)
-        observed = target(seen, 1.0, adapt(seen, [Traits(noise="gaussian", noise_size=std)] if std else []))
-        known = Victims(model, [group], [observed], [[]])
+        observed = observed_gradient(seen, 1.0, adapt(seen, [Traits(noise="gaussian", noise_size=std)] if std else []))
+        known = MatchingProblem(model, [reps], [observed], [[]])
         return float(noise_parts(known, torch.zeros_like(image), "cosine", [seeds.generator(2)]))
 
     parts = [part(ratio) for ratio in (0, 1, 10, 100, 1000)]
@@ -135,10 +147,10 @@ def test_the_part_of_a_step_that_is_noise_rises_from_nothing_to_all_of_it(truth)
 
 
 def test_without_known_noise_none_is_looked_for(truth):
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     source = seeds.generator(2)
     before = source.get_state()
-    known = Victims(model, [group], [target(gradient, 1.0)], [[]])
+    known = MatchingProblem(model, [reps], [observed_gradient(gradient, 1.0)], [[]])
     assert noise_parts(known, image, "cosine", [source]).tolist() == [0]
     assert torch.equal(source.get_state(), before)
 
@@ -180,17 +192,19 @@ def test_a_quantised_layer_is_known_by_its_levels(truth):
 
 
 def test_the_slope_is_that_of_the_adapted_distance(truth):
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     seen = {name: value.sign() for name, value in pruned(gradient, 0.5).items()}
-    observed = target(seen, 0.5, adapt(seen, [PRUNED, SIGNS]))
+    observed = observed_gradient(seen, 0.5, adapt(seen, [PRUNED, SIGNS]))
     start = image.flip(3)
-    (slope,) = match(model, start, [group], [observed], DISTANCES["cosine"])[1]
-    ahead = float(match(model, start - 1e-2 * slope / slope.norm(), [group], [observed], DISTANCES["cosine"])[0])
-    assert ahead < float(match(model, start, [group], [observed], DISTANCES["cosine"])[0])
+    (grad,) = matching_loss_and_grad(model, start, [reps], [observed], DISTANCES["cosine"])[1]
+    ahead = float(
+        matching_loss_and_grad(model, start - 1e-2 * grad / grad.norm(), [reps], [observed], DISTANCES["cosine"])[0]
+    )
+    assert ahead < float(matching_loss_and_grad(model, start, [reps], [observed], DISTANCES["cosine"])[0])
 
 
 @pytest.mark.parametrize(
-    ("defense", "share", "bent"),
+    ("defense", "share", "bias_share"),
     [
         (PRUNED, 0.2, 0.0),
         (PRUNED, 0.05, 0.25),
@@ -199,16 +213,16 @@ def test_the_slope_is_that_of_the_adapted_distance(truth):
         (SIGNS, 1.0, 0.75),
     ],
 )
-def test_an_update_is_bent_by_what_treats_entries_by_their_size(defense, share, bent):
+def test_an_update_is_biased_by_what_treats_entries_by_their_size(defense, share, bias_share):
     update = {"weight": (torch.arange(100_000) % round(1 / share) == 0).float()}
-    assert adapt(update, [defense]).bent == pytest.approx(bent, abs=1e-3)
-    assert target(update, 1.0, adapt(update, [defense])).bent == pytest.approx(bent, abs=1e-3)
+    assert adapt(update, [defense]).bias_share == pytest.approx(bias_share, abs=1e-3)
+    assert observed_gradient(update, 1.0, adapt(update, [defense])).bias_share == pytest.approx(bias_share, abs=1e-3)
 
 
 def test_a_tensor_weighs_by_the_entries_that_came_through():
-    """At balance 1 squared norms go with the square root of the entries: 9 and 1 came through of 100 and 400."""
+    """At power 1 squared norms go with the square root of the entries: 9 and 1 came through of 100 and 400."""
     update = {"few": (torch.arange(100) < 9).float(), "many": 5.0 * (torch.arange(400) < 1)}
-    seen = target(update, 1.0, adapt(update, [PRUNED])).vector
+    seen = observed_gradient(update, 1.0, adapt(update, [PRUNED])).vector
     assert float(seen[:100].square().sum() / seen[100:].square().sum()) == pytest.approx(3)
 
 
@@ -218,16 +232,16 @@ def test_without_knowledge_of_defenses_nothing_is_adapted(truth):
     assert not plain.noise
     assert plain.kept is None
     assert plain.transform is None
-    assert plain.bent == 0
+    assert plain.bias_share == 0
 
 
 def test_an_attack_knows_as_much_as_its_table_grants():
     tables = [{"name": "clip", "max_norm": 1.0}, {"name": "sign"}]
     loaded = {level: load("inverting_gradients", {"knowledge": level}) for level in KNOWLEDGE}
-    known = {level: attack.known(tables) for level, attack in loaded.items()}
+    known = {level: attack.known_tables(tables) for level, attack in loaded.items()}
     assert known == {"none": (), "mechanism": ({"name": "clip"}, {"name": "sign"}), "parameters": tuple(tables)}
     clip, sign = told(*tables)
-    assert {level: attack.told([clip, sign]) for level, attack in loaded.items()} == {
+    assert {level: attack.known_traits([clip, sign]) for level, attack in loaded.items()} == {
         "none": (), "mechanism": (Traits(keeps_norm=True, scales=True), sign), "parameters": (clip, sign),
     }  # fmt: skip
 
@@ -246,12 +260,12 @@ def test_an_unknown_level_is_a_sentence(given):
 @pytest.mark.parametrize("distance", sorted(DISTANCES))
 def test_a_clipped_truth_is_at_distance_zero_for_whoever_knows_whatever_the_distance(truth, distance):
     """Who compares squared differences must not take the bound for the gradient's length."""
-    model, image, group, gradient = truth
+    model, image, reps, gradient = truth
     clipped = {name: 0.1 * value for name, value in gradient.items()}
 
     def loss(seen, defenses):
-        observed = target(seen, 0.5, adapt(seen, defenses))
-        return float(match(model, image, [group], [observed], DISTANCES[distance])[0])
+        observed = observed_gradient(seen, 0.5, adapt(seen, defenses))
+        return float(matching_loss_and_grad(model, image, [reps], [observed], DISTANCES[distance])[0])
 
     assert loss(clipped, told({"name": "clip", "max_norm": 1.0})) < 1e-6
     assert loss(clipped, []) > 1 or distance == "cosine"
@@ -267,4 +281,4 @@ def test_what_is_measured_by_traits_is_the_same_whoever_wrote_the_defense():
     assert not load("imprint", {"knowledge": "parameters"}).adapts_to(Traits(scales=True))
     steps = Traits(epochs=2)
     assert not attack.adapts_to(steps)
-    assert load("user_diffusion", {"knowledge": "parameters", "unroll": 8}).adapts_to(steps)
+    assert load("user_diffusion", {"knowledge": "parameters", "simulated_steps": 8}).adapts_to(steps)

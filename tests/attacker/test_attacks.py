@@ -1,8 +1,8 @@
 """The attacks: one signature, deterministic, each victim for itself, better with the gradient than without."""
 
 import dataclasses
-import itertools
 import math
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from attacker.attacks import (
     Attacker,
+    Needs,
     available,
     generative_latent,
     guided_sampling,
@@ -21,7 +22,9 @@ from attacker.attacks import (
     see_through_gradients,
     user_diffusion,
 )
-from attacker.inversion.representatives import by_label, group_by_label, step_decay, victims, whole_batch
+from attacker.inversion.descent import step_decay
+from attacker.inversion.problem import matching_problem
+from attacker.inversion.representatives import arrange_by_label, by_label, whole_batch
 from attacker.observation import Observation, Reconstruction
 from attacker.priors import eigenfaces
 from attacker.priors.prior import Prior
@@ -190,28 +193,25 @@ def test_several_rounds_are_matched_by_the_mean_of_their_distances() -> None:
 
     def matched(*seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         latest = dataclasses.replace(seen[0], history=seen[1:])
-        return victims([latest], attacker, by_label(0.0), 0.5).match(x, "cosine")
+        return matching_problem([latest], attacker, arrange_by_label(), 0.5).loss_and_grad(x, "cosine")
 
-    (loss, slope), apart = matched(second, first), [matched(first), matched(second)]
+    (loss, grad), apart = matched(second, first), [matched(first), matched(second)]
     assert torch.allclose(loss, torch.stack([one for one, _ in apart]).mean(0))
-    assert torch.allclose(slope, torch.stack([one for _, one in apart]).mean(0), atol=1e-6)
+    assert torch.allclose(grad, torch.stack([one for _, one in apart]).mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("anneal", ["linear", "sqrt", "cosine"])
-def test_the_window_slides_from_its_start_to_its_end_as_often_as_it_is_told(anneal: str) -> None:
-    for repeats in (1, 3):
-        settings = user_diffusion.Settings(t_start=0.8, t_end=0.1, anneal=anneal, repeats=repeats)  # type: ignore[arg-type]
-        centres = [user_diffusion.centre(settings, done / 300) for done in range(301)]
-        assert centres[0] == pytest.approx(0.8)
-        assert centres[-1] == pytest.approx(0.1)
-        assert sum(later > before for before, later in itertools.pairwise(centres)) == repeats - 1
+def test_the_window_slides_from_its_start_to_its_end() -> None:
+    settings = user_diffusion.Settings(t_start=0.8, t_end=0.1)
+    centres = [user_diffusion.centre(settings, done / 300) for done in range(301)]
+    assert (centres[0], centres[-1]) == pytest.approx((0.8, 0.1))
+    assert centres == sorted(centres, reverse=True)
 
 
 def test_known_labels_make_up_the_whole_batch() -> None:
     attacker = setting()
     seen = observation(attacker, 0)
     told = Observation(1, 0, seen.parameters, seen.gradient, 6, torch.tensor([0.25, 0.75]))
-    (group,) = victims([told], attacker, lambda labels, _: whole_batch(labels.photos, 4), 0.5).groups
+    (group,) = matching_problem([told], attacker, lambda labels, _: whole_batch(labels.photos, 4), 0.5).representatives
     assert group.labels.tolist() == [1, 1, 1, 0]
 
 
@@ -222,10 +222,10 @@ def test_the_whole_batch_has_as_many_images_as_the_user_has_photos() -> None:
     assert group.labels.tolist() == [1, 1, 0]
 
 
-def test_small_groups_are_dropped_but_never_all() -> None:
-    assert group_by_label(torch.tensor([0.95, 0.05]), 0.1).labels.tolist() == [0]
-    assert group_by_label(torch.tensor([0.3, 0.7]), 0.1).labels.tolist() == [1, 0]
-    assert group_by_label(torch.full((20,), 0.05), 0.1).weights.tolist() == [1]
+def test_labels_of_small_shares_get_no_image_but_the_heaviest_always() -> None:
+    assert by_label(torch.tensor([0.95, 0.05])).labels.tolist() == [0]
+    assert by_label(torch.tensor([0.3, 0.7])).labels.tolist() == [1, 0]
+    assert by_label(torch.full((20,), 0.05)).weights.tolist() == [1]
 
 
 def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
@@ -245,7 +245,7 @@ def test_who_knows_of_noise_comes_closer_to_the_user() -> None:
 
 
 @pytest.mark.parametrize("defense", ["prune", "sign"])
-def test_who_knows_that_an_update_is_bent_draws_what_faces_show_and_nothing_else(defense: str) -> None:
+def test_who_knows_that_an_update_is_biased_draws_what_faces_show_and_nothing_else(defense: str) -> None:
     space = eigenfaces.fit(torch.cat([photos(user, 4) for user in range(100, 150)]))
     attacker = dataclasses.replace(setting("mlp"), faces=space)
     plain = observation(attacker, 3)
@@ -256,7 +256,7 @@ def test_who_knows_that_an_update_is_bent_draws_what_faces_show_and_nothing_else
     for known in ((), (traits,)):
         gradient = {name: through(value) for name, value in plain.gradient.items()}
         seen = dataclasses.replace(plain, gradient=gradient, defenses=known)
-        settings = user_diffusion.Settings(steps=3, prior_weight=0, sharpen=0)
+        settings = user_diffusion.Settings(steps=3, prior_weight=0, images_per_label=1)  # so not sharpened
         (found,) = user_diffusion.attack([seen], attacker, settings, [generator(0)], lambda done, total: None)
         moved = (found.images[0] * 2 - 1 - space.mean).flatten()
         beside[bool(known)] = float((moved - moved @ space.components.T @ space.components).norm() / moved.norm())
@@ -272,17 +272,18 @@ def test_without_noise_a_step_is_what_the_settings_say_and_in_pure_noise_along_f
 def test_a_conditional_prior_turns_the_mean_that_an_update_determines_into_draws() -> None:
     plain = setting()
     able = dataclasses.replace(plain, prior=dataclasses.replace(prior(), conditional=True))
-    (mean,) = run(user_diffusion, plain, [0], steps=4, sharpen=0)
+    (mean,) = run(user_diffusion, plain, [0], steps=4)
     (drawn,) = run(user_diffusion, able, [0], steps=4, draws=5)
     assert (mean.draws, mean.determined) == (None, None)
     assert drawn.draws is not None
     assert drawn.determined is not None
     assert drawn.draws.shape == (5, 3, SIZE, SIZE)
     assert drawn.images.shape == mean.images.shape
-    assert torch.equal(drawn.determined, mean.images[0])
+    sharp = user_diffusion.sharpened(drawn.determined[None] * 2 - 1)
+    assert torch.allclose(((sharp + 1) / 2).clamp(0, 1), mean.images[:1], atol=1e-6)
     assert any(torch.equal(drawn.images[0], draw) for draw in drawn.draws)
     assert drawn.matching_loss == mean.matching_loss
-    (without,) = run(user_diffusion, able, [0], steps=4, draws=0, sharpen=0)
+    (without,) = run(user_diffusion, able, [0], steps=4, draws=0)
     assert torch.equal(without.images, mean.images)
 
 
@@ -291,10 +292,91 @@ def test_the_control_matches_nothing() -> None:
     assert math.isnan(result.matching_loss)
 
 
-def test_the_classical_attack_is_a_matter_of_settings() -> None:
-    classical = {"tv": 0.1, "sign": True, "schedule": "steps", "shared": 0.0, "balance": 0.0, "blur": 0.0}
-    (result,) = run(inverting_gradients, setting(), [0], steps=4, **classical)
+OFF = {"consensus": 0.0, "layer_norm_power": 0.0, "gradient_blur": 0.0}
+"""What this project adds to published attacks, as it stands in their presets."""
+PRESETS = [
+    ("user_diffusion", OFF | {"images_per_label": 1, "eigenface_share": 0.0, "draws": 0, "unet_jacobian": True}),
+    ("inverting_gradients", OFF | {"images": "batch", "start": "normal", "sign": True, "steps": 24_000}),
+]
+
+
+@pytest.mark.parametrize(("name", "published"), PRESETS)
+def test_a_preset_is_the_published_attack_and_nothing_else(name: str, published: dict[str, Any]) -> None:
+    attack = load("paper", {"name": name, "preset": "paper"})
+    assert published.items() <= dataclasses.asdict(attack.settings).items()
+    assert not attack.needs.public_faces
+    short = load("paper", {"name": name, "preset": "paper", "steps": 4})
+    assert short.settings == dataclasses.replace(attack.settings, steps=4)
+    attacker = setting()
+    (result,) = short.run([observation(attacker, 0)], attacker, short.settings, [generator(0)], lambda d, t: None)
     assert torch.isfinite(result.images).all()
+    assert (result.draws, result.determined) == (None, None)
+
+
+def test_the_paper_s_attack_shows_its_one_image_a_label_as_it_is_whatever_is_known_of_public_faces() -> None:
+    space = eigenfaces.fit(torch.cat([photos(user, 4) for user in range(100, 150)]))
+    settings = load("user_diffusion", {"preset": "paper", "steps": 1, "learning_rate": 1e-9}).settings
+    starts = []
+    for attacker in (setting(), dataclasses.replace(setting(), faces=space)):
+        (result,) = user_diffusion.attack(
+            [observation(attacker, 2)], attacker, settings, [generator(0)], lambda d, t: None
+        )
+        starts.append(result.images)
+    assert torch.equal(*starts)
+    assert torch.allclose(starts[0] * 2 - 1, user_diffusion.beginnings([1], [generator(0)], attacker, None), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "said"),
+    [
+        ("user_diffusion", "papr", r"attacks\.a\.preset is 'papr'; choose one of paper"),
+        ("user_diffusion", ["paper"], "choose one of paper"),
+        ("user_diffusion", "../../x", "choose one of paper"),
+        ("dlg", "paper", "dlg has none; leave it out"),
+    ],
+)
+def test_an_unknown_preset_is_a_sentence(name: str, preset: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load("a", {"name": name, "preset": preset})
+
+
+def test_an_attack_says_what_it_needs() -> None:
+    assert load("a", {"name": "dlg"}).needs == Needs(second_derivatives=True)
+    assert load("a", {"name": "prior_only", "prior": "mine"}).needs == Needs(prior="mine")
+    assert load("imprint", {}).needs == Needs()
+    table = {"rounds": 3, "simulated_steps": 2, "eigenface_share": 0.0}
+    assert load("user_diffusion", table).needs == Needs("synthetic64", False, 3, 2, True)
+    assert load("user_diffusion", {}).needs.public_faces
+
+
+THIRD_PARTY = """
+from dataclasses import dataclass
+from attacker.attacks import Needs
+
+@dataclass(frozen=True)
+class Settings:
+    generator: str = "mine"
+
+def needs(settings):
+    return {said}
+
+def attack(observations, attacker, settings, generators, progress):
+    return []
+"""
+
+
+@pytest.mark.parametrize("said", ["Needs(prior=settings.generator, rounds=2)", "settings.generator"])
+def test_an_attack_of_somebody_else_says_what_it_needs_too(said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    name = f"somebody_{len(said)}.attack"
+    folder = tmp_path / name.partition(".")[0]
+    folder.mkdir()
+    (folder / "attack.py").write_text(THIRD_PARTY.format(said=said))
+    monkeypatch.syspath_prepend(tmp_path)
+    if said.startswith("Needs"):
+        assert load("a", {"name": name}).needs == Needs("mine", rounds=2)
+    else:
+        with pytest.raises(ConfigError, match=r"gives 'mine'; return an attacker\.attacks\.Needs"):
+            load("a", {"name": name})
 
 
 @pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (80, [30, 20, 20, 10])])

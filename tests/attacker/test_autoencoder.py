@@ -53,8 +53,8 @@ def test_codes_of_a_vq_model_are_scaled_as_the_pipeline_scales_them_and_quantise
     assert torch.allclose(code, 0.5 * raw, atol=1e-6)
     assert torch.allclose(prior.autoencoder.decode(code), prior.autoencoder.network.decode(raw).sample, atol=1e-5)
     free = code.clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
-    assert slope.abs().sum() > 0
+    (grad,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
+    assert grad.abs().sum() > 0
 
 
 def test_a_vq_model_must_say_its_scale(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from tiny_faces import model_of, normed_net, open_tiny, tiny_config
 from torch import nn
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
@@ -131,7 +132,7 @@ def test_statistics_that_no_photos_have_are_rejected(spoil, reason, tmp_path):
 
 
 def test_statistics_that_were_not_asked_for_are_rejected(tmp_path):
-    store = train_watched(normed_config(federation={"rounds": 1}), tmp_path, None)
+    store = train_watched(normed_config(federation={"rounds": 1}), tmp_path, {})
     assert {row["reason"] for row in store.rejected()} == {"the reply holds 2 array records, expected 1"}
     assert store.users(1) == []
 
@@ -151,9 +152,8 @@ def train_watched(config, folder, statistics, tamper=lambda message: [message]):
 
     store = CaptureStore(RunFolder(folder))
     inner = OneRecord(section.learning_rate, section.update)
-    plugin = MaliciousServer(
-        inner, store, names, section.update, section.learning_rate, section.max_norm, 60, statistics=statistics
-    )
+    schema = ReplySchema(names, section.update, section.learning_rate, section.max_norm, statistics=statistics)
+    plugin = MaliciousServer(inner, store, schema, 60)
     train(plugin, config, ShuffledGrid(config, tamper=tamper))
     store.wait()
     return store

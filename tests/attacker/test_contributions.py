@@ -36,7 +36,7 @@ def calibrated() -> nn.Module:
     return model
 
 
-def error(space: eigenfaces.FaceSpace | None, told: bool = False) -> float:
+def error(space: eigenfaces.Eigenfaces | None, told: bool = False) -> float:
     """How far the share of label 0 is off its photos' part of the residuals 1 - p(label), in the mean over users.
 
     `told`: the threat model grants how many photos have each label.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from attacker.attacks import Attack
+from attacker.attacks import Attack, Needs
 from attacker.capture.store import Capture, CaptureStore
 from attacker.observation import Reconstruction
 from attacker.workers.jobs import Job, Workbench, is_done, recipe
@@ -16,11 +16,6 @@ from fl_sim.runs import RunFolder, write_manifest
 @dataclass(frozen=True)
 class Settings:
     rounds: int = 3
-
-
-@dataclass(frozen=True)
-class Alone:
-    """Of an attack that knows nothing of rounds."""
 
 
 def value(server_round, user):
@@ -55,6 +50,10 @@ def run(tmp_path):
     return folder
 
 
+def probe(settings, attack=lambda *given: []):
+    return Attack("a", "probe", settings, attack, Needs(rounds=settings.rounds))
+
+
 def seen(run, settings, server_round, users=(0, 1)):
     """What an attack with these settings is handed: the observations of one job."""
     handed = []
@@ -64,7 +63,7 @@ def seen(run, settings, server_round, users=(0, 1)):
         return [Reconstruction(torch.zeros(1, 3, 8, 8), torch.ones(1), 0.0, 0.1) for _ in observations]
 
     bench = Workbench(run.root)
-    bench.attacks = {"a": Attack("a", "probe", settings, attack)}
+    bench.attacks = {"a": probe(settings, attack)}
     bench.perform(Job("a", server_round, tuple(users)))
     return handed
 
@@ -82,7 +81,7 @@ def test_the_history_is_the_users_own_accepted_updates_latest_first(run):
     assert all(one.user == 0 and one.history == () for one in first.history)
 
 
-@pytest.mark.parametrize(("settings", "server_round"), [(Settings(), 1), (Settings(rounds=1), 4), (Alone(), 4)])
+@pytest.mark.parametrize(("settings", "server_round"), [(Settings(), 1), (Settings(rounds=1), 4)])
 def test_there_is_no_history_before_the_first_round_or_for_an_attack_on_one(run, settings, server_round):
     assert all(one.history == () for one in seen(run, settings, server_round))
 
@@ -94,7 +93,7 @@ def test_more_rounds_than_there_are_are_all_there_are(run):
 
 def test_a_result_is_out_of_date_once_an_earlier_capture_that_it_used_is_another(run):
     config, job = load(run.config), Job("a", 4, (0, 1))
-    long, short = (Attack("a", "probe", Settings(rounds), lambda *given: []) for rounds in (3, 1))
+    long, short = (probe(Settings(rounds)) for rounds in (3, 1))
     seen(run, long.settings, 4)
     assert is_done(run, config, long, job)
     with pytest.raises(ConfigError, match="rounds = 3, now it is 1"):

@@ -56,5 +56,5 @@ def test_a_line_that_is_cut_off_is_not_there_and_a_damaged_one_is_told(tmp_path)
     assert index.rows(1) == rows(1, [4, 4])
     with index.path.open("ab") as file:
         file.write(b"damaged\n")
-    with pytest.raises(ConfigError, match=r"index.jsonl is damaged .*makes it anew"):
+    with pytest.raises(ConfigError, match=r"index.jsonl is damaged .*rebuilds it"):
         index.finished()

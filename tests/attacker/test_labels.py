@@ -210,8 +210,8 @@ def test_a_frozen_bias_says_nothing_and_the_weights_are_asked() -> None:
     photos, probes = (torch.rand(10, 3, 32, 32, generator=generator(0, name)) * 2 - 1 for name in ("photos", "probes"))
     loss = F.cross_entropy(model(photos), torch.tensor([1] * 9 + [0]))
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
-    slopes = torch.autograd.grad(loss, [model.get_parameter(name) for name in trained])
-    gradient = {**dict(zip(trained, slopes, strict=True)), "3.bias": torch.zeros(2)}
+    grads = torch.autograd.grad(loss, [model.get_parameter(name) for name in trained])
+    gradient = {**dict(zip(trained, grads, strict=True)), "3.bias": torch.zeros(2)}
     assert recover_proportions(gradient, model, probes, 10)[1] > 0.55  # the model's own answer is one half
     silent = {name: torch.zeros_like(value) for name, value in gradient.items()}
     assert recover_proportions(silent, model, probes, 10).tolist() == [0.5, 0.5]

@@ -7,15 +7,15 @@ from torch import nn
 
 from attacker.inversion.matching import (
     DISTANCES,
-    Group,
-    Target,
+    ObservedGradient,
+    Representatives,
     cosine,
     dummy_gradient,
     load_model,
-    match,
+    matching_loss_and_grad,
     mse,
+    observed_gradient,
     smooth,
-    target,
     unit,
 )
 from fl_sim.models import MODELS, build, normalise
@@ -51,10 +51,10 @@ CASES = [(name, "eval") for name in MODELS if name != "resnet18"] + [
 def test_matching_loss_at_the_private_photo_is_zero(name: str, norm: str, distance: str) -> None:
     model = victim(name, norm)
     photo, label = faces(1), torch.tensor([1])
-    observed = [target(gradient(model, photo, label), balance=0.5)]
-    group = [Group(label, torch.ones(1))]
-    truth, _ = match(model, photo, group, observed, DISTANCES[distance])
-    other, _ = match(model, faces(1, "other"), group, observed, DISTANCES[distance])
+    observed = [observed_gradient(gradient(model, photo, label), layer_norm_power=0.5)]
+    reps = [Representatives(label, torch.ones(1))]
+    truth, _ = matching_loss_and_grad(model, photo, reps, observed, DISTANCES[distance])
+    other, _ = matching_loss_and_grad(model, faces(1, "other"), reps, observed, DISTANCES[distance])
     assert float(truth) == pytest.approx(0, abs=1e-5)
     assert float(other) > max(float(truth), 1e-4)
 
@@ -64,35 +64,40 @@ def test_the_dummy_gradient_of_the_whole_batch_is_the_update(name: str, norm: st
     model = victim(name, norm)
     photos, labels = faces(4), torch.tensor([0, 1, 2, 1])
     expected = flatten(gradient(model, photos, labels))
-    dummy = dummy_gradient(model, photos, Group(labels, torch.full((4,), 0.25)))
+    dummy = dummy_gradient(model, photos, Representatives(labels, torch.full((4,), 0.25)))
     assert torch.allclose(dummy, expected, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_victims_together_match_as_each_alone(name: str, norm: str) -> None:
     model = victim(name, norm)
-    groups = [Group(torch.tensor([0, 1]), torch.tensor([0.7, 0.3])), Group(torch.tensor([2]), torch.ones(1))]
+    representatives = [
+        Representatives(torch.tensor([0, 1]), torch.tensor([0.7, 0.3])),
+        Representatives(torch.tensor([2]), torch.ones(1)),
+    ]
     images = faces(3)
-    observed = [target(gradient(model, faces(2, v), torch.tensor([0, 2])), 0.5) for v in range(2)]
-    losses, slopes = match(model, images, groups, observed, cosine)
+    observed = [observed_gradient(gradient(model, faces(2, v), torch.tensor([0, 2])), 0.5) for v in range(2)]
+    losses, grads = matching_loss_and_grad(model, images, representatives, observed, cosine)
     first, second = (
-        match(model, images[:2], groups[:1], observed[:1], cosine),
-        match(model, images[2:], groups[1:], observed[1:], cosine),
+        matching_loss_and_grad(model, images[:2], representatives[:1], observed[:1], cosine),
+        matching_loss_and_grad(model, images[2:], representatives[1:], observed[1:], cosine),
     )
     assert torch.equal(losses, torch.cat([first[0], second[0]]))
-    assert torch.equal(slopes, torch.cat([first[1], second[1]]))
+    assert torch.equal(grads, torch.cat([first[1], second[1]]))
 
 
 def test_the_slope_is_the_derivative_of_the_loss() -> None:
     model = victim("mlp").double()
-    group = Group(torch.tensor([0, 1]), torch.tensor([0.6, 0.4], dtype=torch.float64))
+    reps = Representatives(torch.tensor([0, 1]), torch.tensor([0.6, 0.4], dtype=torch.float64))
     images = faces(2).double()
     vector = flatten(gradient(model, faces(2, "private").double(), torch.tensor([0, 1])))
-    observed = [Target(vector, torch.ones_like(vector))]
-    _, slope = match(model, images, [group], observed, cosine)
+    observed = [ObservedGradient(vector, torch.ones_like(vector))]
+    _, grad = matching_loss_and_grad(model, images, [reps], observed, cosine)
     along = torch.randn(images.shape, generator=generator(0, "along"), dtype=torch.float64)
-    ahead, behind = (match(model, images + sign * 1e-4 * along, [group], observed, cosine)[0] for sign in (1, -1))
-    assert float((ahead - behind) / 2e-4) == pytest.approx(float((slope * along).sum()), rel=1e-4)
+    ahead, behind = (
+        matching_loss_and_grad(model, images + sign * 1e-4 * along, [reps], observed, cosine)[0] for sign in (1, -1)
+    )
+    assert float((ahead - behind) / 2e-4) == pytest.approx(float((grad * along).sum()), rel=1e-4)
 
 
 def test_cosine_is_blind_to_scale_and_mse_is_not() -> None:
@@ -103,24 +108,24 @@ def test_cosine_is_blind_to_scale_and_mse_is_not() -> None:
 
 def test_zero_and_tiny_gradients_stay_finite() -> None:
     model = victim("convnet")
-    group = Group(torch.tensor([0]), torch.ones(1))
+    reps = Representatives(torch.tensor([0]), torch.ones(1))
     truth = gradient(model, faces(1), torch.tensor([0]))
-    full = target(truth)
-    tiny = target({name: value.double().mul(1e-25).float() for name, value in truth.items()})
+    full = observed_gradient(truth)
+    tiny = observed_gradient({name: value.double().mul(1e-25).float() for name, value in truth.items()})
     assert torch.allclose(tiny.vector, full.vector, atol=1e-4)
-    zero = target({name: value * 0 for name, value in truth.items()})
+    zero = observed_gradient({name: value * 0 for name, value in truth.items()})
     assert not zero.vector.any()
     for distance in DISTANCES.values():
         for observed in (zero, tiny):
-            loss, slope = match(model, faces(1, "start"), [group], [observed], distance)
+            loss, grad = matching_loss_and_grad(model, faces(1, "start"), [reps], [observed], distance)
             assert torch.isfinite(loss).all()
-            assert torch.isfinite(unit(slope)).all()
+            assert torch.isfinite(unit(grad)).all()
 
 
 def test_balanced_tensors_count_by_the_square_root_of_their_entries() -> None:
     model = victim("convnet")
     truth = gradient(model, faces(1), torch.tensor([0]))
-    plain, even = target(truth, 0), target(truth, 1)
+    plain, even = observed_gradient(truth, 0), observed_gradient(truth, 1)
     assert torch.allclose(plain.vector, flatten(truth) / flatten(truth).norm(), atol=1e-6)
     entries = [value.numel() for value in truth.values()]
     shares = torch.stack([part.norm() for part in even.vector.split(entries)]).square()
@@ -133,7 +138,7 @@ def test_a_tensor_that_was_zeroed_is_not_raised_above_the_others() -> None:
     model = victim("convnet")
     truth = gradient(model, faces(1), torch.tensor([0]))
     pruned = {name: value * (name != "0.bias") for name, value in truth.items()}
-    scales = target(pruned, balance=1).scale.split([value.numel() for value in truth.values()])
+    scales = observed_gradient(pruned, layer_norm_power=1).scale.split([value.numel() for value in truth.values()])
     zeroed = dict(zip(truth, scales, strict=True)).pop("0.bias")
     assert all(float(zeroed.max()) <= float(scale.min()) for scale in scales)
 
@@ -166,13 +171,13 @@ def test_the_model_attacked_is_the_one_that_was_sent() -> None:
 def test_the_slope_is_the_derivative_of_the_distance(name: str, distance: str) -> None:
     """Taken here the plain way, with torch's own second derivatives and no closed form."""
     model, images, labels = victim(name), faces(9, "candidate"), torch.arange(9) % 3
-    group = Group(labels, torch.full((9,), 1 / 9))
-    observed = target(gradient(model, faces(9), labels), balance=0.5)
+    reps = Representatives(labels, torch.full((9,), 1 / 9))
+    observed = observed_gradient(gradient(model, faces(9), labels), layer_norm_power=0.5)
     pixels = images.clone().requires_grad_(True)
     losses = F.cross_entropy(model(pixels), labels)
     plain = torch.cat([g.flatten() for g in torch.autograd.grad(losses, list(model.parameters()), create_graph=True)])
     loss = DISTANCES[distance](plain * observed.scale, observed.vector)
-    (slope,) = torch.autograd.grad(loss, pixels)
-    found_loss, found = match(model, images, [group], [observed], DISTANCES[distance])
+    (grad,) = torch.autograd.grad(loss, pixels)
+    found_loss, found = matching_loss_and_grad(model, images, [reps], [observed], DISTANCES[distance])
     assert float(found_loss) == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-7)
-    assert float((found - slope).norm() / slope.norm()) < 1e-4
+    assert float((found - grad).norm() / grad.norm()) < 1e-4

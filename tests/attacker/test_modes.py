@@ -6,21 +6,21 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from external_nets import batch_normed, one_logit
 from flwr.serverapp.strategy import FedAvg
-from foreign_nets import batch_normed, one_logit
 from torch import Tensor, nn
 
 from attacker.attacks import Attacker
-from attacker.capture.plugin import MaliciousServer
+from attacker.capture.audit_plugin import AuditedStrategy
 from attacker.external import modes
-from attacker.external.external_model import ForeignModel, find_mode, invert, open_attack, remarks
-from attacker.observation import Observation
+from attacker.external.external_model import ExternalModel, find_mode, invert, open_attack, remarks
+from attacker.observation import LocalTraining, Observation
 from clients.datasets import open_dataset
 from experiments.evaluate import embedders
 from fl_sim.config import ConfigError, Dataset
 from fl_sim.threads import one_thread
 
-FOREIGN = ForeignModel("foreign_nets:batch_normed", 32)
+EXTERNAL = ExternalModel("external_nets:batch_normed", 32)
 
 
 @cache
@@ -39,10 +39,10 @@ def observed(network: nn.Module, user: int, loss=F.cross_entropy) -> Observation
     return Observation(1, user, sent, gradient, len(private.photos), None)
 
 
-def similarities(foreign: ForeignModel, seen: Observation, **mode: str) -> Tensor:
+def similarities(external: ExternalModel, seen: Observation, **mode: str) -> Tensor:
     """Mean similarity (3,) of the reconstruction to the photos of each person."""
     attack = open_attack("inverting_gradients", {"steps": 60})
-    found = invert(foreign, attack, [seen], 0, lambda done, total: None, **mode)[0]  # type: ignore[arg-type]
+    found = invert(external, attack, [seen], 0, lambda done, total: None, **mode)[0]  # type: ignore[arg-type]
     embed = embedders.synthetic()
     face = embed(found.images[:1])[0]
     return torch.stack([(embed(people().user(one).private.photos) @ face).mean() for one in range(3)])
@@ -52,7 +52,7 @@ def similarities(foreign: ForeignModel, seen: Observation, **mode: str) -> Tenso
 def test_the_mode_of_the_users_is_found(mode: str) -> None:
     with one_thread():
         seen = observed(batch_normed().train(mode == "train"), 0)
-        found = find_mode(FOREIGN, [seen], 0)
+        found = find_mode(EXTERNAL, [seen], 0)
     assert found is not None
     assert found.batch_norm == mode
     assert min(found.losses.values()) == found.losses[found.batch_norm]
@@ -62,14 +62,14 @@ def test_the_mode_of_the_users_is_found(mode: str) -> None:
 def test_a_user_in_training_mode_is_seen_in_that_mode_alone() -> None:
     with one_thread():
         seen = observed(batch_normed().train(), 1)
-        right, wrong = (similarities(FOREIGN, seen, batch_norm=mode) for mode in ("train", "eval"))
+        right, wrong = (similarities(EXTERNAL, seen, batch_norm=mode) for mode in ("train", "eval"))
     assert int(right.argmax()) == 1
     assert float(right[1]) > 0.5
     assert float(right[1]) > float(wrong[1]) + 0.2
 
 
 def test_a_model_without_running_statistics_has_no_mode() -> None:
-    assert find_mode(ForeignModel("foreign_nets:Net", 32), [], 0) is None
+    assert find_mode(ExternalModel("external_nets:Net", 32), [], 0) is None
 
 
 def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -
         return 0.5
 
     monkeypatch.setattr(modes, "_loss", fails_in_training)
-    found = find_mode(FOREIGN, [], 0)
+    found = find_mode(EXTERNAL, [], 0)
     assert found is not None
     assert found.batch_norm == "eval"
     assert found.losses == {"eval": 0.5}
@@ -90,15 +90,15 @@ def test_one_mode_that_fails_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -
 
 def test_batch_norm_of_features_is_tried_in_training_mode_too() -> None:
     """It has one value a channel and image, so of one image alone there are no statistics."""
-    model = ForeignModel("foreign_nets:normed_features", 32).open("train")
+    model = ExternalModel("external_nets:normed_features", 32).open("train")
     assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2)
 
 
 def test_dropout_is_told() -> None:
-    assert "has dropout (6)" in remarks(FOREIGN)[0]
-    assert len(remarks(FOREIGN)) == 1  # and nothing that is not known
-    assert remarks(ForeignModel("foreign_nets:Net", 32)) == []
-    assert "acts otherwise in training mode" in remarks(ForeignModel("foreign_nets:functional_dropout", 32))[0]
+    assert "has dropout (6)" in remarks(EXTERNAL)[0]
+    assert len(remarks(EXTERNAL)) == 1  # and nothing that is not known
+    assert remarks(ExternalModel("external_nets:Net", 32)) == []
+    assert "acts otherwise in training mode" in remarks(ExternalModel("external_nets:functional_dropout", 32))[0]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_dropout_is_told() -> None:
     ],
 )
 def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained) -> None:  # type: ignore[no-untyped-def]
-    foreign = ForeignModel(f"foreign_nets:{model}", 32, loss)
+    external = ExternalModel(f"external_nets:{model}", 32, loss)
     with one_thread():
         seen = observed(one_logit(), 2, trained)
         if model == "one_probability":
@@ -123,7 +123,7 @@ def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained)
                 parameters={f"0.{name}": value for name, value in seen.parameters.items()},
                 gradient={f"0.{name}": value for name, value in seen.gradient.items()},
             )
-        assert int(similarities(foreign, seen).argmax()) == 2
+        assert int(similarities(external, seen).argmax()) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_a_user_of_a_binary_model_is_seen(model: str, loss: str | None, trained)
     ],
 )
 def test_what_cannot_be_attacked_is_refused_before_training(model: str, said: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    import foreign_nets
+    import external_nets
 
-    factory = getattr(foreign_nets, model)
+    factory = getattr(external_nets, model)
     with pytest.raises(ConfigError, match=said):
-        MaliciousServer.around(FedAvg(), tmp_path / "run", factory, image_size=32, learning_rate=0.1)
+        AuditedStrategy(FedAvg(), ExternalModel.of(factory, 32), LocalTraining(1, 0, 0.1), tmp_path / "run")
     assert not (tmp_path / "run").exists()

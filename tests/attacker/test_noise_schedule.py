@@ -1,4 +1,4 @@
-"""The noise of training by the scheduler's own numbers: x0_hat is what diffusers takes for x_0."""
+"""The noise of training by the scheduler's own numbers: predict_x0 is what diffusers takes for x_0."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_the_optimal_network_of_a_gaussian_gives_the_posterior_mean_in_each_para
     prior = reading(tmp_path, optimal, noise)
     t = torch.tensor([0, 10, 30, 49])
     x_t = noise.add_noise(mean + deviation * drawn("x0"), drawn("noise"), t)
-    assert torch.allclose(prior.x0_hat(x_t, t), posterior_mean(x_t, t), atol=1e-4)
+    assert torch.allclose(prior.predict_x0(x_t, t), posterior_mean(x_t, t), atol=1e-4)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -73,7 +73,7 @@ def test_any_output_means_the_image_that_diffusers_sampler_takes_it_for(tmp_path
     for t in (3, 25, 49):
         x_t = drawn("x_t")
         expected = sampler.step(output, t, x_t).pred_original_sample
-        assert torch.allclose(prior.x0_hat(x_t, torch.full((4,), t)), expected, atol=1e-4)
+        assert torch.allclose(prior.predict_x0(x_t, torch.full((4,), t)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", READABLE)
@@ -123,11 +123,11 @@ def test_where_nothing_of_the_image_is_left_nothing_is_divided_by_it(
     assert prior.steps <= 1000
     assert (prior.steps == 1000) == (prediction != "epsilon")
     x = torch.randn(prior.steps, 3, 16, 16, generator=generator(0, "x"))
-    assert torch.isfinite(prior.x0_hat(x, torch.arange(prior.steps))).all()
+    assert torch.isfinite(prior.predict_x0(x, torch.arange(prior.steps))).all()
     assert torch.isfinite(prior.sample(x[:2], 4)).all()
     images = x[:2].clamp(-1, 1)
     last = torch.full((2,), prior.steps - 1)
-    assert torch.isfinite(prior.residual(images, x[2:4], last)).all()
+    assert torch.isfinite(prior.sds_gradient(images, x[2:4], last)).all()
 
 
 def test_more_sampling_steps_than_the_schedule_has_are_all_of_its_steps(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_more_sampling_steps_than_the_schedule_has_are_all_of_its_steps(tmp_path
 def test_a_predicted_variance_is_left_aside(tmp_path: Path) -> None:
     write_prior(tmp_path, unet(out_channels=6), scheduler(variance_type="learned_range"))
     prior = load_prior(str(tmp_path), 16)
-    assert prior.x0_hat(torch.zeros(2, 3, 16, 16), torch.tensor([0, 9])).shape == (2, 3, 16, 16)
+    assert prior.predict_x0(torch.zeros(2, 3, 16, 16), torch.tensor([0, 9])).shape == (2, 3, 16, 16)
     write_prior(tmp_path, unet(out_channels=6), scheduler())
     with pytest.raises(ConfigError, match="maps 3 to 6 channels; for pixels it must map 3 to 3"):
         load_prior(str(tmp_path), 16)

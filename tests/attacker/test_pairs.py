@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attacker.priors import mean_faces
-from attacker.priors.pairs import Album, Pairs, face_space
+from attacker.priors.pairs import Album, Pairs, fit_eigenfaces
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def levels(pictures):
 @pytest.mark.parametrize("without", [0.0, 1.0])
 def test_a_photo_is_of_the_set_that_the_mean_is_of(without, clean):
     given = album([0] * 6 + [1] * 6, [0, 1] * 6)
-    pairs = Pairs(given, face_space(given, 0), CPU)
+    pairs = Pairs(given, fit_eigenfaces(given, 0), CPU)
     known = [one.tolist() for one in given.sets()]
     photos, means = pairs.draw(200, without, 0, "test")
     shown = [round(level) for level in levels(photos)]
@@ -47,14 +47,14 @@ def test_a_photo_is_of_the_set_that_the_mean_is_of(without, clean):
 
 def test_a_mean_face_goes_with_one_of_the_photos_nearest_to_it(clean):
     given = album([0] * 20, [0] * 20)
-    photos, means = Pairs(given, face_space(given, 0), CPU).draw(200, 0.0, 0, "test")
+    photos, means = Pairs(given, fit_eigenfaces(given, 0), CPU).draw(200, 0.0, 0, "test")
     typical, chance = (torch.tensor(levels(photos)) - torch.tensor(levels(means))).abs().mean(), 20 / 4
     assert float(typical) < 0.7 * chance
 
 
 def test_a_share_has_zeros_for_a_mean(clean):
     given = album([0] * 8, [0, 1] * 4)
-    pairs = Pairs(given, face_space(given, 0), CPU)
+    pairs = Pairs(given, fit_eigenfaces(given, 0), CPU)
     for without in (0.0, 0.3, 1.0):
         means = pairs.draw(400, without, 0, "test")[1]
         assert float((means == 0).all((1, 2, 3)).float().mean()) == pytest.approx(without, abs=0.08)
@@ -62,7 +62,7 @@ def test_a_share_has_zeros_for_a_mean(clean):
 
 def test_a_single_photo_is_its_own_mean(clean):
     given = album([0, 1], [0, 1])
-    photos, means = Pairs(given, face_space(given, 0), CPU).draw(8, 0.0, 0, "test")
+    photos, means = Pairs(given, fit_eigenfaces(given, 0), CPU).draw(8, 0.0, 0, "test")
     assert torch.equal(photos, means)
 
 
@@ -70,7 +70,7 @@ def test_both_of_a_pair_are_mirrored_or_neither(clean):
     given = Album(
         torch.arange(16, dtype=torch.uint8).expand(4, 3, 16, 16), torch.zeros(4).long(), torch.zeros(4).long()
     )
-    photos, means = Pairs(given, face_space(given, 0), CPU).draw(32, 0.0, 0, "test")
+    photos, means = Pairs(given, fit_eigenfaces(given, 0), CPU).draw(32, 0.0, 0, "test")
     assert torch.allclose(photos, means)
     rising = photos[:, 0, 0, 0] < photos[:, 0, 0, -1]
     assert 4 < int(rising.sum()) < 28
@@ -78,7 +78,7 @@ def test_both_of_a_pair_are_mirrored_or_neither(clean):
 
 def test_a_draw_depends_on_its_names_alone():
     given = album([0] * 8, [0, 1] * 4)
-    space = face_space(given, 0)
+    space = fit_eigenfaces(given, 0)
     pairs = Pairs(given, space, CPU)
     first = pairs.draw(4, 0.2, 0, "batch", 3)
     pairs.draw(4, 0.2, 0, "batch", 4)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_faces import model_of, open_tiny, tiny_config
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from clients.local_training import local_gradient
 from fl_sim.federation.strategy import FedSGD
@@ -25,8 +26,8 @@ def parameter_names(config):
 def wrapped(inner, config, folder):
     """The plugin around `inner`, and its store."""
     store, section = CaptureStore(RunFolder(folder)), config.federation
-    names = parameter_names(config)
-    return MaliciousServer(inner, store, names, section.update, section.learning_rate, section.max_norm, 60), store
+    schema = ReplySchema(parameter_names(config), section.update, section.learning_rate, section.max_norm)
+    return MaliciousServer(inner, store, schema, 60), store
 
 
 def fed_sgd(config):

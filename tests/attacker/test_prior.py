@@ -1,4 +1,4 @@
-"""The prior: whatever the U-Net predicts, x0_hat of an exact prediction is the image."""
+"""The prior: whatever the U-Net predicts, predict_x0 of an exact prediction is the image."""
 
 import dataclasses
 import itertools
@@ -42,8 +42,8 @@ def test_an_exact_prediction_gives_the_image_back(prediction: str) -> None:
     prior, x0 = oracle(prediction)
     t = torch.tensor([0, 100, 500, 800])
     noise = torch.randn(x0.shape, generator=generator(0, "noise"))
-    assert torch.allclose(prior.x0_hat(prior.noised(x0, noise, t), t), x0, atol=1e-3)
-    assert prior.residual(x0, noise, t).abs().max() < 1e-3
+    assert torch.allclose(prior.predict_x0(prior.add_noise(x0, noise, t), t), x0, atol=1e-3)
+    assert prior.sds_gradient(x0, noise, t).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -65,7 +65,7 @@ def test_noising_has_the_schedule_s_variance() -> None:
     prior, _ = oracle("epsilon", size=64)
     t = torch.full((4,), 500)
     noise = torch.randn(4, 3, 64, 64, generator=generator(0, "noise"))
-    x_t = prior.noised(torch.zeros(4, 3, 64, 64), noise, t)
+    x_t = prior.add_noise(torch.zeros(4, 3, 64, 64), noise, t)
     assert float(x_t.var()) == pytest.approx(float(1 - prior.alphas_cumprod[500]), rel=0.05)
 
 
@@ -82,8 +82,8 @@ def test_folders_of_diffusers_load(tmp_path: Path, prediction: str, nested: bool
     assert (prior.size, prior.steps, prior.prediction_type) == (16, 50, prediction)
     x = torch.randn(2, 3, 16, 16, generator=generator(0, "x"))
     t = torch.tensor([3, 40])
-    assert prior.x0_hat(x, t).shape == x.shape
-    assert torch.equal(prior.x0_hat(x, t), prior.x0_hat(x, t))
+    assert prior.predict_x0(x, t).shape == x.shape
+    assert torch.equal(prior.predict_x0(x, t), prior.predict_x0(x, t))
 
 
 def test_half_precision_weights_become_single(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_attack_of_another_size_is_resized_inside(tmp_path: Path) -> None:
     prior = load_prior(str(tmp_path), 32)
     x = torch.zeros(2, 3, 32, 32)
     noise = torch.randn(2, 3, 16, 16, generator=generator(0, "noise"))
-    assert prior.residual(x, noise, torch.tensor([5, 5])).shape == x.shape
+    assert prior.sds_gradient(x, noise, torch.tensor([5, 5])).shape == x.shape
     assert prior.sample(noise, 3).shape == x.shape
 
 
@@ -144,11 +144,11 @@ def test_a_sample_has_a_gradient_in_its_noise_only_where_one_is_asked_for(tmp_pa
     assert torch.allclose(image, prior.sample(noise, 3), atol=1e-6)
     assert not prior.sample(free, 3).requires_grad
     direction = torch.randn(image.shape, generator=generator(0, "direction"))
-    (slope,) = torch.autograd.grad((image * direction).sum(), free)
-    assert slope.abs().sum() > 0
-    push = 1e-3 * slope / slope.norm()
+    (grad,) = torch.autograd.grad((image * direction).sum(), free)
+    assert grad.abs().sum() > 0
+    push = 1e-3 * grad / grad.norm()
     ahead, behind = (float((prior.sample(noise + sign * push, 3) * direction).sum()) for sign in (1, -1))
-    assert ahead - behind == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
+    assert ahead - behind == pytest.approx(2e-3 * float(grad.norm()), rel=0.05)
 
 
 def test_pixel_priors_work_on_the_images_themselves(tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_latent_priors_work_on_codes_of_their_autoencoder(tmp_path: Path) -> Non
 
     t, noise = torch.tensor([5, 40]), torch.randn(code.shape, generator=generator(0, "noise"))
     for jacobian in (False, True):
-        assert prior.residual(images, noise, t, jacobian).shape == images.shape
-    seen = prior.decode(prior.x0_hat(prior.noised(code, noise, t), t))
-    assert torch.allclose(prior.residual(images, noise, t), prior.decode(code) - seen, atol=1e-5)
+        assert prior.sds_gradient(images, noise, t, jacobian).shape == images.shape
+    seen = prior.decode(prior.predict_x0(prior.add_noise(code, noise, t), t))
+    assert torch.allclose(prior.sds_gradient(images, noise, t), prior.decode(code) - seen, atol=1e-5)
     assert prior.sample(noise, 2).shape == images.shape
     free = code.clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
-    assert slope.abs().sum() > 0
+    (grad,) = torch.autograd.grad(prior.decode(free).square().sum(), free)
+    assert grad.abs().sum() > 0

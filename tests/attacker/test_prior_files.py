@@ -190,7 +190,7 @@ def test_a_size_of_two_equal_sides_is_one(tmp_path: Path, given: Sequence[int]) 
     prior = load_prior(str(tmp_path), 32)
     assert prior.size == 16
     x = torch.zeros(1, 3, 32, 32)
-    assert prior.residual(x, torch.zeros(1, 3, 16, 16), torch.tensor([3])).shape == x.shape
+    assert prior.sds_gradient(x, torch.zeros(1, 3, 16, 16), torch.tensor([3])).shape == x.shape
 
 
 def test_parts_are_found_by_the_names_that_the_pipeline_gives_them(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Predicting(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Any:
         signal, sigma = self.prior._scales(t)
         x_t = x_t[:, : self.prior.channels]  # a mean face may follow
-        x0 = self.prior.x0_hat(x_t, t)
+        x0 = self.prior.predict_x0(x_t, t)
         eps = (x_t - signal * x0) / sigma
         outputs = {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - sigma * x0}
         return SimpleNamespace(sample=outputs[self.prediction])

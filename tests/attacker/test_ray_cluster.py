@@ -21,7 +21,7 @@ from attacker.workers import ray_pool
 from attacker.workers.dispatch import Dispatcher, dispatch
 from attacker.workers.jobs import Workbench
 from attacker.workers.ray_pool import RayPool
-from attacker.workers.remote_storage import Lender
+from attacker.workers.remote_storage import Staging
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
 
@@ -160,7 +160,7 @@ def test_files_travel_by_a_url_to_two_workers_that_share_a_gpu(
     run = captured(
         tmp_path / "run", seconds=1.0, count=0, workers=f'gpus_per_worker = 0.5\n        storage = "{share.as_uri()}"'
     )
-    monkeypatch.setattr(ray_pool, "Lender", lambda root, storage: Lender(run.root, storage))
+    monkeypatch.setattr(ray_pool, "Staging", lambda root, storage: Staging(run.root, storage))
     nowhere = functools.partial(RayPool, Path("/nowhere/run"), load(run.config).workers)
     events = attacked(run, nowhere)
     assert [event["workers"] for event in events if event["event"] == "start"] == [2]

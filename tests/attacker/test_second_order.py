@@ -35,7 +35,7 @@ def layers(norm: bool) -> nn.Sequential:
     return model.double().eval()
 
 
-def slopes(model: nn.Module, images: Tensor, cheap: bool) -> Tensor:
+def grads(model: nn.Module, images: Tensor, cheap: bool) -> Tensor:
     """d/dx || dL/dtheta ||^2."""
     pixels = images.clone().requires_grad_(True)
     labels = torch.arange(len(images)) % 2
@@ -54,22 +54,22 @@ def slopes(model: nn.Module, images: Tensor, cheap: bool) -> Tensor:
 @pytest.mark.parametrize("norm", [False, True])
 def test_second_derivatives_are_those_of_torch(norm: bool) -> None:
     model, images = layers(norm), draw(3, 3, 8, 8)
-    torch.testing.assert_close(slopes(model, images, True), slopes(model, images, False))
+    torch.testing.assert_close(grads(model, images, True), grads(model, images, False))
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 def test_second_derivatives_of_resnet_are_those_of_torch(batch_norm: str) -> None:
     model = build("resnet18", 2, 8, generator(0, "model"), batch_norm).double()  # type: ignore[arg-type]
     images = draw(3, 3, 8, 8)
-    torch.testing.assert_close(slopes(model, images, True), slopes(model, images, False))
+    torch.testing.assert_close(grads(model, images, True), grads(model, images, False))
 
 
-def test_gradients_through_an_unrolled_step_are_those_of_torch() -> None:
+def test_gradients_through_a_simulated_step_are_those_of_torch() -> None:
     """A second local step's parameters depend on the images, so they are no constants there."""
     model, images = layers(norm=True), draw(3, 3, 8, 8)
     labels = torch.tensor([0, 1, 0])
 
-    def unrolled(cheap: bool) -> Tensor:
+    def simulated(cheap: bool) -> Tensor:
         pixels = images.clone().requires_grad_(True)
         values = {name: value.detach().requires_grad_(True) for name, value in model.named_parameters()}
         with cheap_second_order() if cheap else torch.enable_grad():
@@ -79,7 +79,7 @@ def test_gradients_through_an_unrolled_step_are_those_of_torch() -> None:
                 values = {name: v - 0.5 * g for (name, v), g in zip(values.items(), found, strict=True)}
         return torch.autograd.grad(torch.stack([v.square().sum() for v in values.values()]).sum(), pixels)[0]
 
-    torch.testing.assert_close(unrolled(True), unrolled(False))
+    torch.testing.assert_close(simulated(True), simulated(False))
 
 
 class Attention(nn.Module):
@@ -109,7 +109,7 @@ def test_attention_and_hardsigmoid_have_a_second_derivative() -> None:
             found = torch.autograd.grad(loss, parameters, create_graph=create_graph)
         return torch.stack([(g * v).sum() for g, v in zip(found, along, strict=True)]).sum()
 
-    slope = torch.autograd.grad(product(x, True), x)[0]
+    grad = torch.autograd.grad(product(x, True), x)[0]
     step = 1e-5 * torch.randn(x.shape, generator=draw, dtype=torch.float64)
     difference = product((x + step).detach(), False) - product((x - step).detach(), False)
-    assert float((slope * step).sum() * 2) == pytest.approx(float(difference), rel=1e-4)
+    assert float((grad * step).sum() * 2) == pytest.approx(float(difference), rel=1e-4)

@@ -100,7 +100,7 @@ def test_a_training_begins_at_another_prior_and_keeps_what_it_predicts(predictio
     old = load_prior(str(tmp_path / "old"), 16)
     assert (new.prediction_type, new.steps, new.conditional) == (prediction, 50, True)
     x, t = torch.randn(2, 3, 16, 16, generator=generator(0, "x")), torch.tensor([2, 8])
-    assert torch.allclose(new.x0_hat(x, t), old.x0_hat(x, t), atol=0.05)  # the new one is stored with 16 bits
+    assert torch.allclose(new.predict_x0(x, t), old.predict_x0(x, t), atol=0.05)  # the new one is stored with 16 bits
     assert json.loads((tmp_path / "new" / "training.json").read_text())["start"] == "old"
     assert "_name_or_path" not in json.loads((tmp_path / "new" / "unet" / "config.json").read_text())
 

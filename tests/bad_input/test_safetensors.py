@@ -87,13 +87,13 @@ def test_weights_of_another_model_are_a_sentence(state, tmp_path):
 @pytest.mark.parametrize("kind", ["nothing", "a huge length", "brackets", "an unknown dtype"])
 @pytest.mark.parametrize("which", ["update", "weights"])
 def test_hostile_tensors_are_a_sentence_at_the_command_line(kind, which, tmp_path):
-    from foreign_nets import Net
+    from external_nets import Net
 
     files = {"update": save(Net().state_dict()), "weights": save(Net().state_dict()), which: HOSTILE[kind]}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     options = [part for name in files for part in (f"--{name}", tmp_path / name)]
-    more = ("--model", "foreign_nets:Net", "--num-examples", 3, "--image-size", 32, "--out", tmp_path / "out")
+    more = ("--model", "external_nets:Net", "--num-examples", 3, "--image-size", 32, "--out", tmp_path / "out")
     code, told = fl_sim("invert", *options, *more)
     assert code == 2
     assert f"{tmp_path / which} " in sentence(told)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tiny_faces import model_of, tiny_config
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
 from clients.defenses.mods import client_mods
@@ -119,7 +120,7 @@ def captured(config, folder):
     parameters = [name for name, _ in model_of(config).named_parameters()]
     section = config.federation
     inner = FedSGD(section.learning_rate, section.update)
-    plugin = MaliciousServer(inner, store, parameters, section.update, section.learning_rate, 1e6, 60)
+    plugin = MaliciousServer(inner, store, ReplySchema(parameters, section.update, section.learning_rate, 1e6), 60)
     train(plugin, config)
     store.wait()
     assert store.rejected() == []

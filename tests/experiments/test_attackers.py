@@ -174,7 +174,7 @@ def test_flowers_own_mod_which_declares_nothing_is_attacked_by_who_knows_it():
 def test_steps_are_known_to_who_simulates_them():
     steps = {"name": "local_steps", "epochs": 3}
     assert "simulates the steps of local_steps" in warned(config(steps))[0]
-    assert warned(config(steps, user_diffusion={"unroll": 8})) == []
+    assert warned(config(steps, user_diffusion={"simulated_steps": 8})) == []
 
 
 SOME = {

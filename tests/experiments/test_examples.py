@@ -1,4 +1,4 @@
-"""Somebody else's federation: the example app, watched and audited as docs/somebody_elses_federation.md says."""
+"""Somebody else's federation: the example app, captured and audited as docs/somebody_elses_federation.md says."""
 
 import json
 import os
@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from external_nets import Net, normed, tiny
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg
-from foreign_nets import Net, normed, tiny
 from grids import ShuffledGrid, train
 from PIL import Image
 from tiny_faces import tiny_config
 
-from attacker.capture.plugin import MaliciousServer
+from attacker.capture.audit_plugin import AuditedStrategy, ExternalModel, LocalTraining
 from attacker.capture.store import CaptureStore, write_reconstruction
 from attacker.external.external_model import read
 from attacker.observation import Reconstruction
@@ -50,8 +50,8 @@ def fed_avg():
     return FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
 
 
-def around(inner, folder, model=tiny, **facts):
-    return MaliciousServer.around(inner, folder, model, image_size=32, learning_rate=0.5, **facts)
+def audited(inner, folder, model=tiny, epochs=1, batch_size=0):
+    return AuditedStrategy(inner, ExternalModel.of(model, 32), LocalTraining(epochs, batch_size, 0.5), folder)
 
 
 def anonymous(reply: Message):
@@ -61,19 +61,19 @@ def anonymous(reply: Message):
     return [reply]
 
 
-def test_two_lines_make_it_watched_and_one_tells_whose_updates_are_whose(repository):
+def test_three_lines_make_it_captured_and_one_tells_whose_updates_are_whose(repository):
     folder = repository / "experiments" / "examples" / "quickstart_pytorch"
-    for diff, count in (("audit.diff", 2), ("number.diff", 1)):
+    for diff, count in (("audit.diff", 3), ("number.diff", 1)):
         lines = [line for line in (folder / diff).read_text().splitlines() if line[:3] not in ("+++", "---")]
         assert [line[0] for line in lines if line[0] in "+-"] == ["+"] * count
         walkthrough = (repository / "docs" / "somebody_elses_federation.md").read_text()
         assert all(line in walkthrough for line in lines if line[0] == "+")
 
 
-def test_training_watched_from_outside_ends_in_the_same_parameters(tmp_path):
+def test_training_under_audit_ends_in_the_same_parameters(tmp_path):
     config = federated()
     plain = train(fed_avg(), config, ShuffledGrid(config, 3, anonymous))
-    watched = train(around(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 3, anonymous))
+    watched = train(audited(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 3, anonymous))
     left, right = plain.to_torch_state_dict(), watched.to_torch_state_dict()
     assert list(left) == list(right)
     for name, value in left.items():  # FedAvg samples nodes, and adds floats, in an order of its own
@@ -95,7 +95,7 @@ def test_nobody_is_asked_anything(tmp_path):
             return super().send_and_receive(messages, timeout=timeout)
 
     config = federated()
-    train(around(fed_avg(), tmp_path / "run"), config, Telling(config, 0, anonymous))
+    train(audited(fed_avg(), tmp_path / "run"), config, Telling(config, 0, anonymous))
     assert "query" not in Telling.asked
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_captured_still_reaches_the_strategy(tmp_path):
         return [reply]
 
     config = federated()
-    final = train(around(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 0, spoiled))
+    final = train(audited(fed_avg(), tmp_path / "run"), config, ShuffledGrid(config, 0, spoiled))
     assert all(bool(value.isnan().all()) for value in final.to_torch_state_dict().values())  # as without the plugin
     store = CaptureStore(RunFolder(tmp_path / "run"))
     assert store.users(1) == [0, 2, 3]
@@ -127,7 +127,7 @@ def test_a_model_with_buffers_is_captured_in_every_round(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sent = normed().state_dict()
-    strategy = around(fed_avg(), tmp_path / "run", normed)
+    strategy = audited(fed_avg(), tmp_path / "run", normed)
     strategy.start(ShuffledGrid(config, 0, with_buffers), ArrayRecord(sent), num_rounds=2)
     store = CaptureStore(RunFolder(tmp_path / "run"))
     assert store.users(1) == store.users(2) == [0, 1, 2, 3]
@@ -136,18 +136,18 @@ def test_a_model_with_buffers_is_captured_in_every_round(tmp_path):
 
 def test_mistakes_are_told_before_training_starts(tmp_path):
     with pytest.raises(ConfigError, match="cannot be found by its name"):
-        around(fed_avg(), tmp_path / "a", lambda: tiny())
+        audited(fed_avg(), tmp_path / "a", lambda: tiny())
     with pytest.raises(ConfigError, match="does not take images"):
-        MaliciousServer.around(fed_avg(), tmp_path / "a", Net, image_size=48, learning_rate=0.1)
+        AuditedStrategy(fed_avg(), ExternalModel.of(Net, 48), LocalTraining(1, 0, 0.1), tmp_path / "a")
     with pytest.raises(ConfigError, match="learning_rate 0"):
-        MaliciousServer.around(fed_avg(), tmp_path / "a", tiny, image_size=32, learning_rate=0)
+        LocalTraining(epochs=1, batch_size=0, learning_rate=0)
     assert not (tmp_path / "a").exists()
     config = federated()
     with pytest.raises(ConfigError, match="the server sends no 'conv1"):
-        train(around(fed_avg(), tmp_path / "b", Net), config)
-    train(around(fed_avg(), tmp_path / "c"), config)
+        train(audited(fed_avg(), tmp_path / "b", Net), config)
+    train(audited(fed_avg(), tmp_path / "c"), config)
     with pytest.raises(ConfigError, match="earlier capture"):
-        around(fed_avg(), tmp_path / "c")
+        audited(fed_avg(), tmp_path / "c")
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def fl_sim(monkeypatch, capsys):
 
 def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_path):
     run, photos, config = tmp_path / "run", tmp_path / "photos", federated()
-    train(around(fed_avg(), run), config)
+    train(audited(fed_avg(), run), config)
     people = open_dataset(Dataset(users=4, photos=2, image_size=32), 0)
     for user in range(4):
         (photos / str(user)).mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_the_audit_measures_only_against_photos_that_it_is_given(fl_sim, tmp_pat
 
 def test_the_audit_shows_what_was_drawn_and_says_that_a_face_is_no_evidence(fl_sim, tmp_path):
     run = tmp_path / "run"
-    train(around(fed_avg(), run), federated())
+    train(audited(fed_avg(), run), federated())
     command = ["audit", run, "--attack", "elsewhere.noisy_draws", "-o", "steps=1", "-o", "draws=2", "--round", 1]
     code, _, err = fl_sim(*command, "--label", "drawn")
     assert code == 0, err
@@ -215,7 +215,7 @@ def test_the_audit_says_what_it_could_not_read_and_what_it_assumed(fl_sim, tmp_p
     config = federated()
     inner = FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, weighted_by_key="weight")
     inner.configure_evaluate = lambda *arguments: []
-    train(around(inner, tmp_path / "run"), config, ShuffledGrid(config, 0, odd))
+    train(audited(inner, tmp_path / "run"), config, ShuffledGrid(config, 0, odd))
     command = ["audit", tmp_path / "run", "--attack", "inverting_gradients", "-o", "steps=1", "--round", 1, "--json"]
     code, out, err = fl_sim(*command)
     told = " ".join(err.split())
@@ -235,7 +235,7 @@ def test_the_audit_says_what_it_could_not_read_and_what_it_assumed(fl_sim, tmp_p
 )
 def test_an_audit_of_nothing_costs_one_sentence(fl_sim, tmp_path, monkeypatch, arguments, told):
     monkeypatch.chdir(tmp_path)
-    train(around(fed_avg(), tmp_path / "run"), federated())
+    train(audited(fed_avg(), tmp_path / "run"), federated())
     code, out, err = fl_sim("audit", *arguments)
     assert (code, out) == (2, "")
     assert told in " ".join(err.split())

@@ -9,8 +9,8 @@ from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
 
 from experiments.show.frontier import rows, write_frontier
+from experiments.show.frontier.answers import answers
 from experiments.show.frontier.points import Point, adapting, less_than, points, series, undefended
-from experiments.show.frontier.words import answers
 from experiments.show.report import svg
 from experiments.statistics.audited_epsilon import audited_epsilon
 from fl_sim.config import ConfigError
@@ -24,12 +24,12 @@ def found() -> list[Point]:
 def test_a_defense_is_as_good_as_it_is_against_the_strongest_attacker(found: list[Point]) -> None:
     for one, (levels, accuracy, _) in zip(found, LEAKS.values(), strict=True):
         assert one.accuracy == accuracy
-        assert one.strongest.leakage["mean"] == pytest.approx(max(levels) / 0.9, abs=0.05)
+        assert one.strongest.leakage.mean == pytest.approx(max(levels) / 0.9, abs=0.05)
         for known, level in zip(("none", "mechanism", "parameters"), levels, strict=True):
             at = one.knowing(known)
             assert at is not None
-            assert at.leakage["mean"] == pytest.approx(level / 0.9, abs=0.05)
-            assert at.leakage["mean"] <= one.strongest.leakage["mean"]
+            assert at.leakage.mean == pytest.approx(level / 0.9, abs=0.05)
+            assert at.leakage.mean <= one.strongest.leakage.mean
 
 
 def test_leakage_does_not_depend_on_the_order_of_rows_and_seeds_are_more_people(found: list[Point]) -> None:
@@ -126,12 +126,12 @@ def test_pairs_are_of_the_same_people_and_knowing_is_worth_what_it_adds(found: l
     assert bare is not None
     noise = found[-1]
     compared = less_than(noise.strongest, bare.strongest)
-    assert compared["p"] == 2**-10  # of ten users every one leaks less
-    assert compared["difference"]["mean"] == pytest.approx(0.8, abs=0.05)
-    assert less_than(bare.strongest, noise.strongest)["p"] == 1.0
+    assert compared.p == 2**-10  # of ten users every one leaks less
+    assert compared.difference.mean == pytest.approx(0.8, abs=0.05)
+    assert less_than(bare.strongest, noise.strongest).p == 1.0
     blind = adapting(found[2])
     assert blind is not None
-    assert blind["difference"]["mean"] == pytest.approx(0.6, abs=0.05)
+    assert blind.difference.mean == pytest.approx(0.6, abs=0.05)
 
 
 def test_the_words_answer_the_three_questions() -> None:

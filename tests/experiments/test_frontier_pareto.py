@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.show.frontier import charts
+from experiments.show.frontier.answers import answers
 from experiments.show.frontier.pareto import labels, line, unbeaten
 from experiments.show.frontier.points import Level, Point, points
-from experiments.show.frontier.words import answers
 from experiments.show.report import svg
-from experiments.statistics.bootstrap import Interval
+from experiments.statistics.interval import UNKNOWN, Interval
 
 
 def point(accuracy: float | None, leakage: float | None, name: str = "one") -> Point:
-    share = Interval(mean=leakage, low=leakage, high=leakage)
+    share = UNKNOWN if leakage is None else Interval(leakage, leakage, leakage)
     level = Level("attack", "attack", "none", share, share, 0, 4, pd.Series(dtype=float), None, (None, None), 1)
     return Point(name, "", "", ["c"], accuracy, None, None, 4, 100, [level], 0.0, "", "nothing")
 
@@ -31,13 +31,13 @@ def test_each_point_is_beaten_or_on_the_line(places: list[tuple[float, float]]) 
     assert best
 
     def beats(one: Point, other: Point) -> bool:
-        a, b = (x.strongest.leakage["mean"] or 0.0 for x in (one, other))
+        a, b = (x.strongest.leakage.mean for x in (one, other))
         c, d = (x.accuracy or 0.0 for x in (one, other))
         return c >= d and a <= b and (c > d or a < b)
 
     for one in found:
         assert any(beats(other, one) for other in best) == all(one is not other for other in best)
-    leakages = [one.strongest.leakage["mean"] or 0.0 for one in best]
+    leakages = [one.strongest.leakage.mean for one in best]
     accuracies = [one.accuracy or 0.0 for one in best]
     assert leakages == sorted(leakages)
     assert accuracies == sorted(accuracies)  # who leaks less is less accurate, else it would beat the other
@@ -61,7 +61,7 @@ def test_labels_of_the_line_keep_their_distance() -> None:
 def test_axes_fit_the_data() -> None:
     found = points(fake_sweep())
     scale = charts._heights(found)
-    ends = [one.strongest.leakage["mean"] or 0.0 for one in found]
+    ends = [one.strongest.leakage.mean for one in found]
     assert scale.low <= min(ends) <= max(ends) <= scale.high
     assert scale.low >= -0.5
     assert scale.high <= 1.5

@@ -11,7 +11,7 @@ from tiny_faces import model_of, open_tiny, tiny_config
 from torch import nn
 
 from attacker.capture.store import CaptureStore
-from attacker.inversion.matching import Group, cosine, dummy_gradient, load_model, target
+from attacker.inversion.matching import Representatives, cosine, dummy_gradient, load_model, observed_gradient
 from attacker.inversion.model_check import check_model
 from clients.local_training import local_gradient
 from experiments.plan.setup import prepare
@@ -47,10 +47,10 @@ def test_the_update_of_the_true_photos_is_matched_exactly(family: str) -> None:
     sent = {name: value.clone() for name, value in state(model).items()}
     update = local_gradient(model, faces)
     assert list(update) == [name for name, _ in model.named_parameters()]
-    observed, count = target(update, 1.0), len(faces.photos)
-    group = Group(faces.labels, torch.full((count,), 1 / count))
+    observed, count = observed_gradient(update, 1.0), len(faces.photos)
+    reps = Representatives(faces.labels, torch.full((count,), 1 / count))
     other = model_of(config.model_copy(update={"seed": 1}))  # as an attacker has it: other weights, then those sent
-    dummy = dummy_gradient(load_model(other, sent), normalise(faces.photos), group)
+    dummy = dummy_gradient(load_model(other, sent), normalise(faces.photos), reps)
     assert float(cosine(dummy.detach() * observed.scale, observed.vector)) < 1e-4
     assert all(
         torch.equal(value, state(model)[name]) for name, value in sent.items()
@@ -85,14 +85,11 @@ def test_frozen_and_unused_parameters_stay_and_tied_ones_are_one() -> None:
 
 def test_frozen_parameters_that_the_attacker_does_not_know_of_are_not_compared() -> None:
     config = configured("frozen backbone")
-    model, faces = (
-        model_of(config),
-        open_tiny(config.dataset, 0).user(0).private,
-    )
-    observed, count = target(local_gradient(model, faces), 1.0), len(faces.photos)
+    model, faces = model_of(config), open_tiny(config.dataset, 0).user(0).private
+    observed, count = observed_gradient(local_gradient(model, faces), 1.0), len(faces.photos)
     thawed = load_model(model, state(model)).requires_grad_(True)
-    group = Group(faces.labels, torch.full((count,), 1 / count))
-    dummy = dummy_gradient(thawed, normalise(faces.photos), group)
+    reps = Representatives(faces.labels, torch.full((count,), 1 / count))
+    dummy = dummy_gradient(thawed, normalise(faces.photos), reps)
     assert float(cosine(dummy.detach() * observed.scale, observed.vector)) < 1e-4
 
 

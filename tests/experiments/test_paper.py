@@ -127,7 +127,7 @@ def test_tables_give_the_means_of_the_leakage_table(tmp_path: Path) -> None:
     cells = {(row[0], row[1]): dict(zip(revealed["columns"], row, strict=True)) for row in revealed["rows"]}
     for (label, reading), arm in {
         ("user_diffusion", "first image"): "attack",
-        ("inverting_gradients", "all images together"): "all_images",
+        ("inverting_gradients", "all images"): "all_images",
     }.items():
         rows = table[(table["attack"] == label) & (table["arm"] == arm)]
         cell = cells[label, reading]
@@ -158,22 +158,22 @@ def test_realism_stands_beside_identity_in_the_row_of_its_arm(tmp_path: Path) ->
     assert found["columns"][first : first + 3] == [*tables.REALISM]
     cells = {(row[0], row[1]): row[first : first + 3] for row in found["rows"]}
     assert cells["user_diffusion", "first image"] == expected["attack"]
-    assert cells["user_diffusion", "what the update determines"] == expected["determined"]
-    assert cells["", "prior alone (control)"] == expected["prior_only"]
+    assert cells["user_diffusion", "determined"] == expected["determined"]
+    assert cells["", "prior only (control)"] == expected["prior_only"]
     assert cells["", "a real photo (ceiling)"] == expected["own_photo"]
     rows = {row[0]: row[-3:] for row in tables.per_user(own)["rows"]}
     assert rows["mean"] == expected["attack"]
     assert rows["1"] == [*expected["attack"][:2], ""]  # patches are of all users together
-    assert rows["mean: what the update determines"] == expected["determined"]
+    assert rows["mean: determined"] == expected["determined"]
 
 
 def test_a_setting_s_row_tells_identity_realism_and_the_mean_face_behind_a_drawn_answer(tmp_path: Path) -> None:
     leakage = pd.read_parquet(fake_run(tmp_path / "made", users=3, rounds=1, photos=2, draws=2).leakage)
     cell = Cell("only", {}, load(None, []))
     named = [Variant("user_diffusion", "user_diffusion", "", None), Variant("inverting_gradients", "b", "tv", 0.1)]
-    table = results.rows(cell, named, leakage, by_round=False)
+    table = results.long_form(cell, named, leakage, by_round=False)
     found = tables.varied(table)
-    assert found["columns"][-1] == "what the update determines: similarity"
+    assert found["columns"][-1] == "determined: similarity"
     own = leakage[leakage["attack"] == "user_diffusion"].groupby("arm")["facial_similarity"].mean()
     plain, other = found["rows"]
     assert plain[0] == "as it is"

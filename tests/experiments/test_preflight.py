@@ -128,6 +128,7 @@ class FakeAttack:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeAttack:
     module, made = ModuleType("fake.attack"), FakeAttack()
     module.Settings, module.attack = Settings, made.attack  # type: ignore[attr-defined]
+    module.needs = lambda settings: attacks.Needs(rounds=settings.rounds)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake", ModuleType("fake"))
     monkeypatch.setitem(sys.modules, "fake.attack", module)
     return made
@@ -266,7 +267,7 @@ def test_the_default_config_says_nothing_of_its_judges() -> None:
 
 def test_a_prior_that_can_draw_no_photos_of_a_mean_face_is_told_of(tmp_path: Path) -> None:
     write_prior(tmp_path)
-    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0}}))
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "eigenface_share": 0.0}}))
     assert sum("has not learnt mean faces" in note for note in notes) == 1
-    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "face_space": 0.0, "draws": 0}}))
+    notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "eigenface_share": 0.0, "draws": 0}}))
     assert not any("has not learnt mean faces" in note for note in notes)

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.show.report import svg, write_report
+from experiments.show.report.captions import class_name, headline
 from experiments.show.report.gallery import data_uri
-from experiments.show.report.material import Material, read
-from experiments.show.report.words import class_name, headline
+from experiments.show.report.run_data import RunData, read
 from fl_sim.runs import RunFolder
 
 FETCHING = ("src", "href", "srcset", "poster", "data", "action", "xlink:href")
@@ -34,7 +34,7 @@ def page(run: RunFolder) -> str:
 
 
 @pytest.fixture(scope="module")
-def material(run: RunFolder) -> Material:
+def run_data(run: RunFolder) -> RunData:
     return read(run)
 
 
@@ -75,11 +75,11 @@ def test_ids_on_the_page_are_unique(page: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_headline_counts_the_users_that_the_strongest_attack_names(material: Material) -> None:
-    assert material.leakage is not None
-    table = material.leakage
+def test_the_headline_counts_the_users_that_the_strongest_attack_names(run_data: RunData) -> None:
+    assert run_data.leakage is not None
+    table = run_data.leakage
     first = table[(table["round"] == 1) & (table["attack"] == "user_diffusion") & (table["arm"] == "attack")]
-    head = headline(material)
+    head = headline(run_data)
     assert head.verdict == "named"
     assert head.strongest == "user_diffusion"
     named = int((first["rank"] == 1).sum())
@@ -103,12 +103,12 @@ def test_a_negative_result_is_said_as_such_with_what_it_leaves_open(tmp_path: Pa
     assert "names none of 16 users among 100 people; at most 21 % (95 %)" in head.sentence
 
 
-def test_every_aggregate_is_on_the_page(material: Material, page: str) -> None:
+def test_every_aggregate_is_on_the_page(run_data: RunData, page: str) -> None:
     for attack in ("user_diffusion", "inverting_gradients"):
         for arm in ("attack", "prior_only", "wrong_update", "public_mean", "own_photo", "own_mean"):
             for metric in ("facial_similarity", "rank1", "rank5", "normalised_leakage", "verified_at_far_1e3"):
                 for server_round in (None, 1, 2):
-                    interval = material.interval(attack, arm, metric, server_round)
+                    interval = run_data.interval(attack, arm, metric, server_round)
                     assert interval is not None
                     low, high = svg.number(interval.low), svg.number(interval.high)
                     assert f"{svg.number(interval.mean)} <small>[{low}, {high}]</small>" in page
@@ -289,8 +289,8 @@ def test_class_names() -> None:
     assert class_name("glasses", math.nan, 1, True) == svg.DASH
 
 
-def test_the_prior_alone_counts_as_a_control(material: Material) -> None:
-    assert material.attacks == ["user_diffusion", "inverting_gradients"]
-    assert material.priors == {"prior_only"}
-    only = replace(material, leakage=material.leakage.assign(attack="prior_only"))  # type: ignore[union-attr]
+def test_the_prior_alone_counts_as_a_control(run_data: RunData) -> None:
+    assert run_data.attacks == ["user_diffusion", "inverting_gradients"]
+    assert run_data.priors == {"prior_only"}
+    only = replace(run_data, leakage=run_data.leakage.assign(attack="prior_only"))  # type: ignore[union-attr]
     assert only.attacks == ["prior_only"]

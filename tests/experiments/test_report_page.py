@@ -11,7 +11,7 @@ from fake_run import fake_run
 from experiments.show.report import write_report
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import CAVEAT, FACES, hero, threat_line
-from experiments.show.report.material import read
+from experiments.show.report.run_data import read
 from fl_sim.runs import RunFolder, read_manifest, write_manifest
 
 VOID = {"meta", "link", "img", "input", "br", "wbr", "path", "line", "rect", "circle"}

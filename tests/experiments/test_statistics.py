@@ -8,27 +8,28 @@ import pytest
 
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.bootstrap import EXACT, interval, mean, median, normalised, paired, users_needed
+from experiments.statistics.interval import UNKNOWN, Comparison, Interval, dumps
 
 
 def test_interval_of_a_normal_sample_is_that_of_the_textbook() -> None:
     values = np.random.default_rng(0).normal(3.0, 2.0, 200)
     got = interval(values, mean)
     half = 1.96 * values.std(ddof=1) / 200**0.5
-    assert got["mean"] == pytest.approx(values.mean())
-    assert got["low"] == pytest.approx(values.mean() - half, abs=0.05)
-    assert got["high"] == pytest.approx(values.mean() + half, abs=0.05)
+    assert got.mean == pytest.approx(values.mean())
+    assert got.low == pytest.approx(values.mean() - half, abs=0.05)
+    assert got.high == pytest.approx(values.mean() + half, abs=0.05)
 
 
 def test_interval_covers_the_truth_19_times_in_20() -> None:
     samples = np.random.default_rng(1).normal(0.0, 1.0, (300, 40))
-    covered = [got["low"] <= 0 <= got["high"] for got in (interval(sample, mean) for sample in samples)]
+    covered = [got.low <= 0 <= got.high for got in (interval(sample, mean) for sample in samples)]
     assert 0.89 <= np.mean(covered) <= 0.98
 
 
 def test_interval_of_one_user_is_a_point_and_of_none_is_null() -> None:
-    assert interval(np.array([0.5]), mean) == {"mean": 0.5, "low": 0.5, "high": 0.5}
-    assert interval(np.array([]), mean) == {"mean": None, "low": None, "high": None}
-    assert interval(np.array([np.nan, np.nan]), mean) == {"mean": None, "low": None, "high": None}
+    assert interval(np.array([0.5]), mean) == Interval(0.5, 0.5, 0.5)
+    assert interval(np.array([]), mean) == UNKNOWN
+    assert interval(np.array([np.nan, np.nan]), mean) == UNKNOWN
 
 
 @pytest.mark.parametrize("statistic", [(mean, np.nanmean), (median, np.nanmedian)])
@@ -49,7 +50,7 @@ def test_normalised_leakage_is_0_at_the_floor_1_at_the_ceiling_and_undefined_bel
 
 def leakage_table(users: int = 6, rounds: int = 3) -> pd.DataFrame:
     draw = np.random.default_rng(4)
-    level = {"attack": 0.5, "prior_only": 0.1, "own_photo": 0.9}
+    level = {"attack": 0.5, "wrong_update": 0.1, "own_photo": 0.9}
     return pd.DataFrame(
         {
             "run": "r", "seed": 0, "round": number, "user": user, "attack": "a", "arm": arm,
@@ -60,27 +61,27 @@ def leakage_table(users: int = 6, rounds: int = 3) -> pd.DataFrame:
     ).astype({"rank": "Int64", "attr_hat_true": "Int64", "attr_hat_inferred": "Int64"})  # fmt: skip
 
 
-def test_aggregate_is_json_and_does_not_depend_on_the_order_of_rows() -> None:
+def test_aggregates_are_json_and_do_not_depend_on_the_order_of_rows() -> None:
     table = leakage_table()
     got = aggregate(table)
-    assert json.loads(json.dumps(got, allow_nan=False)) == got
+    assert json.loads(dumps(got), parse_constant=pytest.fail).keys() == got.keys()  # no NaN
     assert aggregate(table.sample(frac=1, random_state=1)) == got
     assert set(got["rounds"]) == {"1", "2", "3"}
     figures = {"facial_similarity", "rank1", "rank5", "median_rank", "normalised_leakage", "attr_hat"}
     assert set(got["overall"]["a"]["attack"]) == figures
     for arm in got["overall"]["a"].values():
-        assert all(value["low"] <= value["mean"] <= value["high"] for value in arm.values())
+        assert all(value.low <= value.mean <= value.high for value in arm.values())
 
 
 def test_aggregate_means_are_those_of_pandas() -> None:
     table = leakage_table()
     rows = table[(table["arm"] == "attack") & (table["round"] == 2)]
     got = aggregate(table)["rounds"]["2"]["a"]["attack"]
-    assert got["facial_similarity"]["mean"] == pytest.approx(rows["facial_similarity"].mean())
-    assert got["rank1"]["mean"] == pytest.approx((rows["rank"] == 1).mean())
-    assert got["rank5"]["mean"] == pytest.approx((rows["rank"] <= 5).mean())
-    assert got["median_rank"]["mean"] == pytest.approx(rows["rank"].median())
-    assert got["attr_hat"]["mean"] == pytest.approx((rows["attr_hat_true"] == rows["attr_hat_inferred"]).mean())
+    assert got["facial_similarity"].mean == pytest.approx(rows["facial_similarity"].mean())
+    assert got["rank1"].mean == pytest.approx((rows["rank"] == 1).mean())
+    assert got["rank5"].mean == pytest.approx((rows["rank"] <= 5).mean())
+    assert got["median_rank"].mean == pytest.approx(rows["rank"].median())
+    assert got["attr_hat"].mean == pytest.approx((rows["attr_hat_true"] == rows["attr_hat_inferred"]).mean())
 
 
 def test_users_are_the_unit_not_their_rounds() -> None:
@@ -88,7 +89,7 @@ def test_users_are_the_unit_not_their_rounds() -> None:
     repeated = pd.concat([table.assign(round=number) for number in range(1, 11)])
     once, ten = aggregate(table)["overall"]["a"]["attack"], aggregate(repeated)["overall"]["a"]["attack"]
     for name, value in once.items():
-        assert ten[name] == pytest.approx(value), name
+        assert ten[name].as_json() == pytest.approx(value.as_json()), name
 
 
 def test_a_failed_reconstruction_counts_as_not_identified() -> None:
@@ -97,15 +98,15 @@ def test_a_failed_reconstruction_counts_as_not_identified() -> None:
     table.loc[table["user"] > 0, "rank"] = 1
     table.loc[table["user"] == 0, "facial_similarity"] = np.nan
     got = aggregate(table)["overall"]["a"]["attack"]
-    assert got["rank1"]["mean"] == 0.75
-    assert got["median_rank"]["mean"] == 1
-    assert got["facial_similarity"]["mean"] is not None
+    assert got["rank1"].mean == 0.75
+    assert got["median_rank"].mean == 1
+    assert got["facial_similarity"].known
 
 
-def test_without_prior_only_there_is_no_normalised_leakage() -> None:
+def test_without_another_update_there_is_no_normalised_leakage() -> None:
     table = leakage_table()
-    got = aggregate(table[table["arm"] != "prior_only"])["overall"]["a"]["attack"]["normalised_leakage"]
-    assert got == {"mean": None, "low": None, "high": None}
+    got = aggregate(table[table["arm"] != "wrong_update"])["overall"]["a"]["attack"]["normalised_leakage"]
+    assert got == UNKNOWN
 
 
 def test_an_empty_table_has_no_figures() -> None:
@@ -114,16 +115,16 @@ def test_an_empty_table_has_no_figures() -> None:
 
 def test_a_permutation_test_counts_every_way_to_swap_the_sides() -> None:
     a, b = np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.6, 0.5])
-    assert paired(a, b)["p"] == 1 / 8  # all three differences positive: only one way of eight is as large
-    assert paired(b, a)["p"] == 1.0
-    assert paired(a, np.array([0.4, 0.6, 0.2]))["p"] == 2 / 8  # flipping the smallest, -0.1, is larger still
-    assert paired(a, a) == {"difference": {"mean": 0.0, "low": 0.0, "high": 0.0}, "p": 1.0}
+    assert paired(a, b).p == 1 / 8  # all three differences positive: only one way of eight is as large
+    assert paired(b, a).p == 1.0
+    assert paired(a, np.array([0.4, 0.6, 0.2])).p == 2 / 8  # flipping the smallest, -0.1, is larger still
+    assert paired(a, a) == Comparison(Interval(0.0, 0.0, 0.0), p=1.0)
 
 
 @pytest.mark.parametrize(("users", "tries"), [(8, 400), (20, 60)])
 def test_where_nothing_differs_p_is_below_alpha_no_more_often_than_alpha(users: int, tries: int) -> None:
     draw = np.random.default_rng(5)
-    ps = [paired(draw.normal(size=users), draw.normal(size=users))["p"] for _ in range(tries)]
+    ps = [paired(draw.normal(size=users), draw.normal(size=users)).p for _ in range(tries)]
     for alpha in (0.05, 0.25, 0.5):
         assert np.mean([p <= alpha for p in ps]) == pytest.approx(alpha, abs=3 * (alpha * (1 - alpha) / tries) ** 0.5)
 
@@ -132,20 +133,20 @@ def test_a_comparison_is_symmetric_and_agrees_with_the_exact_one_where_ways_are_
     draw = np.random.default_rng(6)
     a, b = draw.normal(0.0, 1.0, 12), draw.normal(0.3, 1.0, 12)
     one, other = paired(a, b), paired(b, a)
-    assert one["difference"]["mean"] == -other["difference"]["mean"]
-    assert one["difference"]["low"] == pytest.approx(-other["difference"]["high"])
-    assert one["p"] + other["p"] == pytest.approx(1.0, abs=2**-11)  # only the observed way is in both tails
+    assert one.difference.mean == -other.difference.mean
+    assert one.difference.low == pytest.approx(-other.difference.high)
+    assert one.p + other.p == pytest.approx(1.0, abs=2**-11)  # only the observed way is in both tails
     order = draw.permutation(12)
-    assert paired(a[order], b[order])["p"] == one["p"]
+    assert paired(a[order], b[order]).p == one.p
     padding = np.zeros(EXACT)  # users who do not differ change no sum, but make it too many ways to count
-    drawn = paired(np.concatenate([a, padding]), np.concatenate([b, padding]))["p"]
-    assert drawn == pytest.approx(one["p"], abs=0.02)
+    drawn = paired(np.concatenate([a, padding]), np.concatenate([b, padding])).p
+    assert drawn == pytest.approx(one.p, abs=0.02)
 
 
 def test_users_without_a_value_are_left_out_of_a_comparison_and_unequal_sides_refused() -> None:
     a, b = np.array([0.1, np.nan, 0.3]), np.array([0.4, 0.6, 0.5])
     assert paired(a, b) == paired(a[[0, 2]], b[[0, 2]])
-    assert paired(np.array([]), np.array([]))["p"] is None
+    assert paired(np.array([]), np.array([])).p is None
     with pytest.raises(ValueError, match="same users"):
         paired(a, b[:2])
 
@@ -158,7 +159,7 @@ def test_users_needed_is_the_textbook_number_and_keeps_its_promise() -> None:
     assert needed == pytest.approx((1.96 * 0.2 / 0.02) ** 2, rel=0.1)
     assert needed is not None
     more = interval(draw.normal(0.0, 0.2, needed), mean)
-    assert (more["high"] - more["low"]) / 2 == pytest.approx(0.02, rel=0.15)
+    assert (more.high - more.low) / 2 == pytest.approx(0.02, rel=0.15)
     assert users_needed(found, 100, 0.01) == pytest.approx(4 * needed, abs=4)
     assert users_needed(interval(np.ones(5), mean), 5, 0.1) is None
     with pytest.raises(ValueError, match="above 0"):

@@ -9,7 +9,7 @@ from fake_run import fake_run
 from experiments.plan.setup import prepare
 from experiments.plan.study import Study, expand, open_study, shipped, variants
 from experiments.run import pipeline
-from experiments.studies import plot, results
+from experiments.studies import results, runner
 from experiments.studies.__main__ import main
 from fl_sim.config import Config, ConfigError, dump, load
 from fl_sim.runs import RunFolder
@@ -80,17 +80,22 @@ def test_a_study_that_is_not_there_names_those_that_are() -> None:
 
 @pytest.mark.slow
 def test_the_table_has_one_row_a_run_attack_and_arm_and_is_drawn(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.read_parquet(fake_run(tmp_path / "made", users=2, photos=2).leakage)
     table = pd.concat([table, table[table["attack"] == "inverting_gradients"].assign(attack="left over")])
-    outcome = pipeline.Outcome(table, tmp_path / "report.html")
-    monkeypatch.setattr(pipeline, "complete", lambda *given: outcome)
-    monkeypatch.setattr(results, "preflight", lambda config, note: note("once"))
-    told: list[str] = []
-    found, problems = results.run("try", study, tmp_path, told.append)
-    assert not problems
-    assert told.count("note: once") == 1
+
+    def complete(config: Config, folder: RunFolder, *rest: object) -> pipeline.Outcome:
+        folder.root.mkdir(parents=True)
+        table.to_parquet(folder.leakage)
+        return pipeline.Outcome(table, folder.report)
+
+    monkeypatch.setattr(pipeline, "complete", complete)
+    monkeypatch.setattr(pipeline, "finished", lambda config, folder: folder.leakage.exists())
+    monkeypatch.setattr(runner, "preflight", lambda config, note: note("once"))
+    assert main([str(tmp_path / "try.toml"), "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("note: once") == 1
+    found = pd.read_parquet(tmp_path / "try" / "study.parquet")
     assert set(found["label"]) == {"user_diffusion", "inverting_gradients"}  # what another study left is not in it
     keys = ["dataset.photos", "threat_model.labels", "label", "arm"]
     assert len(found) == 4 * 2 * table["arm"].nunique() == len(found[keys].drop_duplicates())
@@ -98,9 +103,9 @@ def test_the_table_has_one_row_a_run_attack_and_arm_and_is_drawn(
     rows = found[(found["label"] == "user_diffusion") & (found["arm"] == "attack")]
     assert rows["facial_similarity"].to_numpy() == pytest.approx(expected)
     assert (rows["facial_similarity_low"] <= rows["facial_similarity_high"]).all()
-    assert len(pd.read_csv(tmp_path / "try" / "study.csv")) == len(pd.read_parquet(tmp_path / "try" / "study.parquet"))
-    assert plot.draw(study, found).startswith(b"\x89PNG")
-    by_round = results.rows(expand("try", study)[0], variants(study), table, by_round=True)
+    assert len(pd.read_csv(tmp_path / "try" / "study.csv")) == len(found)
+    assert (tmp_path / "try" / "study.png").read_bytes().startswith(b"\x89PNG")
+    by_round = results.long_form(expand("try", study)[0], variants(study), table, by_round=True)
     assert set(by_round["round"]) == {1, 2}
 
 

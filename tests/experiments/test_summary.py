@@ -33,8 +33,8 @@ def test_what_the_update_determines_stands_beside_what_was_drawn(tmp_path: Path)
     text = captured.get()
     figures = aggregate(table)["overall"]["user_diffusion"]
     said = " ".join(text.split())
-    assert f"the mean face that the update determines {figures['determined']['facial_similarity']['mean']:.2f}" in said
-    assert f"any one of its draws {figures['attack']['draws_similarity']['mean']:.2f} (all rounds)" in said
+    assert f"the mean face that the update determines {figures['determined']['facial_similarity'].mean:.2f}" in said
+    assert f"any one of its draws {figures['attack']['draws_similarity'].mean:.2f} (all rounds)" in said
     assert said.count("the mean face that the update determines") == 1  # the other attack draws nothing
     assert "user_diffusion, determined" in text
     assert max(map(len, text.splitlines())) <= 80

@@ -11,7 +11,7 @@ from experiments.plan.defended import called, strengths
 from experiments.plan.setup import prepare
 from experiments.plan.study import Study, expand, open_study, variants
 from experiments.run import pipeline
-from experiments.studies import sweep
+from experiments.studies import runner, sweep
 from fl_sim.config import Config, ConfigError, parse
 from fl_sim.runs import RunFolder, write_manifest
 
@@ -60,15 +60,18 @@ def worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pipeline, "complete", complete)
     monkeypatch.setattr(pipeline, "finished", lambda config, folder: folder.report.exists())
-    monkeypatch.setattr(sweep, "preflight", lambda config, note: note("once"))
+    monkeypatch.setattr(runner, "preflight", lambda config, note: note("once"))
     return ran
 
 
-def run(study: Study, runs: Path) -> tuple[sweep.Sweep, list[tuple[int, int]], list[str]]:
+def run(study: Study, runs: Path) -> tuple[runner.Outcome, list[tuple[int, int]], list[str]]:
     seen: list[tuple[int, int]] = []
     told: list[str] = []
-    done = sweep.run("try", study, runs, "local", lambda stage, done, total: seen.append((done, total)), told.append)
-    return done, seen, told
+
+    def progress(stage: str, done: int, total: int) -> None:
+        seen.append((done, total))
+
+    return runner.run("try", study, runs, "sweep", sweep.rows, "local", progress, told.append), seen, told
 
 
 def test_a_list_of_strengths_is_a_run_each_and_cells_are_called_by_what_differs(study: Study) -> None:
@@ -160,8 +163,8 @@ def test_a_cell_takes_one_cpu_whatever_the_base_says(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Config] = []
-    monkeypatch.setattr(sweep, "preflight", lambda setup, note: seen.append(setup.config))
-    monkeypatch.setattr(sweep, "run_cell", lambda config, folder: ["not run"])
+    monkeypatch.setattr(runner, "preflight", lambda setup, note: seen.append(setup.config))
+    monkeypatch.setattr(runner, "run_cell", lambda config, folder: ["not run"])
     assert run(study, tmp_path)[0].table.empty
     assert {config.federation.engine for config in seen} == {"inprocess"}
     assert {(config.workers.backend, config.workers.count) for config in seen} == {("local", 1)}

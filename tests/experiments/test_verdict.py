@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from clients.defenses import load_all
 from experiments.plan.attackers import declared
 from experiments.show.report import write_report
-from experiments.show.report.material import distorted
+from experiments.show.report.run_data import distorted
 from experiments.statistics.audited_epsilon import audited_epsilon
 from experiments.statistics.shares import LEVEL, lower_limit, upper_limit
 from experiments.statistics.significance import audit, findings
@@ -97,7 +97,7 @@ def test_attacks_that_left_no_pictures_give_no_all_clear() -> None:
     failed.loc[gone, ["rank", "facial_similarity", "matching_loss"]] = None
     found = findings(failed)
     assert (found[0].users, found[0].answers) == (24, 10)
-    assert found[0].share["high"] == pytest.approx(upper_limit(14, 24, LEVEL / 2))  # whom they would name is not known
+    assert found[0].share.high == pytest.approx(upper_limit(14, 24, LEVEL / 2))  # whom they would name is not known
     for tables in ([failed], [failed, rows(attack="weaker", knowledge="none")]):
         judged = verdict(findings(pd.concat(tables, ignore_index=True)), distorted=True)
         assert judged is not None
@@ -125,9 +125,9 @@ def test_users_of_one_sum_are_one_answer() -> None:
     assert kind(summed) == "too few users"
     found = findings(summed)[0]
     assert found.answers == 1
-    assert found.share["high"] == pytest.approx(upper_limit(0, 1, LEVEL / 2))
+    assert found.share.high == pytest.approx(upper_limit(0, 1, LEVEL / 2))
     named = findings(rows(named=1).assign(capture=0, group_size=24))[0]
-    assert named.share["low"] == pytest.approx(lower_limit(1, 1, LEVEL / 2) / 24)
+    assert named.share.low == pytest.approx(lower_limit(1, 1, LEVEL / 2) / 24)
     apart = rows(users=48)
     assert kind(apart.assign(capture=apart["user"] // 2, group_size=2)) == "nothing"
 
@@ -160,11 +160,11 @@ def test_the_leak_may_be_in_any_round_and_attack_and_in_all_images_together() ->
     several = rows()
     together = several[several["arm"] == "attack"].assign(arm="all_images", rank=1).astype({"rank": "Int64"})
     assert kind(several, together) == "named"
-    direct = several[several["arm"] == "attack"].assign(arm="direct_update", rank=1).astype({"rank": "Int64"})
-    judged = verdict(findings(pd.concat([several, direct])))
+    inferred = several[several["arm"] == "attack"].assign(arm="attribute_inference", rank=1).astype({"rank": "Int64"})
+    judged = verdict(findings(pd.concat([several, inferred])))
     assert judged is not None
-    assert judged.strongest.attack == "direct regression"
-    assert "direct regression, without a picture, names all 24 users" in judged.sentence()
+    assert judged.strongest.attack == "attribute inference"
+    assert "attribute inference, without a picture, names all 24 users" in judged.sentence()
     judged = verdict(findings(pd.concat([several, together])))
     assert judged is not None
     assert "a, all images together, which knows the defense, names all 24 users" in judged.sentence()

@@ -1,4 +1,4 @@
-"""Files that were cut off or overwritten: the index is made anew, weights are named, results are made again."""
+"""Files that were cut off or overwritten: the index is rebuilt, weights are named, results are made again."""
 
 import json
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny_faces import tiny_config
 
-from attacker.capture.rebuild_index import mend
+from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.store import CaptureStore
 from attacker.priors import eigenfaces
 from attacker.priors.prior import SHIPPED, load_prior
@@ -50,7 +50,7 @@ def spoil(index, number, line):
 
 
 @pytest.mark.parametrize("update", ["gradient", "weights"])
-def test_an_index_with_damaged_lines_is_made_anew_from_the_captures(update, tmp_path):
+def test_an_index_with_damaged_lines_is_rebuilt_from_the_captures(update, tmp_path):
     config = tiny_config(federation={"rounds": 2, "update": update}, dataset={"users": 2})
     run = RunFolder(tmp_path / "run")
     run_federation(prepare(config), run)
@@ -60,14 +60,14 @@ def test_an_index_with_damaged_lines_is_made_anew_from_the_captures(update, tmp_
         for line in (b"\0\0\0", b"{}", b'{"round": 1}', b"[" * 9999, b"\xff", b"3"):
             index.write_bytes(whole)
             spoil(index, number, line)
-            told = mend(run)
+            told = rebuild_index(run)
             assert "had 1 damaged lines" in told
             found = rows(run)
             assert sorted(map(str, found)) == sorted(map(str, before))
             assert [row["status"] for row in found] == ["accepted", "accepted", "finished"] * 2
-            assert mend(run) is None
+            assert rebuild_index(run) is None
     index.unlink()
-    assert "was missing" in mend(run)
+    assert "was missing" in rebuild_index(run)
     assert rows(run) == before
 
 
@@ -86,7 +86,7 @@ def test_garbage_anywhere_in_the_index_loses_no_capture(captured, at, length, ot
     start = int(at * (len(whole) - 1))
     end = min(start + length, len(whole) - 1)  # what follows the last newline counts as cut off by a crash
     (run.captures / "index.jsonl").write_bytes(whole[:start] + b"\0" + other + whole[end:])
-    mend(run)
+    rebuild_index(run)
     store = CaptureStore(run)
     assert store.users(1) == [0, 1]
     assert store.finished_rounds() == [1]
@@ -98,7 +98,7 @@ def test_the_rejected_are_lost_with_their_lines_and_only_they(run):
                 "norm": None, "bytes": 3, "seconds": 0.1}  # fmt: skip
     lines = index.read_bytes().splitlines()
     index.write_bytes(b"\n".join([json.dumps(rejected).encode(), b"damaged", *lines, b""]))
-    mend(run)
+    rebuild_index(run)
     assert CaptureStore(run).rejected() == [rejected]
     assert CaptureStore(run).users(1) == [0, 1]
 
@@ -106,7 +106,7 @@ def test_the_rejected_are_lost_with_their_lines_and_only_they(run):
 def test_a_run_goes_on_with_a_damaged_index(config, run):
     before = {path: path.read_bytes() for path in run.captures.rglob("*.safetensors")}
     spoil(run.captures / "index.jsonl", 1, b"damaged")
-    with pytest.raises(ConfigError, match="makes it anew"):
+    with pytest.raises(ConfigError, match="rebuilds it"):
         CaptureStore(run).finished_rounds()
     calls = []
     run_federation(
@@ -200,7 +200,7 @@ def test_a_capture_that_is_cut_off_is_named(run):
     CaptureStore(run).observation(1, 1)
     spoil(run.captures / "index.jsonl", 0, b"damaged")
     with pytest.raises(DamagedFile, match=r"user-0000.safetensors is damaged"):
-        mend(run)
+        rebuild_index(run)
 
 
 def test_a_run_that_cannot_go_on_from_its_last_model_names_it(run, tmp_path):

@@ -4,14 +4,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from foreign_nets import Net, attended, batch_normed, halved, normed, tied
+from external_nets import Net, attended, batch_normed, halved, normed, tied
 from PIL import Image
 from safetensors.torch import load_file, save_file, save_model
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
-from attacker.external.external_model import ForeignModel, name_of
-from attacker.inversion.matching import Group, dummy_gradient
+from attacker.external.external_model import ExternalModel, name_of
+from attacker.inversion.matching import Representatives, dummy_gradient
 from attacker.observation import LocalTraining
 from clients.datasets import open_dataset
 from experiments.audit import inversion
@@ -21,7 +21,7 @@ from fl_sim.config import ConfigError, Dataset
 from fl_sim.threads import one_thread
 
 RATE = 0.1
-NET = "foreign_nets:Net"
+NET = "external_nets:Net"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def files(people, tmp_path_factory):
-    """What a user of a foreign federation leaves behind, made with plain torch: weights, gradient, new weights."""
+    """What a user of somebody else's federation leaves behind, made with plain torch."""
     folder, net, photos = tmp_path_factory.mktemp("update"), Net(), people.user(1).private.photos
     loss = F.cross_entropy(net((photos - 0.5) / 0.5), torch.ones(len(photos), dtype=torch.int64))
     loss.backward()
@@ -73,9 +73,13 @@ def invert(files, monkeypatch, capsys, tmp_path):
     return run
 
 
-def observed(files, update, kind="gradient", labels=None, local=None):
-    foreign = ForeignModel(NET, 32)
-    return inversion.observe(foreign, files / "w.safetensors", files / update, kind, 20, labels, local)[0]
+def observe(files, update, kind="gradient", labels=None, training=None):
+    source = inversion.UpdateFiles(files / update, files / "w.safetensors", kind, 20, labels, training)
+    return inversion.observe(ExternalModel(NET, 32), source)
+
+
+def observed(*arguments, **named):
+    return observe(*arguments, **named)[0]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
         (["--num-examples", 2, "--kind", "weights"], "after.safetensors", "without a learning rate"),
         (["--num-examples", 2, "--kind", "weights", "--learning-rate", 1], "idle.safetensors", "changes nothing"),
         (["--num-examples", 2, "--learning-rate", 1], "g.safetensors", "a gradient has no learning rate"),
+        (["--num-examples", 2, "--local-epochs", 2], "g.safetensors", "--local-epochs and --batch-size are of new"),
         ([], "g.safetensors", "--num-examples"),
         (["--num-examples", 3, "--labels", "0:2"], "g.safetensors", "--num-examples 3 and 2 labels"),
         (["--labels", "smile"], "g.safetensors", "LABEL:COUNT"),
@@ -146,12 +151,20 @@ def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
         (["--num-examples", 2, "--attack", "imprint"], "g.safetensors", "rewrites the model"),
         (["--num-examples", 2, "-o", "step=3"], "g.safetensors", "did you mean 'steps'?"),
         (["--num-examples", 2, "--image-size", 64], "g.safetensors", "does not take images (2, 3, 64, 64)"),
-        (["--num-examples", 2, "--model", "foreign_nets:Nat"], "g.safetensors", "cannot be imported"),
+        (["--num-examples", 2, "--model", "external_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),
-        (["--num-examples", 2, "--model", "foreign_nets:halved"], "g.safetensors", "without arguments"),
-        (["--num-examples", 2, "--model", "foreign_nets:without_file"], "g.safetensors", "cannot be made (no weights)"),
-        (["--num-examples", 2, "--model", "foreign_nets:asserting"], "g.safetensors", "does not take images (2, 3, 32"),
-        (["--num-examples", 2, "--model", "foreign_nets:no_logits"], "g.safetensors", "not logits (2, classes)"),
+        (["--num-examples", 2, "--model", "external_nets:halved"], "g.safetensors", "without arguments"),
+        (
+            ["--num-examples", 2, "--model", "external_nets:without_file"],
+            "g.safetensors",
+            "cannot be made (no weights)",
+        ),
+        (
+            ["--num-examples", 2, "--model", "external_nets:asserting"],
+            "g.safetensors",
+            "does not take images (2, 3, 32",
+        ),
+        (["--num-examples", 2, "--model", "external_nets:no_logits"], "g.safetensors", "not logits (2, classes)"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, update, told, tmp_path):
@@ -164,8 +177,8 @@ def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(invert, more, up
 
 
 def test_weights_say_what_the_gradient_says(files):
-    local = LocalTraining(1, 0, RATE)
-    left, right = observed(files, "g.safetensors"), observed(files, "after.safetensors", "weights", local=local)
+    training = LocalTraining(1, 0, RATE)
+    left, right = observed(files, "g.safetensors"), observed(files, "after.safetensors", "weights", training=training)
     assert list(left.gradient) == list(right.gradient) == [name for name, _ in Net().named_parameters()]
     for name, value in left.gradient.items():
         torch.testing.assert_close(right.gradient[name], value, rtol=0, atol=2e-6)
@@ -227,48 +240,48 @@ def test_a_model_as_it_is_saved_is_a_model_that_can_be_read(factory, tmp_path):
     F.cross_entropy(network(images), torch.tensor([0, 1, 1, 1])).backward()
     gradient = {name: parameter.grad for name, parameter in network.named_parameters()}
     save_file(gradient, tmp_path / "g.safetensors")
-    foreign = ForeignModel(*name_of(factory, "model")[:1], 32)
+    external = ExternalModel(*name_of(factory, "model")[:1], 32)
     for weights in ("w.safetensors", "w.pth"):
-        seen, notes = inversion.observe(foreign, tmp_path / weights, tmp_path / "g.safetensors", "gradient", 4)
+        source = inversion.UpdateFiles(tmp_path / "g.safetensors", tmp_path / weights, "gradient", 4)
+        seen, notes = inversion.observe(external, source)
         assert notes == ()
         assert list(seen.gradient) == list(gradient)
         assert all(torch.equal(seen.gradient[name], value) for name, value in gradient.items())
-        foreign.open().load_state_dict(seen.parameters)  # strict: nothing is missing, of buffers and ties either
+        external.open().load_state_dict(seen.parameters)  # strict: nothing is missing, of buffers and ties either
         assert all(torch.equal(seen.parameters[name], value) for name, value in saved.items())
 
 
 def test_weights_in_the_place_of_a_gradient_are_noticed_and_the_other_way_round(files):
-    def told(update, kind, local=None):
-        return inversion.observe(ForeignModel(NET, 32), files / "w.safetensors", files / update, kind, 20, None, local)[
-            1
-        ]
+    def told(update, kind, training=None):
+        return observe(files, update, kind, training=training)[1]
 
-    local = LocalTraining(1, 0, RATE)
-    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", local) == ()
+    training = LocalTraining(1, 0, RATE)
+    assert told("g.safetensors", "gradient") == told("after.safetensors", "weights", training) == ()
     assert "near the weights that were sent" in told("after.safetensors", "gradient")[0]
-    assert "far from the weights that were sent" in told("g.safetensors", "weights", local)[0]
+    assert "far from the weights that were sent" in told("g.safetensors", "weights", training)[0]
 
 
 def test_given_labels_become_shares(files):
     assert observed(files, "g.safetensors").label_proportions is None
-    assert observed(files, "g.safetensors", labels=torch.tensor([0, 1, 1, 1])).label_proportions.tolist() == [
+    assert observed(files, "g.safetensors", labels=(0, 1, 1, 1)).label_proportions.tolist() == [
         0.25,
         0.75,
     ]
 
 
 def test_a_loss_of_ones_own_is_the_loss_that_is_differentiated():
-    images, group = torch.rand(3, 3, 32, 32) * 2 - 1, Group(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.3, 0.2]))
-    plain = dummy_gradient(ForeignModel(NET, 32).open(), images, group)
-    named = ForeignModel(NET, 32, loss=name_of(torch.nn.CrossEntropyLoss, "loss")[0])
-    half = ForeignModel(NET, 32, loss=name_of(halved, "loss")[0])
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    group = Representatives(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.3, 0.2]))
+    plain = dummy_gradient(ExternalModel(NET, 32).open(), images, group)
+    named = ExternalModel(NET, 32, loss=name_of(torch.nn.CrossEntropyLoss, "loss")[0])
+    half = ExternalModel(NET, 32, loss=name_of(halved, "loss")[0])
     torch.testing.assert_close(dummy_gradient(named.open(), images, group), plain)
     torch.testing.assert_close(dummy_gradient(half.open(), images, group), plain / 2)
 
 
 def test_images_are_scaled_as_the_app_scales_them_and_parameters_keep_their_names():
     mean, std, photos = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), torch.rand(2, 3, 32, 32)
-    network = ForeignModel(NET, 32, mean=mean, std=std).open()
+    network = ExternalModel(NET, 32, mean=mean, std=std).open()
     scaled = (photos - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(network(photos * 2 - 1), Net()(scaled))
     assert list(network.state_dict()) == list(Net().state_dict())
@@ -288,7 +301,7 @@ def test_a_model_with_batch_norm_is_inverted_in_the_mode_of_its_user(invert, peo
     gradient = dict(zip(dict(net.named_parameters()), torch.autograd.grad(loss, list(net.parameters())), strict=True))
     save_file(before, tmp_path / "w.safetensors")
     save_file(gradient, tmp_path / "g.safetensors")
-    given = ["--weights", tmp_path / "w.safetensors", "--model", "foreign_nets:batch_normed", "--num-examples", 20]
+    given = ["--weights", tmp_path / "w.safetensors", "--model", "external_nets:batch_normed", "--num-examples", 20]
     options = ["--attack", "inverting_gradients", "-o", "steps=40", "--json"]
     code, out, err = invert(*given, *options, update=tmp_path / "g.safetensors")
     assert code == 0, err

@@ -7,7 +7,7 @@ from command_line import fl_sim, sentence
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
-from experiments.evaluate.senders import captures_by_user
+from experiments.evaluate.ground_truth import captures_by_user
 from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from foreign_nets import Net, attended, normed, tied
+from external_nets import Net, attended, normed, tied
 from torch import nn
 
 from fl_sim.state_dicts import Misfit, ModelTensors

@@ -127,7 +127,7 @@ def test_synthetic_people_are_of_a_stream_of_their_own(tmp_path, monkeypatch):
 def test_mistakes(tmp_path):
     out = tmp_path / "m.safetensors"
     for dataset, told in (
-        ({"name": "synthetic", "task": "identity"}, r"dataset\.task = 'identity' is about the users"),
+        ({"name": "synthetic", "task": "identity"}, r"dataset\.task is 'identity', which is about the users"),
         ({"name": "synthetic", "task": "smyle"}, "no task of synthetic faces"),
         ({"name": "tiny_faces:open_tiny"}, "4 public people; a model needs at least 10"),
     ):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from attacker.attacks import Needs
 from attacker.observation import Reconstruction
 
 
@@ -31,6 +32,10 @@ class Settings:
     seconds: float = 0.0
     broken_round: int = 0
     rounds: int = 1
+
+
+def needs(settings):
+    return Needs(rounds=settings.rounds)
 
 
 def attack(observations, attacker, settings, generators, progress):

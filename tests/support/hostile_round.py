@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from fl_sim.engines.inprocess import InProcessGrid
 from fl_sim.federation.strategy import FedSGD, weighted_mean
@@ -74,7 +75,7 @@ def play(folder: Path, replies: list[Reply], evaluations: list[Reply]) -> list[d
         return Message(RecordDict({"metrics": known}), reply_to=message)
 
     store = CaptureStore(RunFolder(folder))
-    server = MaliciousServer(FedSGD(RATE), store, list(MODEL), "gradient", RATE, 1e6, 60, num_classes=2)
+    server = MaliciousServer(FedSGD(RATE), store, ReplySchema(list(MODEL), "gradient", RATE, 1e6, num_classes=2), 60)
     grid = InProcessGrid(app, USERS)
     arrays = ArrayRecord(MODEL)
     requests = list(server.configure_train(ROUND, arrays, ConfigRecord(), grid))

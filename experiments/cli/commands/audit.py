@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,14 @@ from experiments.cli.console import AsJson, bars, messages, note
 from fl_sim.config import ConfigError, Leakage, parse, read
 from fl_sim.runs import RunFolder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.evaluate.embedders import Embedder
+
 
 def audit(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to MaliciousServer.around.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to AuditedStrategy.")],
     attack: AttackName = "user_diffusion",
     override: Settings = None,
     label: Annotated[str | None, typer.Option(help="Name of the results; the attack's by default.")] = None,
@@ -22,7 +27,8 @@ def audit(
         Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
     ] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="Face recogniser of --photos: facenet, onnx, or synthetic for rendered faces.")
+        str | None,
+        typer.Option(help="Recogniser of --photos: dlib, facenet, onnx, or synthetic (rendered faces)."),
     ] = None,
     embedder_path: Annotated[Path | None, typer.Option(help="Its weights, as leakage.embedder_path.")] = None,
     num_examples: Annotated[
@@ -37,8 +43,6 @@ def audit(
     """
     from attacker.external import external_model
     from experiments.audit import audit as auditing
-    from experiments.evaluate.embedders import open_embedder
-    from experiments.evaluate.recognition import check_embedder
     from experiments.plan import acquaintance
     from experiments.run.prior_trial import doubts
     from fl_sim.threads import one_thread
@@ -47,32 +51,27 @@ def audit(
     model = external_model.read(run)
     settings = read(None, override or [])
     chosen = external_model.open_attack(label or attack, {"name": attack, **settings})
-    updates = auditing.captured(run, rounds or [])
     for remark in auditing.remarks(run, rounds or []):
         note(remark)
-    known, judge = None, None
-    if photos is not None and embedder in (None, "auto"):
-        raise ConfigError(
-            "--photos without --embedder; give facenet, onnx (with --embedder-path), or synthetic for rendered faces"
-        )
-    if photos is not None and embedder == "synthetic":
-        note(f"--embedder synthetic: {acquaintance.UNSEEN}")
-    if (told := acquaintance.shipped_prior(chosen.settings)) is not None:
-        note(told)
-    if photos is not None:  # before the attacks, which take their time
-        known = auditing.read_photos(photos, sorted({user for _, user in updates}), model.image_size)
-        judge = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": embedder_path}, "leakage"))
-        check_embedder(judge, next(iter(known.values()))[0], f"--embedder {embedder}")
+    captures = auditing.captured(run, rounds or [], num_examples)
+    if photos is not None:
+        _check_embedder_named(embedder)
+    if (warning := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
+        note(warning)
+    truth = None  # read before the attacks, which take their time
+    if photos is not None:
+        users = sorted({user for _, user in captures.updates})
+        truth = _truth(auditing.read_photos(photos, users, model.image_size), embedder, embedder_path)
     for sentence in doubts([chosen], model.image_size):
         note(sentence)
     with one_thread(), bars() as progress:
-        mode = auditing.mode_of(run, model, updates, seed, num_examples)
+        mode = auditing.mode_of(captures, model, seed)
         table = auditing.reconstruct(
-            run, model, chosen, updates, seed, lambda done, total: progress("updates", done, total), num_examples, mode
+            captures, model, chosen, seed, lambda done, total: progress("updates", done, total), mode
         )
-        if known is not None and judge is not None:
-            table = auditing.measure(run, chosen.label, table, known, judge)
-    page = auditing.sheet(run, chosen.label, table, known)
+        if truth is not None:
+            table = auditing.measure(run, chosen.label, table, *truth)
+    page = auditing.sheet(run, chosen.label, table, None if truth is None else truth[0])
     if as_json:
         print(json.dumps(json.loads(table.to_json(orient="records"))))
     else:
@@ -87,5 +86,29 @@ def audit(
         )
     for sentence in [*([] if mode is None else [mode.sentence()]), *external_model.remarks(model)]:
         messages.print(sentence, soft_wrap=True)
-    if known is None:
+    if truth is None:
         messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")
+
+
+def _check_embedder_named(embedder: str | None) -> None:
+    """ConfigError where nobody said what judges the photos, which may be of any kind."""
+    from experiments.plan import acquaintance
+
+    if embedder in (None, "auto"):
+        raise ConfigError(
+            "--photos without --embedder; give dlib, facenet, onnx (with --embedder-path) or synthetic (rendered faces)"
+        )
+    if embedder == "synthetic":
+        note(f"--embedder synthetic: {acquaintance.UNSEEN}")
+
+
+def _truth(
+    photos: "dict[int, Tensor]", embedder: str | None, path: Path | None
+) -> "tuple[dict[int, Tensor], Embedder]":
+    """The private photos by user, and an embedder that was tried on them."""
+    from experiments.evaluate.embedders import open_embedder
+    from experiments.evaluate.recognition import check_embedder
+
+    opened = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": path}, "leakage"))
+    check_embedder(opened, next(iter(photos.values()))[0], f"--embedder {embedder}")
+    return photos, opened

@@ -31,20 +31,30 @@ def sweep(
     if workers not in {"ray", "local"}:
         raise ConfigError(f"--workers is {workers!r}; choose ray or local")
     from experiments.plan.study import open_study
+    from experiments.studies import runner
     from experiments.studies import sweep as sweeping
 
     started = time.monotonic()
     name, content = open_study(study, override or [])
     with bars() as progress:
-        done = sweeping.run(name, content, runs, workers, progress, note)  # type: ignore[arg-type]
-    for problem in done.problems:
+        outcome = runner.run(
+            name,
+            content,
+            runs,
+            "sweep",
+            sweeping.rows,
+            workers,  # type: ignore[arg-type]
+            progress,
+            note,
+        )
+    for problem in outcome.problems:
         messages.print(f"[red]failed:[/] {problem}", soft_wrap=True)
-    if len(done.table):
-        _draw(done.folder, as_json)
+    if len(outcome.table):
+        _draw(outcome.folder, as_json)
     elif as_json:
         print("[]")
-    messages.print(f"table: {done.folder / 'sweep.parquet'}   ({time.monotonic() - started:.0f} s)")
-    if done.problems:
+    messages.print(f"table: {outcome.folder / 'sweep.parquet'}   ({time.monotonic() - started:.0f} s)")
+    if outcome.problems:
         raise typer.Exit(1)
 
 

@@ -27,26 +27,26 @@ def stored(sweep: pd.DataFrame) -> pd.DataFrame:
     keys = ["cell", "attack", "knowledge"]
     groups = own.groupby(keys, sort=False)
     named = own.assign(named=(own["rank"] == 1).fillna(False)).groupby([*keys, "round"], sort=False)["named"].sum()
-    found = groups.agg(
+    rows = groups.agg(
         accuracy=("accuracy", "first"),
         epsilon=("epsilon", "max"),
         mechanism=("mechanism", "first"),
         gallery=("gallery_size", "max"),
         similarity=("facial_similarity", "mean"),
     )
-    found["users"] = groups.apply(lambda rows: len(rows[PERSON].drop_duplicates()))
-    found["named"] = named.groupby(keys, sort=False).max()
-    return found.reset_index()[COLUMNS].round({"accuracy": 3, "similarity": 3})
+    rows["users"] = groups.apply(lambda group: len(group[PERSON].drop_duplicates()))
+    rows["named"] = named.groupby(keys, sort=False).max()
+    return rows.reset_index()[COLUMNS].round({"accuracy": 3, "similarity": 3})
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """A line a cell: accuracy, what each knowledge reaches, the share that the best names, epsilon told and proved."""
+    """A line a cell: accuracy, what each knowledge reaches, the share that the best names, both epsilons."""
     headings = ["cell", "accuracy", "knows nothing", "the mechanism", "its parameters", "most named [95 %]"]
     headings += ["epsilon promised", "proved"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for cell, own in rows.groupby("cell", sort=False):
         first, levels = own.iloc[0], own.set_index("knowledge")
-        told = [
+        knowing = [
             f"{levels.similarity[known]:.2f}, {levels.named[known]}" if known in levels.index else "-"
             for known in KNOWLEDGE
         ]
@@ -58,7 +58,7 @@ def markdown(rows: pd.DataFrame) -> str:
         cells = [
             str(cell),
             f"{first['accuracy']:.2f}",
-            *told,
+            *knowing,
             f"{most} of {users} {interval}",
             promised,
             f"{proved:.1f}",

@@ -26,9 +26,9 @@ class Shown:
     named: bool
 
 
-def photos(folder: Path, one: Point) -> list[Shown]:
+def photos(folder: Path, point: Point) -> list[Shown]:
     """A private photo of each user who is shown; none where they are real people's."""
-    config = load(folder / one.cells[0] / "config.toml")
+    config = load(folder / point.cells[0] / "config.toml")
     if config.dataset.name != "synthetic":
         return []
     dataset = open_dataset(config.dataset, config.seed)
@@ -36,22 +36,22 @@ def photos(folder: Path, one: Point) -> list[Shown]:
     return [Shown(data_uri(dataset.user(user).private.photos[0]), f"a photo of user {user}", False) for user in users]
 
 
-def reconstructions(folder: Path, table: pd.DataFrame, one: Point) -> list[Shown]:
+def reconstructions(folder: Path, table: pd.DataFrame, point: Point) -> list[Shown]:
     """What the strongest attacker made of the first users, in the first round that was attacked."""
-    cell, label = one.cells[0], one.strongest.label
+    cell, label = point.cells[0], point.strongest.label
     rows = table[(table["cell"] == cell) & (table["label"] == label) & (table["arm"] == "attack")]
     rows = rows[rows["round"] == rows["round"].min()].sort_values("user").head(USERS)
-    found = []
+    shown = []
     for user, server_round, rank in zip(rows["user"], rows["round"], rows["rank"], strict=True):
         try:
             made = read_reconstruction(RunFolder(folder / cell), label, int(server_round), int(user))
         except (OSError, SafetensorError):
             continue  # it failed, or the folder was tidied up
         named = bool(pd.notna(rank) and rank == 1)
-        alt = f"user {user} through {one.name}{', named' if named else ''}"
-        found.append(Shown(data_uri(made.images[0]), alt, named))
-    return found
+        alt = f"user {user} through {point.name}{', named' if named else ''}"
+        shown.append(Shown(data_uri(made.images[0]), alt, named))
+    return shown
 
 
 def strips(folder: Path, table: pd.DataFrame, line: Sequence[Point]) -> list[tuple[Point, list[Shown]]]:
-    return [(one, reconstructions(folder, table, one)) for one in line]
+    return [(point, reconstructions(folder, table, point)) for point in line]

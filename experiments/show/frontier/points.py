@@ -8,10 +8,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from experiments.evaluate.arms import PICTURES
 from experiments.plan.defended import UNDEFENDED
+from experiments.statistics.aggregate import normalised_leakage
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.statistics.bootstrap import Comparison, Interval, interval, normalised, paired
-from experiments.statistics.significance import PICTURES, findings, share_named, with_optional
+from experiments.statistics.bootstrap import paired
+from experiments.statistics.interval import Comparison, Interval
+from experiments.statistics.significance import findings, share_named, with_optional
 from experiments.statistics.verdict import Kind, verdict
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense
@@ -27,7 +30,7 @@ class Level:
     label: str  # of the attack in the runs
     attack: str
     knowledge: str
-    leakage: Interval  # (attack - wrong update) / (own photo - wrong update): 0 nothing of this user, 1 a real photo
+    leakage: Interval  # normalised: 0 nothing of this user, 1 a real photo
     rank1: Interval  # share of users who are named, exact
     named: int  # in the round, and by the reading, in which most are
     users: int  # attacked in that round
@@ -81,26 +84,26 @@ class Point:
     @property
     def most_named(self) -> Level:
         """The attack and knowledge that name most users."""
-        return max(self.levels, key=lambda one: (one.named, one is self.strongest))
+        return max(self.levels, key=lambda level: (level.named, level is self.strongest))
 
     @property
     def breaks_promise(self) -> bool:
         """Whether the measurement disproves an epsilon that the defense promises."""
-        promised = [one.promised for one in self.levels if one.promised is not None]
+        promised = [level.promised for level in self.levels if level.promised is not None]
         return bool(promised) and self.epsilon_audited > max(promised)
 
 
 def points(table: pd.DataFrame) -> list[Point]:
     """One point a defense and strength, in the order of the table."""
-    found = []
+    measured = []
     table = with_optional(table)
     for (defense, setting, strength), rows in table.groupby(["defense", "setting", "strength"], sort=False):
         levels = [_level(str(label), own) for label, own in rows.groupby("label", sort=False)]
         first = rows.drop_duplicates("cell")
         users, gallery = len(rows[PERSON].drop_duplicates()), int(rows["gallery_size"].max())
-        most = max(levels, key=lambda one: one.named)
+        most = max(levels, key=lambda level: level.named)
         delta = _number(first["delta"].max())
-        found.append(
+        measured.append(
             Point(
                 defense=str(defense),
                 strength=str(strength),
@@ -118,26 +121,26 @@ def points(table: pd.DataFrame) -> list[Point]:
                     gallery,
                     delta or DELTA,
                     gaussian=bool((first["mechanism"].fillna("") == "gaussian").all()),
-                    tried=sum(one.rounds for one in levels),
+                    tried=sum(level.rounds for level in levels),
                 ),
                 known_to_nobody=str(first["known_to_nobody"].iloc[0]),
                 status=_status(rows),
             )
         )
-    return found
+    return measured
 
 
-def undefended(found: Sequence[Point], setting: str = "") -> Point | None:
+def undefended(points: Sequence[Point], setting: str = "") -> Point | None:
     """The point without a defense in that setting."""
-    return next((one for one in found if one.defense == UNDEFENDED and one.setting == setting), None)
+    return next((point for point in points if point.defense == UNDEFENDED and point.setting == setting), None)
 
 
-def series(found: Sequence[Point]) -> dict[str, list[Point]]:
+def series(points: Sequence[Point]) -> dict[str, list[Point]]:
     """The points of each defense, weakest first as the sweep lists them; without the undefended."""
     lines: dict[str, list[Point]] = {}
-    for one in found:
-        if one.defense != UNDEFENDED:
-            lines.setdefault(one.series, []).append(one)
+    for point in points:
+        if point.defense != UNDEFENDED:
+            lines.setdefault(point.series, []).append(point)
     return lines
 
 
@@ -147,34 +150,34 @@ def less_than(a: Level, b: Level) -> Comparison:
     return paired(both[:, 0], both[:, 1])
 
 
-def adapting(one: Point) -> Comparison | None:
+def adapting(point: Point) -> Comparison | None:
     """What knowing the defense is worth to the attacker; None where no attack knows it, or it is worth nothing."""
-    blind = one.knowing("none")
-    if blind is None or one.strongest.knowledge == "none":
+    blind = point.knowing("none")
+    if blind is None or point.strongest.knowledge == "none":
         return None
-    return less_than(blind, one.strongest)
+    return less_than(blind, point.strongest)
 
 
 def _level(label: str, rows: pd.DataFrame) -> Level:
     people = rows.groupby([*PERSON, "arm"])["facial_similarity"].mean().unstack("arm").sort_index()  # noqa: PD010
     people = people.reindex(columns=["attack", "wrong_update", "own_photo"]).astype("float64")
     own = rows[rows["arm"].isin(PICTURES)]
-    read = [one for _, one in own.groupby(["round", "arm"])]
-    shares = [share_named(one) for one in read]
-    hits = [int((one["rank"] == 1).sum()) for one in read]
+    readings = [reading for _, reading in own.groupby(["round", "arm"])]
+    shares = [share_named(reading) for reading in readings]
+    hits = [int((reading["rank"] == 1).sum()) for reading in readings]
     most = hits.index(max(hits))
     return Level(
         label=label,
         attack=str(rows["attack"].iloc[0]),
         knowledge=str(rows["knowledge"].iloc[0]),
-        leakage=interval(people.to_numpy(), normalised),
+        leakage=normalised_leakage(people, "attack"),
         rank1=shares[most][0],
         named=hits[most],
-        users=len(read[most]),
+        users=len(readings[most]),
         excess=people["attack"] - people["wrong_update"],
         promised=_number(rows["epsilon"].max()),
         realism=tuple(_number(rows.loc[rows["arm"] == "attack", name].mean()) for name in REALISM),
-        rounds=len(read),
+        rounds=len(readings),
     )
 
 
@@ -187,8 +190,8 @@ def _status(rows: pd.DataFrame) -> Kind:
 
 
 def _strength(level: Level) -> tuple[float, float]:
-    middle, named = level.leakage["mean"], level.rank1["mean"]
-    return (-math.inf if middle is None else middle, 0.0 if named is None else named)
+    leakage, named = level.leakage, level.rank1
+    return (leakage.mean if leakage.known else -math.inf, named.mean if named.known else 0.0)
 
 
 def _number(value: float) -> float | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.show.report import distributions, evidence, figures, svg, tables
+from experiments.show.report.captions import breakable, headline
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import hero
-from experiments.show.report.material import read
-from experiments.show.report.words import breakable, headline
+from experiments.show.report.run_data import read
 from fl_sim.runs import RunFolder, write_atomically
 
 HERE = Path(__file__).parent
@@ -24,14 +24,14 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
     Private photos are put in for synthetic people, else only if `with_private_photos`.
     Raises FileNotFoundError for a folder without config.toml.
     """
-    material = read(run)
-    head = headline(material)
+    run_data = read(run)
+    head = headline(run_data)
     label, first = head.strongest, head.server_round
     forests, rounds, strips, readings = [], [], None, []
     if label is not None and first is not None:
         forests = [
             figures.forest(
-                material,
+                run_data,
                 "rank1",
                 "Named: rank-1",
                 "Share of users who come out nearest to their picture.",
@@ -39,7 +39,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
                 first,
             ),
             figures.forest(
-                material,
+                run_data,
                 "facial_similarity",
                 "Alike: facial similarity",
                 "Cosine to the user's private photos.",
@@ -48,39 +48,39 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
             ),
         ]
         rounds = [
-            figures.per_round(material, "rank1", "Named: rank-1", label),
-            figures.per_round(material, "facial_similarity", "Alike: facial similarity", label),
+            figures.per_round(run_data, "rank1", "Named: rank-1", label),
+            figures.per_round(run_data, "facial_similarity", "Alike: facial similarity", label),
         ]
-        strips = distributions.strips(material, label)
-        readings = tables.readings(material, first)
-    training_columns, training_rows = tables.training(material)
+        strips = distributions.strips(run_data, label)
+        readings = tables.readings(run_data, first)
+    training_columns, training_rows = tables.training(run_data)
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["breakable"] = breakable
-    shown = gallery(material, with_private_photos)
+    shown = gallery(run_data, with_private_photos)
     page = environment.get_template("page.html.j2").render(
-        material=material,
+        run_data=run_data,
         head=head,
-        hero=hero(material, shown),
-        knows={one.attack: one.knowledge for one in material.findings},
+        hero=hero(run_data, shown),
+        knows={finding.attack: finding.knowledge for finding in run_data.findings},
         swatch=svg.swatch,
         forests=[forest for forest in forests if forest],
-        legend=list(figures.series_of(material).items()),
+        legend=list(figures.series_of(run_data).items()),
         rounds=[panel for panel in rounds if panel],
         readings=readings,
-        numbers=tables.numbers(material),
-        verdicts=evidence.verdicts(material),
-        realism=evidence.realism(material),
-        ranks=[panel for attack in material.attacks if (panel := distributions.ranks(material, attack))],
+        numbers=tables.numbers(run_data),
+        verdicts=evidence.verdicts(run_data),
+        realism=evidence.realism(run_data),
+        ranks=[panel for attack in run_data.attacks if (panel := distributions.ranks(run_data, attack))],
         strips=strips,
-        attributes=figures.attributes(material, label) if label else [],
-        accuracy=figures.accuracy(material),
+        attributes=figures.attributes(run_data, label) if label else [],
+        accuracy=figures.accuracy(run_data),
         training_columns=training_columns,
         training_rows=training_rows,
-        timing=tables.timing(material),
-        setup=tables.setup(material),
-        threat_model=tables.threat_model(material),
+        timing=tables.timing(run_data),
+        setup=tables.setup(run_data),
+        threat_model=tables.threat_model(run_data),
         gallery=shown,
         in_sweep=(run.root.parent / "sweep.toml").is_file(),
         config_text=run.config.read_text(encoding="utf-8"),

@@ -1,43 +1,41 @@
 """What the verdict of a report rests on, as text: each test and proof, and how real the pictures look."""
 
+from experiments.evaluate.arms import CAPTIONS, title
 from experiments.evaluate.realism import SHARPNESS, SWD
-from experiments.show.report.material import Material
+from experiments.show.report.captions import p_value, spell, spell_share
+from experiments.show.report.run_data import RunData
 from experiments.show.report.svg import DASH, number
-from experiments.show.report.words import ARM_NAMES, p_value, spell, spell_share
-
-READ = {"all_images": ", all images", "determined": ", determined"}  # how an attack is read, where not by its answer
 
 
-def realism(material: Material) -> list[list[str]]:
+def realism(run_data: RunData) -> list[list[str]]:
     """How real the pictures look, over all rounds: (attack or arm, face detected, sharpness, patch distance)."""
-    read = {"attack": "", "determined": READ["determined"]}
-    rows = [(f"{attack}{title}", attack, arm) for attack in material.attacks for arm, title in read.items()]
-    rows += [(ARM_NAMES[arm], material.attacks[0], arm) for arm in ("prior_only", "own_photo") if material.attacks]
-    found = []
-    for title, attack, arm in rows:
-        cells = [spell(material.interval(attack, arm, "face_probability"))]
+    rows = [(title(attack, arm), attack, arm) for attack in run_data.attacks for arm in ("attack", "determined")]
+    rows += [(CAPTIONS[arm], run_data.attacks[0], arm) for arm in ("prior_only", "own_photo") if run_data.attacks]
+    lines = []
+    for name, attack, arm in rows:
+        cells = [spell(run_data.interval(attack, arm, "face_probability"))]
         for names, places in ((SHARPNESS, 2), (SWD, 0)):
-            each = [material.interval(attack, arm, name) for name in names]
-            cells.append("  ".join(DASH if one is None else number(one.mean, places) for one in each))
+            levels = [run_data.interval(attack, arm, column) for column in names]
+            cells.append("  ".join(DASH if level is None else number(level.mean, places) for level in levels))
         if any(cell.strip(f"{DASH} ") for cell in cells):
-            found.append([title, *cells])
-    return found
+            lines.append([name, *cells])
+    return lines
 
 
-def verdicts(material: Material) -> list[list[str]]:
+def verdicts(run_data: RunData) -> list[list[str]]:
     """What each attack tells in each round, as text; the columns are those of the page."""
     return [
         [
-            f"{one.attack}{READ.get(one.arm, '')}",
-            one.knowledge,
-            "any" if one.server_round is None else str(one.server_round),
-            f"{one.named} of {one.users}",
-            spell_share(one.share),
-            p_value(one.p_named),
-            p_value(one.p_alike),
-            p_value(one.p_attributes),
-            DASH if one.epsilon_audited is None else number(one.epsilon_audited, 1),
-            DASH if one.epsilon is None else f"{one.epsilon:.3g}",
+            title(finding.attack, finding.arm),
+            finding.knowledge,
+            "any" if finding.server_round is None else str(finding.server_round),
+            f"{finding.named} of {finding.users}",
+            spell_share(finding.share),
+            p_value(finding.p_named),
+            p_value(finding.p_alike),
+            p_value(finding.p_attributes),
+            DASH if finding.epsilon_audited is None else number(finding.epsilon_audited, 1),
+            DASH if finding.epsilon is None else f"{finding.epsilon:.3g}",
         ]
-        for one in material.findings
+        for finding in run_data.findings
     ]

@@ -1,4 +1,4 @@
-"""The figures of the report, each from the material to tables of rows or one SVG chart."""
+"""The figures of the report, each as a table of rows or one SVG chart."""
 
 import itertools
 import math
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from experiments.evaluate.arms import CAPTIONS, CONTROLS, GROUPS, REFERENCES
 from experiments.show.report import svg
-from experiments.show.report.material import REFERENCES, Interval, Material
-from experiments.show.report.words import ARM_NAMES, bracket, digits, heading, spell
-from experiments.statistics.significance import CONTROLS
+from experiments.show.report.captions import bracket, digits, heading, spell
+from experiments.show.report.run_data import RunData
+from experiments.statistics.interval import Interval
 
 ROW = 30  # CSS pixels, height of a row that holds a drawing
 PANEL = 250  # CSS pixels, height of a chart
@@ -46,21 +47,21 @@ class Panel:
     drawing: Markup
 
 
-def series_of(material: Material) -> dict[str, int]:
+def series_of(run_data: RunData) -> dict[str, int]:
     """Marker and colour of each attack, the same all over the page."""
-    return {label: index for index, label in enumerate(material.attacks)}
+    return {label: index for index, label in enumerate(run_data.attacks)}
 
 
-def forest(material: Material, metric: str, title: str, caption: str, label: str, server_round: int) -> DotTable | None:
+def forest(run_data: RunData, metric: str, title: str, caption: str, label: str, server_round: int) -> DotTable | None:
     """Attacks, controls and references of one round on one axis; controls are those of attack `label`."""
     lines: list[tuple[str, Markup, str, str, Interval]] = []
-    for attack, series in series_of(material).items():
-        if interval := material.interval(attack, "attack", metric, server_round):
+    for attack, series in series_of(run_data).items():
+        if interval := run_data.interval(attack, "attack", metric, server_round):
             lines.append((attack, svg.swatch(series), "attack", f"s{series % svg.SERIES}", interval))
     for arm in (*CONTROLS, *REFERENCES):
-        if interval := material.interval(label, arm, metric, server_round):
-            kind = "control" if arm in CONTROLS else "reference"
-            lines.append((ARM_NAMES[arm], svg.swatch(0, f"mark {kind}"), kind, kind, interval))
+        if interval := run_data.interval(label, arm, metric, server_round):
+            kind = str(GROUPS[arm])
+            lines.append((CAPTIONS[arm], svg.swatch(0, f"mark {kind}"), kind, kind, interval))
     if not lines:
         return None
     scale = scale_of(metric, [end for *_, interval in lines for end in (interval.low, interval.high)])
@@ -69,7 +70,7 @@ def forest(material: Material, metric: str, title: str, caption: str, label: str
             name,
             swatch,
             kind,
-            _dot_row(scale, interval, svg_class, series_of(material).get(name, 0)),
+            _dot_row(scale, interval, svg_class, series_of(run_data).get(name, 0)),
             svg.number(interval.mean, digits(metric)),
             bracket(interval, digits(metric)),
         )
@@ -78,32 +79,34 @@ def forest(material: Material, metric: str, title: str, caption: str, label: str
     return DotTable(title, caption, rows, axis(scale))
 
 
-def per_round(material: Material, metric: str, title: str, label: str) -> Panel | None:
+def per_round(run_data: RunData, metric: str, title: str, label: str) -> Panel | None:
     """The metric of every attack over the rounds; controls and references of attack `label` as lines."""
-    rounds = material.measured_rounds
+    rounds = run_data.measured_rounds
     points = {
         attack: [
-            (i, r, found) for i, r in enumerate(rounds) if (found := material.interval(attack, "attack", metric, r))
+            (i, r, measured)
+            for i, r in enumerate(rounds)
+            if (measured := run_data.interval(attack, "attack", metric, r))
         ]
-        for attack in material.attacks
+        for attack in run_data.attacks
     }
-    lines = {arm: found for arm in (*CONTROLS, *REFERENCES) if (found := material.interval(label, arm, metric))}
+    lines = {arm: measured for arm in (*CONTROLS, *REFERENCES) if (measured := run_data.interval(label, arm, metric))}
     if not any(points.values()):
         return None
-    ends = [end for entries in points.values() for _, _, found in entries for end in (found.low, found.high)]
-    scale = scale_of(metric, [*ends, *(found.mean for found in lines.values())])
+    ends = [end for entries in points.values() for _, _, measured in entries for end in (measured.low, measured.high)]
+    scale = scale_of(metric, [*ends, *(measured.mean for measured in lines.values())])
     parts = grid(scale, [str(r) for r in rounds], "round")
-    heights = [scale.pixels(found.mean, PANEL) for found in lines.values()]
+    heights = [scale.pixels(measured.mean, PANEL) for measured in lines.values()]
     labels = svg.spread(heights, 15, 4, PANEL - 2)
     for (arm, _), y, at in zip(lines.items(), heights, labels, strict=True):
-        kind = "control" if arm in CONTROLS else "reference"
+        kind = str(GROUPS[arm])
         parts.append(svg.line("0%", y, "100%", y, f"level {kind}"))
         parts.append(
             f'<svg x="100%" y="0" class="open"><path d="M2 {y}L12 {at:.1f}" class="leader"/>'
-            f"{svg.text('15', at + 4, ARM_NAMES[arm], f'label {kind}')}</svg>"
+            f"{svg.text('15', at + 4, CAPTIONS[arm], f'label {kind}')}</svg>"
         )
     for attack, entries in points.items():
-        series = series_of(material)[attack]
+        series = series_of(run_data)[attack]
         shift = (series - (len(points) - 1) / 2) * 9
         kind = f"s{series % svg.SERIES}"
         drawn = []
@@ -117,24 +120,26 @@ def per_round(material: Material, metric: str, title: str, label: str) -> Panel 
                     f"thread {kind}",
                 )
             )
-        for i, server_round, found in entries:
+        for i, server_round, measured in entries:
             x = _slot(i, len(rounds))
             drawn.append(
-                svg.line(x, scale.pixels(found.low, PANEL), x, scale.pixels(found.high, PANEL), f"whisker {kind}")
+                svg.line(x, scale.pixels(measured.low, PANEL), x, scale.pixels(measured.high, PANEL), f"whisker {kind}")
             )
-            tip = f"{attack}, round {server_round}: {spell(found, digits(metric))}"
-            drawn.append(svg.marker(x, scale.pixels(found.mean, PANEL), series, f"mark {kind}", tip))
+            tip = f"{attack}, round {server_round}: {spell(measured, digits(metric))}"
+            drawn.append(svg.marker(x, scale.pixels(measured.mean, PANEL), series, f"mark {kind}", tip))
         parts.append(f'<g transform="translate({shift:.1f} 0)">{"".join(drawn)}</g>')
-    said = "; ".join(
-        f"{attack}: " + ", ".join(f"round {r} {spell(found, digits(metric))}" for _, r, found in entries)
+    description = "; ".join(
+        f"{attack}: " + ", ".join(f"round {r} {spell(measured, digits(metric))}" for _, r, measured in entries)
         for attack, entries in points.items()
         if entries
     )
-    levels = ", ".join(f"{ARM_NAMES[arm]} {svg.number(found.mean)}" for arm, found in lines.items())
-    return Panel(title, svg.chart(f"round-{metric}", f"{title} per round", f"{said}. Lines: {levels}.", PANEL, parts))
+    levels = ", ".join(f"{CAPTIONS[arm]} {svg.number(measured.mean)}" for arm, measured in lines.items())
+    return Panel(
+        title, svg.chart(f"round-{metric}", f"{title} per round", f"{description}. Lines: {levels}.", PANEL, parts)
+    )
 
 
-def attributes(material: Material, label: str) -> list[DotTable]:
+def attributes(run_data: RunData, label: str) -> list[DotTable]:
     """Share of users whose attribute is read right, all rounds together, against the commonest value of public people.
 
     One table an attribute, all on one axis; what is not an attack (prior only, the regression on the update that needs
@@ -142,31 +147,31 @@ def attributes(material: Material, label: str) -> list[DotTable]:
     """
     tables = []
     scale = svg.Scale(0, 1)
-    for attribute in material.attribute_names:
-        found = material.interval(label, "base_rate", f"attr_{attribute}")
-        base = found.mean if found else None
+    for attribute in run_data.attribute_names:
+        base_rate = run_data.interval(label, "base_rate", f"attr_{attribute}")
+        base = base_rate.mean if base_rate else None
         rows = []
-        for attack, series in series_of(material).items():
-            if interval := material.interval(attack, "attack", f"attr_{attribute}"):
+        for attack, series in series_of(run_data).items():
+            if interval := run_data.interval(attack, "attack", f"attr_{attribute}"):
                 drawing = _dot_row(scale, interval, f"s{series % svg.SERIES}", series, base)
                 rows.append(
                     Row(attack, svg.swatch(series), "attack", drawing, svg.number(interval.mean), bracket(interval))
                 )
-        for arm in ("direct_update", "prior_only", "own_photo"):
-            if interval := material.interval(label, arm, f"attr_{attribute}"):
+        for arm in ("attribute_inference", "prior_only", "own_photo"):
+            if interval := run_data.interval(label, arm, f"attr_{attribute}"):
                 kind = "reference" if arm in REFERENCES else "control"
                 mark, drawing = svg.swatch(0, f"mark {kind}"), _dot_row(scale, interval, kind, 0, base)
-                rows.append(Row(ARM_NAMES[arm], mark, kind, drawing, svg.number(interval.mean), bracket(interval)))
+                rows.append(Row(CAPTIONS[arm], mark, kind, drawing, svg.number(interval.mean), bracket(interval)))
         if not rows:
             continue
-        caption = f"Base rate {spell(found)}: users who have the commonest value of public people."
+        caption = f"Base rate {spell(base_rate)}: users who have the commonest value of public people."
         tables.append(DotTable(heading(attribute), caption, rows, axis(scale)))
     return tables
 
 
-def accuracy(material: Material) -> Panel | None:
+def accuracy(run_data: RunData) -> Panel | None:
     """Accuracy of the global model on held-out photos over the rounds."""
-    table = material.rounds
+    table = run_data.rounds
     if table is None or "accuracy" not in table or not table["accuracy"].notna().any():
         return None
     known = table[table["accuracy"].notna()]
@@ -180,8 +185,8 @@ def accuracy(material: Material) -> Panel | None:
     for i, y in enumerate(ys):
         tip = f"round {rounds[i]}: {svg.number(values[i], 3)}"
         parts.append(svg.marker(_slot(i, len(ys)), y, 0, "mark ink", tip))
-    said = ", ".join(f"round {r} {svg.number(value, 3)}" for r, value in zip(rounds, values, strict=True))
-    return Panel("Accuracy on held-out photos", svg.chart("accuracy", "Accuracy per round", said, PANEL, parts))
+    description = ", ".join(f"round {r} {svg.number(value, 3)}" for r, value in zip(rounds, values, strict=True))
+    return Panel("Accuracy on held-out photos", svg.chart("accuracy", "Accuracy per round", description, PANEL, parts))
 
 
 def scale_of(metric: str, values: Sequence[float]) -> svg.Scale:

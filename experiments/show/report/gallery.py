@@ -18,9 +18,9 @@ from clients.datasets import open_dataset
 from clients.user import FaceDataset
 from experiments.evaluate import draws
 from experiments.show.report import svg
+from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
 from experiments.show.report.figures import series_of
-from experiments.show.report.material import Material
-from experiments.show.report.words import NO_EVIDENCE, class_name, heading, shared
+from experiments.show.report.run_data import RunData
 
 USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
@@ -101,21 +101,21 @@ class Gallery:
         return any(strip.drawn for portrait in self.portraits for strip in portrait.strips)
 
 
-def gallery(material: Material, with_private_photos: bool) -> Gallery:
+def gallery(run_data: RunData, with_private_photos: bool) -> Gallery:
     """The first users with their private photos, where those may be shown, and every attack's pictures."""
-    users = _users(material)
+    users = _users(run_data)
     notes = []
     if len(users) > USERS:
         notes.append(
             f"The first {USERS} users are shown; {len(users) - USERS} more were measured and are in every number."
         )
-    rounds = _thinned(_rounds(material))
-    if len(rounds) < len(_rounds(material)):
-        notes.append(f"{len(rounds)} of {len(_rounds(material))} rounds are shown.")
+    rounds = _thinned(_rounds(run_data))
+    if len(rounds) < len(_rounds(run_data)):
+        notes.append(f"{len(rounds)} of {len(_rounds(run_data))} rounds are shown.")
     dataset: FaceDataset | None = None
-    if material.config.dataset.name == "synthetic" or with_private_photos:
+    if run_data.config.dataset.name == "synthetic" or with_private_photos:
         try:
-            dataset = open_dataset(material.config.dataset, material.config.seed)
+            dataset = open_dataset(run_data.config.dataset, run_data.config.seed)
         except Exception as error:  # a dataset may be third-party code; the page must come out all the same
             notes.append(f"The private photos are not shown: the dataset cannot be opened ({error}).")
     else:
@@ -135,11 +135,11 @@ def gallery(material: Material, with_private_photos: bool) -> Gallery:
             mean = _picture(
                 private.mean(0), f"mean of the {len(private)} private photos of user {user}", f"mean of {len(private)}"
             )
-        strips, traits = _strips(material, user, rounds), _traits(material, user)
-        portraits.append(Portrait(user, _alike(material, user), photos, mean, strips, traits))
-    columns = [(label, svg.swatch(series)) for label, series in series_of(material).items()]
+        strips, traits = _strips(run_data, user, rounds), _traits(run_data, user)
+        portraits.append(Portrait(user, _alike(run_data, user), photos, mean, strips, traits))
+    columns = [(label, svg.swatch(series)) for label, series in series_of(run_data).items()]
     return Gallery(
-        portraits, columns, material.measured_rounds[0] if material.measured_rounds else None, photos_of, notes
+        portraits, columns, run_data.measured_rounds[0] if run_data.measured_rounds else None, photos_of, notes
     )
 
 
@@ -155,108 +155,106 @@ def data_uri(photo: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _strips(material: Material, user: int, rounds: list[int]) -> list[Strip]:
+def _strips(run_data: RunData, user: int, rounds: list[int]) -> list[Strip]:
     strips = []
-    series = series_of(material)
-    for label in sorted(material.labels, key=lambda label: label in material.priors):
+    series = series_of(run_data)
+    for label in sorted(run_data.labels, key=lambda label: label in run_data.priors):
         pictures, drawn, prior = [], None, False
         for server_round in rounds:
             try:
-                captured = _value(_row(material, label, server_round, user), "capture")
+                captured = _value(_row(run_data, label, server_round, user), "capture")
                 capture = int(captured) if math.isfinite(captured) else user
-                found = read_reconstruction(material.run, label, server_round, capture)
-                table = read_attack_table(material.run, label, server_round, capture) or {}
+                reconstruction = read_reconstruction(run_data.run, label, server_round, capture)
+                table = read_attack_table(run_data.run, label, server_round, capture) or {}
                 prior = prior or ("prior" in table and "draws" not in table)  # who may draw is known by its draws
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
-            pictures.append(_scored(material, found.images[0], label, server_round, user))
-            drawn = drawn or _drawn(material, found, label, server_round, user)
+            pictures.append(_scored(run_data, reconstruction.images[0], label, server_round, user))
+            drawn = drawn or _drawn(run_data, reconstruction, label, server_round, user)
         if pictures:
-            control = label in material.priors and label not in material.attacks
+            control = label in run_data.priors and label not in run_data.attacks
             swatch = svg.swatch(0, "mark control") if control else svg.swatch(series.get(label, 0))
             said = "" if control or not (prior or drawn) else NO_EVIDENCE
-            if said and material.leaks(label):
+            if said and run_data.leaks(label):
                 said = shared(drawn.count) if drawn else ""
             strips.append(Strip(label, swatch, control, pictures, drawn, said))
     return strips
 
 
-def _drawn(material: Material, found: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
-    if found.draws is None or not bool(found.draws.isfinite().all()):
+def _drawn(run_data: RunData, reconstruction: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
+    if reconstruction.draws is None or not bool(reconstruction.draws.isfinite().all()):
         return None
-    count, of = len(found.draws), f"of user {user} by {label} in round {server_round}"
+    count, of = len(reconstruction.draws), f"of user {user} by {label} in round {server_round}"
     others = [
         _picture(draw, f"another of the {count} draws {of}", f"draw {number}")
-        for number, draw in enumerate(draws.others(found)[:DRAWS], 2)
+        for number, draw in enumerate(draws.others(reconstruction)[:DRAWS], 2)
     ]
-    most, least = draws.most_and_least(found.draws)
+    most, least = draws.most_and_least(reconstruction.draws)
     differ = f"where the {count} draws {of} differ: most in the {most}, least in the {least}; "
-    differ += f"{svg.number(draws.spread(found.draws))} on average, where black and white differ by 1"
-    heat = _picture(draws.heat(found.draws), differ) if count > 1 else None
+    differ += f"{svg.number(draws.spread(reconstruction.draws))} on average, where black and white differ by 1"
+    heat = _picture(draws.heat(reconstruction.draws), differ) if count > 1 else None
     determined = None
-    if found.determined is not None:
-        determined = _scored(material, found.determined, label, server_round, user, "determined")
+    if reconstruction.determined is not None:
+        determined = _scored(run_data, reconstruction.determined, label, server_round, user, "determined")
     return Drawn(server_round, count, determined, others, heat)
 
 
-def _scored(
-    material: Material, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack"
-) -> Picture:
-    row = _row(material, label, server_round, user, arm)
+def _scored(run_data: RunData, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack") -> Picture:
+    row = _row(run_data, label, server_round, user, arm)
     rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
-    said_rank = f"rank {rank:.0f}" if math.isfinite(rank) else ""
+    rank_caption = f"rank {rank:.0f}" if math.isfinite(rank) else ""
     said = svg.number(similarity) if math.isfinite(similarity) else ""
     what, caption = "reconstruction", f"round {server_round}"
     if arm == "determined":
         what, caption = "mean face that the update determines,", "determined"
     alt = f"{what} of user {user} by {label} in round {server_round}"
-    alt += f", {said_rank}, similarity {said}" if said_rank else ""
-    return Picture(data_uri(image), alt, caption, said_rank, said, rank == 1, server_round)
+    alt += f", {rank_caption}, similarity {said}" if rank_caption else ""
+    return Picture(data_uri(image), alt, caption, rank_caption, said, rank == 1, server_round)
 
 
-def _alike(material: Material, user: int) -> str:
-    if material.leakage is None or "in_batch_min" not in material.leakage:
+def _alike(run_data: RunData, user: int) -> str:
+    if run_data.leakage is None or "in_batch_min" not in run_data.leakage:
         return ""
-    rows = material.leakage[material.leakage["user"] == user]
+    rows = run_data.leakage[run_data.leakage["user"] == user]
     ends = [float(rows[column].iloc[0]) for column in ("in_batch_min", "in_batch_max")] if len(rows) else []
     return " to ".join(svg.number(end) for end in ends) if ends and math.isfinite(ends[0]) else ""
 
 
-def _traits(material: Material, user: int) -> list[Trait]:
+def _traits(run_data: RunData, user: int) -> list[Trait]:
     traits = []
-    first = material.measured_rounds[0] if material.measured_rounds else 0
-    for attribute in material.attribute_names:
+    first = run_data.measured_rounds[0] if run_data.measured_rounds else 0
+    for attribute in run_data.attribute_names:
         inferred, true = [], math.nan
-        for label in material.attacks:
-            row = _row(material, label, first, user)
+        for label in run_data.attacks:
+            row = _row(run_data, label, first, user)
             true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
             guess = _value(row, f"attr_{attribute}_inferred")
             share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
             # Without evidence of a leak, draws agree on what the prior or the noise of a defense says.
-            told = math.isfinite(share * count) and count > 1 and material.leaks(label)
+            told = math.isfinite(share * count) and count > 1 and run_data.leaks(label)
             agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
-            behind = _value(_row(material, label, first, user, "determined"), f"attr_{attribute}_inferred")
+            behind = _value(_row(run_data, label, first, user, "determined"), f"attr_{attribute}_inferred")
             if told and math.isfinite(behind) and behind != guess:
-                agree += f"; their mean: {_class_name(material, attribute, behind)}"
-            inferred.append((_class_name(material, attribute, guess), agree, guess == true))
-        traits.append(Trait(heading(attribute), _class_name(material, attribute, true), inferred))
+                agree += f"; their mean: {_class_name(run_data, attribute, behind)}"
+            inferred.append((_class_name(run_data, attribute, guess), agree, guess == true))
+        traits.append(Trait(heading(attribute), _class_name(run_data, attribute, true), inferred))
     return traits
 
 
-def _class_name(material: Material, attribute: str, value: float) -> str:
-    assert material.leakage is not None  # there are attributes
+def _class_name(run_data: RunData, attribute: str, value: float) -> str:
+    assert run_data.leakage is not None  # there are attributes
     columns = [f"attr_{attribute}_true", f"attr_{attribute}_inferred"]
-    largest = max(float(material.leakage[column].max()) for column in columns if column in material.leakage)
-    return class_name(attribute, value, largest, material.config.dataset.name == "synthetic")
+    largest = max(float(run_data.leakage[column].max()) for column in columns if column in run_data.leakage)
+    return class_name(attribute, value, largest, run_data.config.dataset.name == "synthetic")
 
 
-def _row(material: Material, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
+def _row(run_data: RunData, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
     """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
     sources = [(label, arm)]
-    if label in material.priors:
-        sources += [(attack, "prior_only") for attack in material.attacks]
+    if label in run_data.priors:
+        sources += [(attack, "prior_only") for attack in run_data.attacks]
     for attack, arm in sources:
-        rows = material.rows(attack, arm, server_round)
+        rows = run_data.rows(attack, arm, server_round)
         if not rows.empty:
             rows = rows[rows["user"] == user]
         if not rows.empty:
@@ -276,16 +274,16 @@ def _picture(photo: Tensor, alt: str, caption: str = "") -> Picture:
     return Picture(data_uri(photo), alt, caption, "", "", False)
 
 
-def _users(material: Material) -> list[int]:
-    if material.leakage is not None:
-        return sorted(int(user) for user in material.leakage["user"].unique())
-    found = {int(path.stem.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*/user-*.safetensors")}
-    return sorted(found) or list(range(material.config.dataset.users))
+def _users(run_data: RunData) -> list[int]:
+    if run_data.leakage is not None:
+        return sorted(int(user) for user in run_data.leakage["user"].unique())
+    users = {int(path.stem.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*/user-*.safetensors")}
+    return sorted(users) or list(range(run_data.config.dataset.users))
 
 
-def _rounds(material: Material) -> list[int]:
-    found = {int(path.name.split("-")[1]) for path in material.run.reconstructions.glob("*/round-*")}
-    return sorted(found | set(material.measured_rounds))
+def _rounds(run_data: RunData) -> list[int]:
+    rounds = {int(path.name.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*")}
+    return sorted(rounds | set(run_data.measured_rounds))
 
 
 def _thinned(rounds: list[int]) -> list[int]:

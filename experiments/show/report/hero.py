@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.evaluate.arms import PICTURES
 from experiments.show.report.gallery import Gallery, Picture, Portrait
-from experiments.show.report.material import Material
-from experiments.statistics.significance import PICTURES, Finding
+from experiments.show.report.run_data import RunData
+from experiments.statistics.significance import Finding
 
 FACES = 8  # users in the strip
 CAVEAT = "These pictures are no evidence: this attack was not shown to tell more of the users than its controls."
@@ -39,71 +40,67 @@ class Hero:
     caveat: str  # why the pictures are no evidence; empty where they are some
 
 
-def hero(material: Material, shown: Gallery) -> Hero:
+def hero(run_data: RunData, shown: Gallery) -> Hero:
     """The threat model of a run, and up to FACES users of its gallery, from the best to the worst recognised."""
-    threat = threat_line(material)
-    best = _strongest(material)
+    threat = threat_line(run_data)
+    best = _strongest(run_data)
     if best is None:
         return Hero(threat, [], "", "")
-    scores = _scores(material, best)
+    scores = _scores(run_data, best)
     drawn = [(portrait, found) for portrait in shown.portraits if (found := _drawn(portrait, best)) is not None]
     drawn.sort(key=lambda pair: _recognised(scores, pair[0].user))
     faces = [_face(portrait, picture, scores, best.names) for portrait, picture in _spread(drawn)]
     if not faces:
         return Hero(threat, [], "", "")
     caveat = "" if best.names or best.resembles or best.reads_attributes else CAVEAT
-    return Hero(threat, faces, _caption(material, best, len(faces), len(drawn)), caveat)
+    return Hero(threat, faces, _caption(run_data, best, len(faces), len(drawn)), caveat)
 
 
-def threat_line(material: Material) -> str:
+def threat_line(run_data: RunData) -> str:
     """Who attacks, what they see and know, on which model, and whose pictures, in one line."""
-    config, stated = material.config, material.manifest.get("threat_model", {})
+    config, stated = run_data.config, run_data.manifest.get("threat_model", {})
     stated = stated if isinstance(stated, dict) else {}
     server = "honest but curious" if config.threat_model.server == "honest_but_curious" else "actively malicious"
     together = int(stated.get("users_behind_an_update", 1) or 1)
     sees = f"sees only sums of {together} users" if together > 1 else "sees every update"
     if config.protocol.shuffle:
         sees += ", under pseudonyms"
-    photographs = material.manifest.get("data", {}).get("photographs", config.dataset.name != "synthetic")
+    photographs = run_data.manifest.get("data", {}).get("photographs", config.dataset.name != "synthetic")
     faces = "photographs" if photographs else "synthetic faces"
     users = f"{config.dataset.users} user" + "s" * (config.dataset.users != 1)
     model = "trained model" if config.model.weights else "untrained model"
-    return f"{server.capitalize()} server, {sees}, {_knows(material)}; {model}; {users}, {faces}."
+    return f"{server.capitalize()} server, {sees}, {_knows(run_data)}; {model}; {users}, {faces}."
 
 
-def _knows(material: Material) -> str:
-    if not material.config.defenses:
+def _knows(run_data: RunData) -> str:
+    if not run_data.config.defenses:
         return "no defense"
-    defenses = " and ".join(str(table.get("name", "?")) for table in material.config.defenses)
-    told = any(one.knowledge != "none" for one in material.findings)
+    defenses = " and ".join(str(table.get("name", "?")) for table in run_data.config.defenses)
+    told = any(finding.knowledge != "none" for finding in run_data.findings)
     return f"{'knows' if told else 'does not know'} the defense ({defenses})"
 
 
-def _strongest(material: Material) -> Finding | None:
+def _strongest(run_data: RunData) -> Finding | None:
     """The finding of one round, by a picture on the page, that names most; ties go to who knows the defenses."""
+    first = run_data.measured_rounds[0] if run_data.measured_rounds else None  # the gallery has its mean faces alone
     pictured = [
-        one
-        for one in material.findings
-        if one.arm in PICTURES
-        and one.server_round is not None
-        and (one.arm != "determined" or one.server_round == material.measured_rounds[0])  # the gallery has no others
+        finding
+        for finding in run_data.findings
+        if finding.server_round is not None
+        and finding.arm in PICTURES
+        and (finding.arm != "determined" or finding.server_round == first)
     ]
 
-    def strength(one: Finding) -> tuple[bool, float, bool, float]:
-        similarity = one.similarity["mean"]
-        return (
-            one.names,
-            one.named / max(one.users, 1),
-            one.knowledge != "none",
-            -2.0 if similarity is None else similarity,
-        )
+    def strength(finding: Finding) -> tuple[bool, float, bool, float]:
+        similarity = finding.similarity.mean if finding.similarity.known else -2.0
+        return finding.names, finding.named / max(finding.users, 1), finding.knowledge != "none", similarity
 
     return max(pictured, key=strength, default=None)
 
 
-def _scores(material: Material, best: Finding) -> Scores:
+def _scores(run_data: RunData, best: Finding) -> Scores:
     """(rank, similarity) of each user by the arm that `best` is about; NaN where there is none."""
-    rows = material.rows(best.attack, best.arm, best.server_round)
+    rows = run_data.rows(best.attack, best.arm, best.server_round)
     scores = rows[["rank", "facial_similarity"]].astype("float64").itertuples(index=False)
     return {int(user): (score[0], score[1]) for user, score in zip(rows["user"], scores, strict=True)}
 
@@ -114,7 +111,7 @@ def _drawn(portrait: Portrait, best: Finding) -> Picture | None:
         if strip.label == best.attack:
             if best.arm == "determined" and strip.drawn and strip.drawn.server_round == best.server_round:
                 return strip.drawn.determined
-            return next((one for one in strip.pictures if one.server_round == best.server_round), None)
+            return next((image for image in strip.pictures if image.server_round == best.server_round), None)
     return None
 
 
@@ -139,10 +136,10 @@ def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) ->
     return Face(portrait.user, portrait.photos[0] if portrait.photos else None, picture, named, label)
 
 
-def _caption(material: Material, best: Finding, faces: int, pictured: int) -> str:
+def _caption(run_data: RunData, best: Finding, faces: int, pictured: int) -> str:
     knows = ", which knows the defense," if best.knowledge != "none" else ""
     what = {"determined": "finds as the mean face", "all_images": "draws first"}.get(best.arm, "draws")
-    update = "gradient" if material.config.federation.update == "gradient" else "weight update"
+    update = "gradient" if run_data.config.federation.update == "gradient" else "weight update"
     who = f"All {faces} users" if faces == pictured == best.users else f"{faces} of {best.users} users"
     if pictured < best.users:
         who += f", out of the {pictured} shown below"

@@ -7,21 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.evaluate.arms import ARMS
 from experiments.plan.privacy import sentences
-from experiments.show.report.material import (
-    ARMS,
-    BEHIND_DRAWS,
-    OF_SUMS,
-    READINGS,
-    REFERENCES,
-    WITHOUT_PICTURE,
-    Interval,
-    Material,
-    unknown_defenses,
-)
+from experiments.show.report.captions import METRICS, bracket, digits, spell
+from experiments.show.report.run_data import RunData, unknown_defenses
 from experiments.show.report.svg import DASH, number
-from experiments.show.report.words import ARM_NAMES, METRICS, bracket, digits, spell
-from experiments.statistics.significance import CONTROLS
+from experiments.statistics.interval import Interval
 from fl_sim.federation.sampling import users_per_round
 
 
@@ -50,69 +41,62 @@ class NumberTable:
     blocks: list[Block]
 
 
-KINDS = {
-    "attack": "attack",
-    **dict.fromkeys((*BEHIND_DRAWS, *READINGS, *OF_SUMS), "reading"),
-    **dict.fromkeys(WITHOUT_PICTURE, "control"),
-    **dict.fromkeys(CONTROLS, "control"),
-    **dict.fromkeys(REFERENCES, "reference"),
-}
+LOOKS = {"upper_bound": "reading", "prediction": "control"}  # groups of arms that look like another group
 
 
-def readings(material: Material, server_round: int) -> list[tuple[str, list[str]]]:
+def readings(run_data: RunData, server_round: int) -> list[tuple[str, list[str]]]:
     """What an attack's first image says of the user, all its images together, and the best of them, in one round.
 
     (attack, one cell "similarity interval, rank-1" each); only attacks that leave several images.
     """
     rows = []
-    for attack in material.attacks:
+    for attack in run_data.attacks:
         cells = []
-        for arm in ("attack", *READINGS):
-            similarity = material.interval(attack, arm, "facial_similarity", server_round)
-            rank1 = material.interval(attack, arm, "rank1", server_round)
+        for arm in ("attack", "all_images", "best_image"):
+            similarity = run_data.interval(attack, arm, "facial_similarity", server_round)
+            rank1 = run_data.interval(attack, arm, "rank1", server_round)
             cells.append(f"{spell(similarity)}, {100 * rank1.mean:.0f}\N{NO-BREAK SPACE}%" if rank1 else DASH)
         if any(cell != DASH for cell in cells[1:]):
             rows.append((attack, cells))
     return rows
 
 
-def numbers(material: Material) -> list[NumberTable]:
+def numbers(run_data: RunData) -> list[NumberTable]:
     """One table an attack: a block for all rounds, one for each round; an arm a row, a metric a column."""
     tables = []
-    scopes = [("All rounds", None), *((f"Round {r}", r) for r in material.measured_rounds)]
-    if len(material.measured_rounds) == 1:
+    scopes = [("All rounds", None), *((f"Round {r}", r) for r in run_data.measured_rounds)]
+    if len(run_data.measured_rounds) == 1:
         scopes = scopes[1:]
-    for attack in material.attacks:
+    for attack in run_data.attacks:
         metrics = [
             metric
             for metric in METRICS
-            if any(material.interval(attack, arm, metric, scope) for arm in ARMS for _, scope in scopes)
+            if any(run_data.interval(attack, arm.name, metric, scope) for arm in ARMS for _, scope in scopes)
         ]
         blocks = []
         for title, scope in scopes:
             rows = []
             for arm in ARMS:
-                found = [material.interval(attack, arm, metric, scope) for metric in metrics]
-                if any(found):
-                    rows.append(
-                        (ARM_NAMES[arm], KINDS[arm], [_cell(m, f) for m, f in zip(metrics, found, strict=True)])
-                    )
+                measured = {metric: run_data.interval(attack, arm.name, metric, scope) for metric in metrics}
+                if any(measured.values()):
+                    cells = [_cell(metric, interval) for metric, interval in measured.items()]
+                    rows.append((arm.caption, LOOKS.get(arm.group, str(arm.group)), cells))
             if rows:
                 blocks.append(Block(title, rows))
         tables.append(NumberTable(attack, [METRICS[metric] for metric in metrics], blocks))
     return tables
 
 
-def setup(material: Material) -> list[tuple[str, str]]:
+def setup(run_data: RunData) -> list[tuple[str, str]]:
     """What was run, as (term, description)."""
-    config = material.config
-    people = f"{config.dataset.users} users with {_photos(material)} private photos each, all of one person"
+    config = run_data.config
+    people = f"{config.dataset.users} users with {_photos(run_data)} private photos each, all of one person"
     embedder = config.leakage.embedder.replace("auto", "synthetic")
     update = "the gradient of the mean loss" if config.federation.update == "gradient" else "the weights after one step"
     rows = [
         ("Faces", f"{config.dataset.name}, {config.dataset.image_size} by {config.dataset.image_size} px; {people}"),
-        ("Task", f"{config.dataset.task}"),
-        ("Model", _model(material)),
+        ("Task", run_data.manifest.get("data", {}).get("task", config.dataset.task)),
+        ("Model", _model(run_data)),
         (
             "Federation",
             f"FedSGD, {_plural(config.federation.rounds, 'round')} of {_plural(users_per_round(config), 'user')}, "
@@ -127,7 +111,7 @@ def setup(material: Material) -> list[tuple[str, str]]:
             )
             or "none",
         ),
-        ("Measured with", f"embedder {embedder}; gallery of {material.gallery_size} people"),
+        ("Measured with", f"embedder {embedder}; gallery of {run_data.gallery_size} people"),
         ("Seed", str(config.seed)),
     ]
     return rows
@@ -146,9 +130,9 @@ ELSEWHERE = {
 """Facts of the stated threat model that the set-up or the lines above tell in words."""
 
 
-def threat_model(material: Material) -> list[tuple[str, str]]:
+def threat_model(run_data: RunData) -> list[tuple[str, str]]:
     """What the attacker is and knows, as (term, description); what the manifest states comes last, in its words."""
-    config = material.config
+    config = run_data.config
     labels = (
         "not told; the attack reads their proportions off the update"
         if config.threat_model.labels == "recovered"
@@ -162,13 +146,13 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
     )
     rows = [
         ("Attacker", server),
-        ("Sees", _seen(material)),
+        ("Sees", _seen(run_data)),
         ("Knows", f"the model as sent{norm}, the learning rate, how many photos are behind an update"),
         ("Labels", labels),
-        *_of_defenses(material),
+        *_of_defenses(run_data),
         ("Never sees", "any private photo, nor another photo of the same person"),
     ]
-    stated = material.manifest.get("threat_model", {})
+    stated = run_data.manifest.get("threat_model", {})
     if isinstance(stated, Mapping):
         told = sentences(stated["privacy"]) if "privacy" in stated else {}  # absent from runs of older versions
         readers = {"server": "Privacy against the server", "reader": "Privacy against readers of the model"}
@@ -181,22 +165,22 @@ def threat_model(material: Material) -> list[tuple[str, str]]:
     return rows
 
 
-def _of_defenses(material: Material) -> list[tuple[str, str]]:
+def _of_defenses(run_data: RunData) -> list[tuple[str, str]]:
     """What each attack knows of the defenses, and which of them it has no form against; nothing without defenses."""
-    if not material.config.defenses:
+    if not run_data.config.defenses:
         return []
-    known = {one.attack: one.knowledge for one in material.findings if one.arm == "attack"}
-    words = {"none": "takes the update for a plain gradient", "mechanism": "knows which defenses there are"}
-    told = [f"{label} {words.get(knowledge, 'knows their settings')}" for label, knowledge in known.items()]
+    known = {one.attack: one.knowledge for one in run_data.findings if one.arm == "attack"}
+    captions = {"none": "takes the update for a plain gradient", "mechanism": "knows which defenses there are"}
+    told = [f"{label} {captions.get(knowledge, 'knows their settings')}" for label, knowledge in known.items()]
     rows = [("Of the defenses", "; ".join(told) or "no attack was measured")]
-    unknown = unknown_defenses(material.manifest)
+    unknown = unknown_defenses(run_data.manifest)
     if unknown:
         rows.append(("Not attacked", f"by anyone who knows this defense: {', '.join(unknown)}"))
     return rows
 
 
-def _seen(material: Material) -> str:
-    section = material.config.protocol
+def _seen(run_data: RunData) -> str:
+    section = run_data.config.protocol
     if section.secure_aggregation:
         return f"only the mean update of {section.secure_aggregation} or more users at a time (secure aggregation)"
     if section.shuffle:
@@ -204,27 +188,27 @@ def _seen(material: Material) -> str:
     return "each user's own update in every round, not only their sum"
 
 
-def timing(material: Material) -> list[tuple[str, int, str, str]]:
+def timing(run_data: RunData) -> list[tuple[str, int, str, str]]:
     """(attack, pictures, median seconds a user, seconds in all)."""
     rows: list[tuple[str, int, str, str]] = []
-    if material.leakage is None or "seconds" not in material.leakage:
+    if run_data.leakage is None or "seconds" not in run_data.leakage:
         return rows
-    for label in material.attacks:
-        seconds = material.rows(label, "attack")["seconds"].dropna()
+    for label in run_data.attacks:
+        seconds = run_data.rows(label, "attack")["seconds"].dropna()
         if len(seconds):
             rows.append((label, len(seconds), number(float(seconds.median())), number(float(seconds.sum()), 1)))
     return rows
 
 
-def training(material: Material) -> tuple[list[str], list[list[str]]]:
+def training(run_data: RunData) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the rounds, as text."""
-    if material.rounds is None:
+    if run_data.rounds is None:
         return [], []
     formats = {"round": 0, "accuracy": 3, "loss": 3, "examples": 0, "accepted": 0, "rejected": 0, "seconds": 1}
-    formats |= {name: 2 for name in ("epsilon", "epsilon_reader") if _any(material.rounds, name)}
-    columns = [column for column in formats if column in material.rounds]
+    formats |= {name: 2 for name in ("epsilon", "epsilon_reader") if _any(run_data.rounds, name)}
+    columns = [column for column in formats if column in run_data.rounds]
     rows = [
-        [number(_float(row[column]), formats[column]) for column in columns] for _, row in material.rounds.iterrows()
+        [number(_float(row[column]), formats[column]) for column in columns] for _, row in run_data.rounds.iterrows()
     ]
     return columns, rows
 
@@ -235,17 +219,17 @@ def _cell(metric: str, interval: Interval | None) -> Cell:
     return Cell(number(interval.mean, digits(metric)), bracket(interval, digits(metric)))
 
 
-def _photos(material: Material) -> str:
+def _photos(run_data: RunData) -> str:
     """How many private photos users have: what was counted before the run, else what was asked for."""
-    counted = material.manifest.get("data", {}).get("photos")
+    counted = run_data.manifest.get("data", {}).get("photos")
     if not counted:
-        return f"up to {material.config.dataset.photos}"
+        return f"up to {run_data.config.dataset.photos}"
     low, high = counted
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _model(material: Material) -> str:
-    model = material.config.model
+def _model(run_data: RunData) -> str:
+    model = run_data.config.model
     start = f"starting from the trained weights {model.weights.name}" if model.weights else "untrained at the start"
     return f"{model.name}, {start}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.studies.paper import page
 from experiments.studies.paper.items import ITEMS
-from experiments.studies.paper.make import Place, make
+from experiments.studies.paper.make import Options, make
 from experiments.studies.real_faces import add_options, base_with_faces
 from fl_sim.config import ConfigError
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     real = given.faces is not None
     runs = given.runs / ("paper-faces" if real else "paper")
-    place = Place(
+    options = Options(
         runs=runs,
         out=given.out or (runs / "page" if real else Path("docs/paper")),
         base=lambda table: base_with_faces(table, given),
@@ -33,18 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
     names = list(ITEMS) if "all" in given.items else [name for name in given.items if name != "page"]
-    options = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else arguments
     problems = []
     try:
         for name in names:
             started = time.monotonic()
-            command = shlex.join(["python", "-m", "experiments.studies.paper", *_for(name, options)])
-            problems += make(ITEMS[name], place, command)
+            command = shlex.join(["python", "-m", "experiments.studies.paper", *_for(name, arguments)])
+            problems += make(ITEMS[name], options, command)
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(page.write(place.out))
+    print(page.write(options.out))
     for problem in problems:
         print(f"failed: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _for(item: str, options: list[str]) -> list[str]:
+def _for(item: str, arguments: list[str]) -> list[str]:
     """The command line for one item alone."""
-    return [item, *(option for option in options if option not in {*ITEMS, "all", "page"})]
+    return [item, *(argument for argument in arguments if argument not in {*ITEMS, "all", "page"})]
 
 
 if __name__ == "__main__":

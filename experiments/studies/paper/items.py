@@ -93,17 +93,17 @@ ALGORITHM = (
         "attacker.inversion.labels",
         "recover_proportions",
     ),
-    ("Give each label group one image and its weight", "attacker.inversion.representatives", "group_by_label"),
+    ("Give each label one image and its weight", "attacker.inversion.representatives", "by_label"),
     ("Slide the window of time steps, and add the two terms", "attacker.attacks.user_diffusion", "attack"),
     (
-        "Distance of the dummy gradient to the observed one, and its slope in the pixels",
+        "Distance of the dummy gradient to the observed one, and its gradient in the pixels",
         "attacker.inversion.matching",
-        "match",
+        "matching_loss_and_grad",
     ),
-    ("The prior's term: the residual of the denoiser", "attacker.priors.prior", "Prior.residual"),
+    ("The prior's term: the gradient of score distillation", "attacker.priors.prior", "Prior.sds_gradient"),
     (
         "Step: each term at unit norm, Adam, what the images share first",
-        "attacker.inversion.representatives",
+        "attacker.inversion.descent",
         "descend",
     ),
 )

@@ -15,16 +15,17 @@ from torch import Tensor
 from attacker import attacks
 from attacker.attacks.user_diffusion import Settings
 from attacker.attacks.user_diffusion import centre as window_centre
+from clients.datasets import task_of
 from experiments.evaluate.image_metrics import best_psnr
 from experiments.plan.study import Study
 from experiments.run import pipeline
 from experiments.show.report.svg import number
-from experiments.studies import plot, results
+from experiments.studies import plot, results, runner
 from experiments.studies.paper import pictures, tables
 from experiments.studies.paper.items import HERE, SHOWN, Item
 from experiments.studies.paper.pictures import Panel
 from experiments.studies.paper.runs import Run
-from fl_sim.config import Config, parse, read
+from fl_sim.config import Config, ConfigError, parse, read
 from fl_sim.runs import RunFolder, write_atomically
 
 Base = Callable[[dict[str, Any]], dict[str, Any]]  # puts real faces into a config table
@@ -32,7 +33,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Options:
     """Where runs and pages go, and what may be shown."""
 
     runs: Path
@@ -43,65 +44,66 @@ class Place:
     tell: Tell
 
 
-def make(item: Item, place: Place, command: str) -> list[str]:
+def make(item: Item, options: Options, command: str) -> list[str]:
     """Run and draw `item`; `OUT/ITEM.png` and `OUT/ITEM.json`. Returns what failed, in sentences."""
     if item.name == "algorithm1":
-        _write(place, item, {"command": command, "setup": [], "pictures": {}, "tables": []})
+        _write(options, item, {"command": command, "setup": [], "pictures": {}, "tables": []})
         return []
     if item.name == "figure5":
-        return _schedule(item, place, command)
-    done = [_run(name, place) for name in item.configs]
+        return _schedule(item, options, command)
+    done = [_run(name, options) for name in item.configs]
     runs = [run for run, _ in done]
     drawing = {"figure1": _portrait, "figure2": _one_photo, "figure3": _full_batch, "figure4": _portrait}.get(item.name)
     found = tables.per_user(runs[0]) if drawing is _portrait else tables.revealed(runs) if drawing is None else None
     record = {
         "command": command,
-        "setup": [words(run.config, run.table["user"].nunique()) for run in runs],
-        "pictures": {f"{item.name}.png": drawing(runs, place)} if drawing is not None else {},
+        "setup": [setup_caption(run.config, run.table["user"].nunique()) for run in runs],
+        "pictures": {f"{item.name}.png": drawing(runs, options)} if drawing is not None else {},
         "tables": [found] if found is not None else [],
     }
-    _write(place, item, record)
+    _write(options, item, record)
     return [problem for _, problems in done for problem in problems]
 
 
-def words(config: Config, users: int) -> str:
+def setup_caption(config: Config, users: int) -> str:
     """The set-up of a run in one sentence."""
     dataset, model = config.dataset, config.model
     start = f"{model.name}, {'trained' if model.weights else 'untrained'}"
-    priors = sorted({Path(attacks.load(label, one).settings.prior).name for label, one in config.attacks.items()
-                     if hasattr(attacks.load(label, one).settings, "prior")})  # fmt: skip
+    needed = [attacks.load(label, table).needs.prior for label, table in config.attacks.items()]
+    priors = sorted({Path(prior).name for prior in needed if prior is not None})
+    task = task_of(dataset, config.seed)
     server = ", server malicious" if config.threat_model.server == "malicious" else ""
     return (
         f"{dataset.name} faces, {dataset.image_size} px, {users} users with up to {dataset.photos} photos; {start}, "
-        f"task {dataset.task}, labels {config.threat_model.labels}{server}; prior {', '.join(priors) or 'none'}; "
+        f"task {task}, labels {config.threat_model.labels}{server}; prior {', '.join(priors) or 'none'}; "
         f"embedder {config.leakage.embedder.replace('auto', 'synthetic')}; gallery of {config.leakage.gallery_size}."
     )
 
 
-def _run(name: str, place: Place) -> tuple[Run, list[str]]:
-    table = {**place.base(read(HERE / f"{name}.toml", place.overrides)), "name": name}
+def _run(name: str, options: Options) -> tuple[Run, list[str]]:
+    table = {**options.base(read(HERE / f"{name}.toml", options.overrides)), "name": name}
     config = parse(Config, table)
-    folder = RunFolder(place.runs / name)
-    place.tell(f"run {name}: {folder.root}")
-    outcome = pipeline.complete(config, folder, lambda stage, done, total: None, place.tell)
+    folder = RunFolder(options.runs / name)
+    options.tell(f"run {name}: {folder.root}")
+    outcome = pipeline.complete(config, folder, lambda stage, done, total: None, options.tell)
     return Run(config, folder, outcome.table), outcome.problems
 
 
-def _write(place: Place, item: Item, record: dict[str, Any]) -> None:
+def _write(options: Options, item: Item, record: dict[str, Any]) -> None:
     for name, data in record["pictures"].items():
-        write_atomically(place.out / name, data)
+        write_atomically(options.out / name, data)
     record = {"item": item.name, **record, "pictures": list(record["pictures"])}
-    write_atomically(place.out / f"{item.name}.json", json.dumps(record, indent=1, allow_nan=False).encode())
+    write_atomically(options.out / f"{item.name}.json", json.dumps(record, indent=1, allow_nan=False).encode())
 
 
-def _photos(run: Run, place: Place) -> Tensor | None:
+def _photos(run: Run, options: Options) -> Tensor | None:
     """The private photos (n, 3, H, W) of the user who is shown; None where they may not be shown."""
-    if run.config.dataset.name != "synthetic" and not place.private_photos:
+    if run.config.dataset.name != "synthetic" and not options.private_photos:
         return None
     return run.photos()
 
 
-def _portrait(runs: list[Run], place: Place) -> bytes:
+def _portrait(runs: list[Run], options: Options) -> bytes:
     """The batch, the answer of the attack, the mean face that it is drawn from, if it is, and the prior alone."""
     run = runs[0]
     label = run.attacks[0]
@@ -109,11 +111,11 @@ def _portrait(runs: list[Run], place: Place) -> bytes:
     pairs = f"facial similarity within the batch\n{row['in_batch_min']:.2f} to {row['in_batch_max']:.2f}"
     control = next(name for name, table in run.config.attacks.items() if table.get("name", name) == "prior_only")
     return pictures.portrait(
-        Panel(f"{len(run.photos())} private photos of user {SHOWN}", pairs, _photos(run, place)),
+        Panel(f"{len(run.photos())} private photos of user {SHOWN}", pairs, _photos(run, options)),
         [
             Panel(label, _score(row), run.made(label).images[:1]),
             *_determined(run, label),
-            Panel("prior alone (control)", _score(prior), run.made(control).images[:1]),
+            Panel("prior only (control)", _score(prior), run.made(control).images[:1]),
         ],
     )
 
@@ -128,10 +130,10 @@ def _score(row: dict[str, Any]) -> str:
     return f"similarity to the batch {number(row['facial_similarity'])}\nrank {row['rank']} of {row['gallery_size']}"
 
 
-def _one_photo(runs: list[Run], place: Place) -> bytes:
+def _one_photo(runs: list[Run], options: Options) -> bytes:
     """The first photo of the batch, and of every attack the image nearest to it."""
     photos = runs[0].photos()
-    shown = _photos(runs[0], place)
+    shown = _photos(runs[0], options)
     panels = [Panel("private photo", f"the first of {len(photos)}\n", None if shown is None else shown[:1])]
     for run in runs:
         for label in run.attacks:
@@ -144,12 +146,12 @@ def _one_photo(runs: list[Run], place: Place) -> bytes:
     return pictures.strip(panels)
 
 
-def _full_batch(runs: list[Run], place: Place) -> bytes:
+def _full_batch(runs: list[Run], options: Options) -> bytes:
     """The batch, and all images of every attack."""
     run = runs[0]
     row = run.row(run.attacks[0], "own_photo")
     pairs = f"within the batch {row['in_batch_min']:.2f} to {row['in_batch_max']:.2f}"
-    panels = [Panel(f"private photos of user {SHOWN}", pairs, _photos(run, place))]
+    panels = [Panel(f"private photos of user {SHOWN}", pairs, _photos(run, options))]
     for run in runs:
         for label in run.attacks:
             images = run.made(label).images
@@ -162,18 +164,23 @@ def _full_batch(runs: list[Run], place: Place) -> bytes:
     return pictures.batches(panels)
 
 
-def _schedule(item: Item, place: Place, command: str) -> list[str]:
+def _schedule(item: Item, options: Options, command: str) -> list[str]:
     """The schedule of `user_diffusion`, and what others give on the same updates: a study within one run."""
-    study = parse(Study, read(HERE / "figure5.toml", [f"base.{one}" for one in place.overrides]))
-    study = study.model_copy(update={"base": place.base(study.base)})
-    table, problems = results.run(item.name, study, place.runs, place.tell)
+    study = parse(Study, read(HERE / "figure5.toml", [f"base.{one}" for one in options.overrides]))
+    study = study.model_copy(update={"base": options.base(study.base)})
+    outcome = runner.run(
+        item.name, study, options.runs, "study", results.rows, "configured", lambda *counts: None, options.tell
+    )
+    if outcome.table.empty:
+        raise ConfigError(f"no run of {item.name} is finished: {'; '.join(outcome.problems)}")
+    table = outcome.table
     settings = parse(Settings, study.base["attacks"]["user_diffusion"])
     centre = [window_centre(settings, step / max(settings.steps - 1, 1)) for step in range(settings.steps)]
     drawn = {
         f"{item.name}.png": pictures.schedule(centre, settings.window, settings.steps),
         f"{item.name}-leakage.png": plot.draw(study, table),
     }
-    setup = words(parse(Config, study.base), int(table["users"].max()))
+    setup = setup_caption(parse(Config, study.base), int(table["users"].max()))
     record = {"command": command, "setup": [setup], "pictures": drawn, "tables": [tables.varied(table)]}
-    _write(place, item, record)
-    return problems
+    _write(options, item, record)
+    return outcome.problems

@@ -3,31 +3,26 @@
 Beside whom a picture shows stands how real it looks: nobody can win one by losing the other.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
+from experiments.evaluate.arms import CAPTIONS, CONTROLS, names
 from experiments.evaluate.realism import SHARPNESS, SWD
-from experiments.statistics.aggregate import aggregate
+from experiments.statistics.aggregate import Figures, aggregate
+from experiments.statistics.interval import Interval
 from experiments.studies.paper.runs import Run
 
 Table = dict[str, list[Any]]  # "columns": headings, "rows": lists of cells
 
-READINGS = {
+READINGS = {  # of an attack
     "attack": "first image",
-    "determined": "what the update determines",
-    "all_images": "all images together",
-    "best_image": "best image (needs the truth)",
+    **{arm: CAPTIONS[arm] for arm in names("reading")},
+    "best_image": f"{CAPTIONS['best_image']} (needs the truth)",
 }
-BESIDE = {
-    "prior_only": "prior alone (control)",
-    "wrong_update": "another user's update (control)",
-    "public_mean": "mean face (control)",
-    "own_photo": "a real photo (ceiling)",
-}
-ARMS = {"determined": "what the update determines", "prior_only": "prior alone", "own_photo": "a real photo"}
+BESIDE = {arm: f"{CAPTIONS[arm]} (control)" for arm in CONTROLS} | {"own_photo": f"{CAPTIONS['own_photo']} (ceiling)"}
+FOR_EACH_USER = ("determined", "prior_only", "own_photo")  # arms beside the attack
 IDENTITY = {"facial_similarity": "facial similarity", "rank1": "rank-1"}
 REALISM = ("face", "sharpness, 3 bands", "patch distance, 3 scales")
 NOTE = (
@@ -45,7 +40,7 @@ def per_user(run: Run) -> Table:
     rows = []
     table = run.table[run.table["attack"] == label]
     figures = aggregate(run.table)["overall"][label]
-    beside = [arm for arm in ARMS if arm in figures]
+    beside = [arm for arm in FOR_EACH_USER if arm in figures]
     for user in sorted(int(number) for number in table["user"].unique()):
         own = table[table["user"] == user]
         arms: dict[Any, dict[Any, Any]] = own.set_index("arm").to_dict("index")
@@ -60,8 +55,15 @@ def per_user(run: Run) -> Table:
     rows.append(["mean", "", *means, rank1, *realism(figures["attack"])])
     for arm in beside:
         rank1 = f"rank-1 {_interval(figures[arm]['rank1'], share=True)}"
-        rows.append([f"mean: {ARMS[arm]}", "", *[""] * len(means), rank1, *realism(figures[arm])])
-    heads = ["user", "in-batch similarity", f"{label}, to the batch", *(ARMS[arm] for arm in beside), "rank", *REALISM]
+        rows.append([f"mean: {CAPTIONS[arm]}", "", *[""] * len(means), rank1, *realism(figures[arm])])
+    heads = [
+        "user",
+        "in-batch similarity",
+        f"{label}, to the batch",
+        *(CAPTIONS[arm] for arm in beside),
+        "rank",
+        *REALISM,
+    ]
     return {"columns": heads, "rows": rows}
 
 
@@ -71,8 +73,8 @@ def revealed(runs: Sequence[Run]) -> Table:
     more = {"psnr": "PSNR, dB"}
     for run in runs:
         figures = aggregate(run.table)["overall"]
-        names = [key for key in next(iter(figures.values()))["attack"] if key.startswith("attr_")]
-        more |= {name: name.removeprefix("attr_").replace("_", " ") for name in names}
+        attributes = [key for key in next(iter(figures.values()))["attack"] if key.startswith("attr_")]
+        more |= {name: name.removeprefix("attr_").replace("_", " ") for name in attributes}
     for run in runs:
         figures = aggregate(run.table)["overall"]
         for label in run.attacks:
@@ -96,46 +98,43 @@ def varied(table: pd.DataFrame) -> Table:
         cells = _judged(_figures(row, [*IDENTITY, "face_probability", *SHARPNESS, *SWD]), ())
         mean = _cells(behind.get(row["label"], {}), ["facial_similarity"]) if behind else []
         rows.append([name, *cells, *mean])
-    last = [f"{ARMS['determined']}: similarity"] if behind else []
+    last = [f"{CAPTIONS['determined']}: similarity"] if behind else []
     return {"columns": ["setting", *IDENTITY.values(), *REALISM, *last], "rows": rows}
 
 
-def _figures(row: dict[Any, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Of a row of a study the figures `names`, as far as they were measured."""
-    ends = {"mean": "", "low": "_low", "high": "_high"}
-    return {name: {end: row[f"{name}{more}"] for end, more in ends.items()} for name in names if name in row}
+def _figures(row: dict[Any, Any], columns: Iterable[str]) -> Figures:
+    """Of a row of a study the figures `columns`, as far as they were measured."""
+    return {name: Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in columns if name in row}
 
 
-def realism(figures: dict[str, Any]) -> list[str]:
+def realism(figures: Figures) -> list[str]:
     """The cells of the columns REALISM, from the figures of an arm; empty what was not measured."""
     parts = {("face_probability",): ".2f", SHARPNESS: ".2f", SWD: ".0f"}
-    return [" ".join(_level(figures, name, form) for name in names).strip() for names, form in parts.items()]
+    return [" ".join(_level(figures, name, form) for name in columns).strip() for columns, form in parts.items()]
 
 
-def _level(figures: dict[str, Any], name: str, form: str) -> str:
-    mean = figures[name]["mean"] if name in figures else None
-    return "" if mean is None or math.isnan(mean) else format(mean, form)
+def _level(figures: Figures, name: str, form: str) -> str:
+    return format(figures[name].mean, form) if name in figures and figures[name].known else ""
 
 
-def _judged(figures: dict[str, Any], more: Iterable[str]) -> list[str]:
+def _judged(figures: Figures, more: Iterable[str]) -> list[str]:
     """The cells of IDENTITY, of REALISM, and of the figures `more`."""
     return [*_cells(figures, IDENTITY), *realism(figures), *_cells(figures, more)]
 
 
-def _cells(figures: dict[str, Any], columns: Iterable[str]) -> list[str]:
+def _cells(figures: Figures, columns: Iterable[str]) -> list[str]:
     return [
         _interval(figures[name], share=name == "rank1" or name.startswith("attr_")) if name in figures else ""
         for name in columns
     ]
 
 
-def _interval(found: dict[str, Any], share: bool = False) -> str:
-    if found["mean"] is None:
+def _interval(figure: Interval, share: bool = False) -> str:
+    if not figure.known:
         return ""
-    mean, low, high = (float(found[end]) for end in ("mean", "low", "high"))
     if share:
-        return f"{100 * mean:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+        return f"{100 * figure.mean:.0f} % [{100 * figure.low:.0f}, {100 * figure.high:.0f}]"
+    return f"{figure.mean:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 
 def _base_rate(truth: pd.Series) -> str:

@@ -53,7 +53,7 @@ def run(
 def test_the_loss_falls_to_nothing_and_the_image_comes_back(module: ModuleType) -> None:
     attacker = victim()
     seen = observed(attacker, image(0), [2])
-    short, long = (run(module, attacker, [seen], [0], steps=steps, balance=0.0)[0] for steps in (1, 6))
+    short, long = (run(module, attacker, [seen], [0], steps=steps, layer_norm_power=0.0)[0] for steps in (1, 6))
     assert long.matching_loss < 1e-3 * short.matching_loss
     assert float((long.images - image(0)).square().mean()) < 1e-2
     assert float((short.images - image(0)).square().mean()) > 3e-2

@@ -59,7 +59,7 @@ def test_the_noise_stays_on_the_sphere_of_gaussian_noise() -> None:
 
 
 def test_it_needs_a_prior() -> None:
-    with pytest.raises(ConfigError, match="generative_latent was given no prior"):
+    with pytest.raises(ConfigError, match="was given no prior; name one in its settings"):
         attacked(None)
 
 

@@ -12,6 +12,7 @@ from tiny_faces import open_tiny, tiny_config
 from attacker.attacks import Attacker, imprint, rewriter
 from attacker.attacks.imprint import read_bins
 from attacker.capture.plugin import MaliciousServer
+from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
 from attacker.observation import Observation, Reconstruction
 from clients.local_training import local_gradient
@@ -88,8 +89,8 @@ def same(left: Update, right: Update) -> bool:
 def plugin(config: Config, inner: Any, folder: Path) -> tuple[MaliciousServer, CaptureStore]:
     store, section = CaptureStore(RunFolder(folder)), config.federation
     names = [name for name, _ in initial_model(config, 2)[0].named_parameters()]
-    rewrite = rewriter(config)
-    return MaliciousServer(inner, store, names, section.update, 0.1, section.max_norm, 60, rewrite=rewrite), store
+    schema = ReplySchema(names, section.update, 0.1, section.max_norm)
+    return MaliciousServer(inner, store, schema, 60, rewrite=rewriter(config)), store
 
 
 @pytest.mark.parametrize(("inner", "update"), [("FedSGD", "gradient"), ("FedSGD", "weights"), ("FedAvg", "weights")])

@@ -63,8 +63,8 @@ def test_steps_along_the_statistics_lead_to_those_of_the_photos() -> None:
     assert seen.statistics is not None
     x = normalise(torch.rand(1, 4, 3, SIZE, SIZE, generator=generator(1, "photos")))
     before = distance(attacker, (x[0] + 1) / 2, seen.statistics)
-    slope = statistics_gradient(attacker.model, x, seen.statistics)
-    after = distance(attacker, (x[0] - 0.5 * slope[0] / slope.norm() + 1) / 2, seen.statistics)
+    grad = statistics_gradient(attacker.model, x, seen.statistics)
+    after = distance(attacker, (x[0] - 0.5 * grad[0] / grad.norm() + 1) / 2, seen.statistics)
     assert after < before
 
 

@@ -90,7 +90,10 @@ def test_celeba_says_what_is_missing_or_malformed(celeba: Path) -> None:
     with pytest.raises(ConfigError, match="not those of CelebA"):
         open_celeba(config("celeba", celeba), 0)
     (celeba / "celeba/identity_CelebA.txt").unlink()
-    with pytest.raises(ConfigError, match=r"lacks identity_CelebA.txt; put CelebA's"):
+    with pytest.raises(ConfigError, match=r"lacks identity_CelebA.txt, which says who .* take it from"):
+        open_celeba(config("celeba", celeba), 0)
+    (celeba / "celeba/list_attr_celeba.txt").unlink()
+    with pytest.raises(ConfigError, match=r"lacks identity_CelebA, list_attr_celeba; put CelebA's"):
         open_celeba(config("celeba", celeba), 0)
 
 
@@ -123,14 +126,17 @@ def test_lfw_people_and_lists(lfw: Path) -> None:
 
 
 def test_lfw_says_what_is_missing_or_malformed(lfw: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no attributes; set dataset.task=identity"):
-        open_lfw(config("lfw", lfw), 0)
+    with pytest.raises(ConfigError, match=r"nothing is known but who they are; set dataset.task=identity"):
+        open_lfw(config("lfw", lfw, task="smile"), 0)
     (lfw / "lfw-py/peopleDevTest.txt").write_text("3\nAaron_Peirsol\n")
     with pytest.raises(ConfigError, match="not those of LFW"):
         open_lfw(config("lfw", lfw, task="identity"), 0)
-    (lfw / "lfw-py/lfw-names.txt").unlink()
-    with pytest.raises(ConfigError, match=r"lacks lfw-names.txt; put LFW's"):
+    (lfw / "lfw-py/peopleDevTest.txt").unlink()
+    with pytest.raises(ConfigError, match=r"lacks peopleDevTest.txt \(or .csv\); put it there, or take both"):
         open_lfw(config("lfw", lfw, task="identity"), 0)
+    (lfw / "lfw-py/lfw-deepfunneled").rename(lfw / "lfw-py/elsewhere")
+    with pytest.raises(ConfigError, match=r"lacks lfw-deepfunneled or lfw_funneled or lfw; put LFW's"):
+        open_lfw(config("lfw", lfw), 0)
 
 
 def test_alignment_leaves_out_photos_without_a_face(celeba: Path) -> None:

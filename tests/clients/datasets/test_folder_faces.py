@@ -14,7 +14,7 @@ from clients.datasets import open_dataset
 from clients.datasets.folder import open_folder
 from clients.datasets.images import UnreadableImage, centre_square, read_photo
 from clients.datasets.people import PeopleDataset
-from clients.datasets.table import stable_split
+from clients.datasets.table import made_split
 from fl_sim.config import ConfigError, Dataset
 
 Write = Callable[..., Path]
@@ -93,14 +93,15 @@ def test_people_with_few_photos_come_last_and_those_with_three_never(folder: Wri
         open_at(root, users=5)
 
 
-def test_without_a_split_half_are_public_and_no_seed_moves_them(folder: Write) -> None:
-    root = folder(PEOPLE)
-    sides = [open_at(root, seed, users=1) for seed in range(4)]
-    assert len({faces.num_public for faces in sides}) == 1
-    public = {tuple(faces._public[index][0] for index in range(faces.num_public)) for faces in sides}
-    assert len(public) == 1
-    share = (stable_split(pd.Series([f"p{index}" for index in range(2000)])) == "public").mean()
-    assert 0.45 < share < 0.55
+def test_without_a_split_half_of_those_with_enough_photos_are_users_whatever_the_config(folder: Write) -> None:
+    root = folder({**PEOPLE, "few": 3, "one": 1})
+    sides = [open_at(root, seed, users=1 + seed, photos=4 + seed) for seed in range(3)]
+    public = {tuple(name for name, _ in faces._public) for faces in sides}
+    assert len(public) == 1  # neither the seed nor the number of users moves anybody
+    assert {"few", "one"} < set(public.pop())
+    assert all("no split is given, so one is made" in faces.examine()[1][0] for faces in sides)
+    many = pd.Series([f"p{index}" for index in range(2000) for _ in range(4)])
+    assert 0.45 < (made_split(many)[0] == "public").mean() < 0.55
 
 
 def test_photos_are_floats_in_the_unit_range_and_shape(folder: Write) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from attacker.attacks import Needs
 from attacker.observation import Reconstruction
 
 
@@ -16,12 +17,16 @@ class Settings:
     noise: float = 0.02  # standard deviation, of pixels in [0, 1]
 
 
+def needs(settings):
+    return Needs(prior=settings.prior)
+
+
 def attack(observations, attacker, settings, generators, progress):
-    prior, found = attacker.prior, []
+    prior, answers = attacker.require_prior(), []
     for generator in generators:
         noise = torch.randn(settings.draws, prior.channels, prior.size, prior.size, generator=generator)
         samples = (prior.sample(noise.to(attacker.device), settings.steps).cpu() + 1) / 2
         draws = (samples + settings.noise * torch.randn(samples.shape, generator=generator)).clamp(0, 1)
-        found.append(Reconstruction(draws[:1], torch.ones(1), math.nan, 0.1, draws, draws.mean(0)))
+        answers.append(Reconstruction(draws[:1], torch.ones(1), math.nan, 0.1, draws, draws.mean(0)))
     progress(1, 1)
-    return found
+    return answers

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from attacker.inversion.local_simulation import LocalSteps, plan, pseudo_gradient
-from attacker.inversion.matching import DISTANCES, Group, match, target
+from attacker.inversion.matching import DISTANCES, Representatives, matching_loss_and_grad, observed_gradient
 from attacker.observation import LocalTraining
 from fl_sim import models, seeds
 
@@ -56,21 +56,25 @@ def test_fewer_longer_steps_come_near_many_short_ones(model, images):
 
 
 def test_the_matching_slope_is_the_finite_difference(model, images):
-    group = Group(LABELS, WEIGHTS, LocalSteps(3, 0.3, 1.0))
-    observed = target(trained(model, images.flip(3), 3, 0.3))
+    reps = Representatives(LABELS, WEIGHTS, LocalSteps(3, 0.3, 1.0))
+    observed = observed_gradient(trained(model, images.flip(3), 3, 0.3))
     observed = replace(observed, vector=observed.vector.double(), scale=observed.scale.double(), weights=None)
     double = model.double()
     try:
-        loss, slope = match(double, images.double(), [group], [observed], DISTANCES["cosine"])
+        loss, grad = matching_loss_and_grad(double, images.double(), [reps], [observed], DISTANCES["cosine"])
         direction = torch.randn(images.shape, generator=seeds.generator(1, "direction"), dtype=torch.float64)
         ahead, behind = (
-            float(match(double, images.double() + sign * 1e-3 * direction, [group], [observed], DISTANCES["cosine"])[0])
+            float(
+                matching_loss_and_grad(
+                    double, images.double() + sign * 1e-3 * direction, [reps], [observed], DISTANCES["cosine"]
+                )[0]
+            )
             for sign in (1, -1)
         )
     finally:
         model.float()
     assert float(loss) > 0
-    assert (ahead - behind) / 2e-3 == pytest.approx(float((slope * direction).sum()), rel=0.02)
+    assert (ahead - behind) / 2e-3 == pytest.approx(float((grad * direction).sum()), rel=0.02)
 
 
 def test_one_gradient_is_not_simulated():

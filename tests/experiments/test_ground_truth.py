@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
-from experiments.evaluate.senders import captures_by_user
+from experiments.evaluate.ground_truth import captures_by_user
 from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.statistics.summary import privacy_lines

@@ -1,29 +1,16 @@
-"""The report in words: the headline and its verdict, names of arms, metrics and attributes."""
+"""The words of the report: its headline, captions of metrics and attributes, numbers as text."""
 
 import math
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from experiments.show.report.material import Interval, Material, distorted, unknown_defenses
+from experiments.evaluate.arms import CAPTIONS
+from experiments.show.report.run_data import RunData, distorted, unknown_defenses
 from experiments.show.report.svg import DASH, number
-from experiments.statistics.bootstrap import Interval as Shares
+from experiments.statistics.interval import Interval
 from experiments.statistics.verdict import NO_ATTACK, exact, percent, verdict
 
-ARM_NAMES = {
-    "attack": "attack",
-    "determined": "determined",
-    "all_images": "all images",
-    "best_image": "best image",
-    "best_member": "best of the sum",
-    "direct_update": "direct, no picture",
-    "base_rate": "base rate",
-    "prior_only": "prior only",
-    "wrong_update": "wrong update",
-    "public_mean": "public mean",
-    "own_photo": "own photo",
-    "own_mean": "own mean",
-}
 METRICS = {  # column of the aggregates: heading
     "facial_similarity": "facial similarity",
     "rank1": "rank-1",
@@ -60,56 +47,51 @@ class Headline:
     verdict: str  # a class of the page: the first word of a Verdict's kind, or "unmeasured"
 
 
-def headline(material: Material) -> Headline:
+def headline(run_data: RunData) -> Headline:
     """The verdict of experiments.statistics.verdict, and what stands beside it."""
-    manifest = material.manifest
-    found = verdict(material.findings, unknown_defenses(manifest), distorted(manifest, material.config))
-    if found is None:
-        said = "Leakage has not been measured in this run." if material.leakage is None else NO_ATTACK
-        return Headline(said, "", None, None, "unmeasured")
-    best = found.strongest
-    label = best.attack if best.attack in material.attacks else material.attacks[0]
-    first = best.server_round or material.measured_rounds[0]
+    manifest = run_data.manifest
+    judged = verdict(run_data.findings, unknown_defenses(manifest), distorted(manifest, run_data.config))
+    if judged is None:
+        sentence = "Leakage has not been measured in this run." if run_data.leakage is None else NO_ATTACK
+        return Headline(sentence, "", None, None, "unmeasured")
+    best = judged.strongest
+    label = best.attack if best.attack in run_data.attacks else run_data.attacks[0]
+    first = best.server_round or run_data.measured_rounds[0]
     when = f"in round {first}" if best.server_round else "over all rounds"
-    what = "one gradient" if material.config.federation.update == "gradient" else "one weight update"
+    what = "one gradient" if run_data.config.federation.update == "gradient" else "one weight update"
     parts = [
-        f"Rank-1 {spell_share(best.share)} and facial similarity {_spell(best.similarity)}, {when}; "
+        f"Rank-1 {spell_share(best.share)} and facial similarity {spell(best.similarity)}, {when}; "
         f"guessing names as many with p {p_value(best.p_named)}."
     ]
     if best.named_by_controls:
-        others = [f"{ARM_NAMES[arm]} {count}" for arm, count in best.named_by_controls.items()]
+        others = [f"{CAPTIONS[arm]} {count}" for arm, count in best.named_by_controls.items()]
         parts.append(f"Users named by the controls: {', '.join(others)}.")
-    photo = material.rows(label, "own_photo", first)
+    photo = run_data.rows(label, "own_photo", first)
     if len(photo):
         parts.append(f"By a real photo: {int((photo['rank'] == 1).sum())} of {len(photo)}.")
     if best.epsilon_audited is not None:
         promised = f"promised is {best.epsilon:.3g}" if best.epsilon is not None else "no defense promises any"
-        proved = max(one.epsilon_audited or 0.0 for one in material.findings)
+        proved = max(one.epsilon_audited or 0.0 for one in run_data.findings)
         parts.append(
             f"Proved by the measurement: epsilon is at least {proved:.3g} at delta {best.delta:g}; {promised}."
         )
-    if len(material.attacks) > 1:
-        parts.append(f"{best.attack} is the strongest of {len(material.attacks)} attacks here.")
-    return Headline(found.sentence(what), " ".join(parts), label, first, found.kind.split()[0])
+    if len(run_data.attacks) > 1:
+        parts.append(f"{best.attack} is the strongest of {len(run_data.attacks)} attacks here.")
+    return Headline(judged.sentence(what), " ".join(parts), label, first, judged.kind.split()[0])
 
 
-def spell_share(found: Shares) -> str:
+def spell_share(share: Interval) -> str:
     """`33 % [4 %, 78 %]`: of users, exact."""
-    return f"{percent(found['mean'])} {exact(found)}"
+    return f"{percent(share.mean)} {exact(share)}"
 
 
 def p_value(p: float | None) -> str:
     return DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _spell(found: Shares) -> str:
-    ends = [math.nan if found[end] is None else float(found[end] or 0.0) for end in ("mean", "low", "high")]
-    return spell(Interval(*ends))
-
-
 def spell(interval: Interval | None, digits: int = 2) -> str:
     """`0.52 [0.44, 0.61]`, or a dash."""
-    if interval is None:
+    if interval is None or not interval.known:
         return DASH
     return f"{number(interval.mean, digits)} {bracket(interval, digits)}"
 

@@ -1,4 +1,4 @@
-"""The slope of the matching loss as a difference is that of double backward, or is not taken."""
+"""The gradient of the matching loss as a difference is that of double backward, or is not taken."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,24 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from attacker.inversion.defense_aware import Adaptation
-from attacker.inversion.finite_difference import Agreed, Difference
-from attacker.inversion.matching import DISTANCES, Group, Target, load_model, match, target
+from attacker.inversion.finite_difference import CheckedFallback, FiniteDifference
+from attacker.inversion.matching import (
+    DISTANCES,
+    ObservedGradient,
+    Representatives,
+    load_model,
+    matching_loss_and_grad,
+    observed_gradient,
+)
 from fl_sim.models import MODELS, build
 from fl_sim.seeds import generator
 
 SIZE = 16
-GROUP = Group(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.25, 0.25]))
+GROUP = Representatives(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.25, 0.25]))
 
 
 def faces(name: str) -> Tensor:
     return torch.rand(3, 3, SIZE, SIZE, generator=generator(0, name)) * 2 - 1
 
 
-def observed(model: nn.Module, adaptation: Adaptation | None = None) -> Target:
+def observed(model: nn.Module, adaptation: Adaptation | None = None) -> ObservedGradient:
     loss = nn.functional.cross_entropy(model(faces("photos")), GROUP.labels)
     names = [name for name, _ in model.named_parameters()]
     gradient = dict(zip(names, torch.autograd.grad(loss, list(model.parameters())), strict=True))
-    return target(gradient, 1.0, adaptation or Adaptation())
+    return observed_gradient(gradient, 1.0, adaptation or Adaptation())
 
 
 def own(*layers: nn.Module) -> nn.Module:
@@ -37,12 +44,14 @@ def own(*layers: nn.Module) -> nn.Module:
     return network
 
 
-def error(model: nn.Module, seen: Target, distance: str) -> float:
-    """By how much of its norm the slope by difference is off."""
-    exact_loss, exact = match(model, faces("start"), [GROUP], [seen], DISTANCES[distance])
-    loss, slope = match(model, faces("start"), [GROUP], [seen], DISTANCES[distance], Difference(model))
+def error(model: nn.Module, seen: ObservedGradient, distance: str) -> float:
+    """By how much of its norm the gradient by difference is off."""
+    exact_loss, exact = matching_loss_and_grad(model, faces("start"), [GROUP], [seen], DISTANCES[distance])
+    loss, grad = matching_loss_and_grad(
+        model, faces("start"), [GROUP], [seen], DISTANCES[distance], FiniteDifference(model)
+    )
     assert torch.allclose(loss, exact_loss, rtol=1e-4)
-    return float((slope - exact).norm() / exact.norm())
+    return float((grad - exact).norm() / exact.norm())
 
 
 CASES = [(name, "eval") for name in MODELS] + [("resnet18", "train")]
@@ -96,16 +105,20 @@ class Peaks(nn.Module):
 def test_a_model_with_other_kinks_keeps_double_backward(layer: nn.Module) -> None:
     model = own(layer, nn.Conv2d(8, 8, 3), layer)
     seen = [observed(model)]
-    exact = partial(match, model, groups=[GROUP], targets=seen, distance=DISTANCES["cosine"])
-    checked = Agreed(exact, partial(exact, difference=Difference(model)))
+    exact = partial(
+        matching_loss_and_grad, model, representatives=[GROUP], observed_gradients=seen, distance=DISTANCES["cosine"]
+    )
+    checked = CheckedFallback(exact, partial(exact, finite_difference=FiniteDifference(model)))
     for name in ("start", "later"):
-        slope, truth = checked(faces(name))[1], exact(faces(name))[1]
+        grad, truth = checked(faces(name))[1], exact(faces(name))[1]
         differs = isinstance(layer, nn.GELU) and name == "later"
-        assert torch.equal(slope, truth) != differs
-        assert torch.allclose(slope, truth, atol=0.01 * float(truth.abs().max()))
+        assert torch.equal(grad, truth) != differs
+        assert torch.allclose(grad, truth, atol=0.01 * float(truth.abs().max()))
 
 
 def test_no_slope_is_made_of_a_gradient_that_already_fits() -> None:
     model = own(nn.GELU())
-    silent = Target(*(torch.zeros(sum(p.numel() for p in model.parameters())) for _ in range(2)))
-    assert not match(model, faces("start"), [GROUP], [silent], DISTANCES["mse"], Difference(model))[1].any()
+    silent = ObservedGradient(*(torch.zeros(sum(p.numel() for p in model.parameters())) for _ in range(2)))
+    assert not matching_loss_and_grad(
+        model, faces("start"), [GROUP], [silent], DISTANCES["mse"], FiniteDifference(model)
+    )[1].any()

@@ -1,4 +1,4 @@
-"""Whose update a capture holds: what the attacker may not know, for who judges its results."""
+"""The ground truth of captures, which the attacker may not know: whose update each holds."""
 
 from typing import Any
 

@@ -31,11 +31,11 @@ def test_components_are_orthonormal_and_hold_the_variance_of_the_photos() -> Non
 
 def test_a_step_stays_within_what_faces_show() -> None:
     space = fit(photos())
-    slope = torch.randn(2, 3, SIZE, SIZE, generator=generator(0, "slope"))
-    step = space.condition(slope, torch.ones(2))
+    grad = torch.randn(2, 3, SIZE, SIZE, generator=generator(0, "gradient"))
+    step = space.precondition(grad, torch.ones(2))
     strong = space.components[:3]
     assert torch.allclose((step.flatten(1) @ strong.T) @ strong, step.flatten(1), atol=1e-3)
-    assert float((step * slope).sum()) > 0  # still downhill
+    assert float((step * grad).sum()) > 0  # still downhill
 
 
 def test_the_global_generator_is_untouched_and_the_result_is_always_the_same() -> None:
@@ -58,7 +58,7 @@ def test_a_file_gives_back_the_space_and_none_where_there_is_none(tmp_path: Path
 def test_another_size_has_the_same_mean_and_steps_of_that_size() -> None:
     space = fit(photos()).at(2 * SIZE, torch.device("cpu"))
     assert space.mean.shape == (3, 2 * SIZE, 2 * SIZE)
-    assert space.condition(torch.ones(1, 3, 2 * SIZE, 2 * SIZE), torch.ones(1)).shape == (1, 3, 2 * SIZE, 2 * SIZE)
+    assert space.precondition(torch.ones(1, 3, 2 * SIZE, 2 * SIZE), torch.ones(1)).shape == (1, 3, 2 * SIZE, 2 * SIZE)
 
 
 def test_one_photo_is_no_space() -> None:

@@ -12,7 +12,7 @@ import pytest
 from dispatching import capture, make_run, results, third_party
 
 from attacker.workers.jobs import Job, Workbench
-from attacker.workers.remote_storage import Lender, borrowed, check, give_back
+from attacker.workers.remote_storage import Staging, check, downloaded, upload_results
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 
@@ -47,20 +47,20 @@ def test_a_job_done_from_copies_is_the_job_done_in_the_run_folder(
 ) -> None:
     here, away = with_history(tmp_path / "here"), with_history(tmp_path / "away")
     share = f"{protocol}://{tmp_path}/share"
-    lender = Lender(away.root, share)
+    staging = Staging(away.root, share)
     bench = Workbench(Path("/nowhere"))
     for job in JOBS:  # the second one needs the captures of the first round too
         capture(here, job.server_round)
         capture(away, job.server_round)
         Workbench(here.root).perform(job)
-        with borrowed(lender.url, lender.lend(job)) as bench.run:
+        with downloaded(staging.url, staging.stage(job)) as bench.run:
             bench.perform(job)
-            give_back(lender.url, bench.run, job)
+            upload_results(staging.url, bench.run, job)
         assert list(temporary.iterdir()) == []
-        lender.collect(job)
+        staging.download_results(job)
     assert results(away) == results(here)
     assert len(results(here)) == 5
-    lender.close()
+    staging.close()
     assert fsspec.filesystem(protocol).find(f"{tmp_path}/share") == []
 
 
@@ -70,9 +70,9 @@ def test_copies_are_for_their_owner_alone(tmp_path: Path, temporary: Path) -> No
     share = tmp_path / "share"
     before = os.umask(0o022)
     try:
-        lender = Lender(run.root, share.as_uri())
-        names = lender.lend(JOBS[0])
-        with borrowed(lender.url, names):
+        staging = Staging(run.root, share.as_uri())
+        names = staging.stage(JOBS[0])
+        with downloaded(staging.url, names):
             copies = [path for folder in (share, temporary) for path in folder.rglob("*")]
             modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in [share, *copies]}
     finally:
@@ -80,25 +80,25 @@ def test_copies_are_for_their_owner_alone(tmp_path: Path, temporary: Path) -> No
     assert modes == {(True, 0o700), (False, 0o600)}
 
 
-def test_a_capture_is_lent_once_however_many_jobs_read_it(tmp_path: Path) -> None:
+def test_a_capture_is_staged_once_however_many_jobs_read_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     capture(run, 1)
     share = tmp_path / "share"
-    lender = Lender(run.root, share.as_uri())
-    lender.lend(JOBS[0])
+    staging = Staging(run.root, share.as_uri())
+    staging.stage(JOBS[0])
     times = {path: path.stat().st_mtime_ns for path in share.rglob("*.safetensors")}
     assert len(times) == 4  # the model and three updates: nobody else's
-    lender.lend(Job("b", 1, (0, 1, 2)))
+    staging.stage(Job("b", 1, (0, 1, 2)))
     assert times == {path: path.stat().st_mtime_ns for path in share.rglob("*.safetensors")}
 
 
 def test_two_dispatches_of_one_name_do_not_meet(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    one, other = (Lender(run.root, f"file://{tmp_path}/share") for _ in range(2))
-    one.common()
-    other.common()
+    one, other = (Staging(run.root, f"file://{tmp_path}/share") for _ in range(2))
+    one.stage_common()
+    other.stage_common()
     one.close()
-    with borrowed(other.url, other.common()) as there:
+    with downloaded(other.url, other.stage_common()) as there:
         assert there.config.read_bytes() == run.config.read_bytes()
 
 

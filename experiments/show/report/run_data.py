@@ -1,4 +1,4 @@
-"""What a report is made of: everything a run folder holds, read once; missing pieces stay None."""
+"""The data of a report: everything a run folder holds, read once; missing pieces stay None."""
 
 import math
 from collections.abc import Mapping
@@ -9,32 +9,18 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.capture.store import CaptureStore, read_attack_table
+from experiments.evaluate.arms import PICTURES
 from experiments.plan.attackers import known_to_nobody
-from experiments.statistics.aggregate import aggregate, attribute_names
-from experiments.statistics.significance import CONTROLS, PICTURES, Finding, findings
+from experiments.statistics.aggregate import Aggregates, Arms, aggregate, attribute_names
+from experiments.statistics.interval import Interval
+from experiments.statistics.significance import Finding, findings
 from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
-READINGS = ("all_images", "best_image")  # of attacks that leave several images
-BEHIND_DRAWS = ("determined",)  # of attacks that draw what the update leaves open
-OF_SUMS = ("best_member",)  # where the server saw only the sum of several users
-WITHOUT_PICTURE = ("direct_update", "base_rate")
-REFERENCES = ("own_photo", "own_mean")
-ARMS = ("attack", *BEHIND_DRAWS, *READINGS, *OF_SUMS, *WITHOUT_PICTURE, *CONTROLS, *REFERENCES)
-
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval, in the unit of the metric."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Material:
+class RunData:
     """One run, read."""
 
     run: RunFolder
@@ -42,7 +28,7 @@ class Material:
     manifest: Mapping[str, Any]  # empty where there is none
     rounds: pd.DataFrame | None  # one row a round: accuracy, loss, accepted, ...
     leakage: pd.DataFrame | None  # one row per (round, user, attack, arm)
-    aggregates: Mapping[str, Any]  # {"overall": T, "rounds": {"1": T}}; empty where nothing was measured
+    aggregates: Aggregates  # without any attack where nothing was measured
     findings: list[Finding]  # what each attack tells in each round
     rejected: list[Mapping[str, Any]]  # rows of the capture index
     labels: list[str]  # attacks that left reconstructions, those of the config first
@@ -64,17 +50,18 @@ class Material:
         return [] if self.leakage is None else sorted(int(value) for value in self.leakage["round"].unique())
 
     def interval(self, attack: str, arm: str, metric: str, server_round: int | None = None) -> Interval | None:
-        """An aggregate, of one round or (None) of all; None where it was not measured."""
-        table = self.aggregates.get("overall", {})
+        """An aggregate, of one round or (None) of all; None where it was not measured.
+
+        Its ends are finite: those that cannot be computed are the mean.
+        """
+        table: dict[str, Arms] = self.aggregates["overall"]
         if server_round is not None:
-            table = self.aggregates.get("rounds", {}).get(str(server_round), {})
-        entry = table.get(attack, {}).get(arm, {}).get(metric)
-        if entry is None:
+            table = self.aggregates["rounds"].get(str(server_round), {})
+        measured = table.get(attack, {}).get(arm, {}).get(metric)
+        if measured is None or not measured.known:
             return None
-        mean, low, high = (_float(entry.get(key)) for key in ("mean", "low", "high"))
-        if not math.isfinite(mean):
-            return None
-        return Interval(mean, low if math.isfinite(low) else mean, high if math.isfinite(high) else mean)
+        low, high = (end if math.isfinite(end) else measured.mean for end in (measured.low, measured.high))
+        return Interval(measured.mean, low, high)
 
     def rows(self, attack: str, arm: str, server_round: int | None = None) -> pd.DataFrame:
         """The leakage rows of an arm; empty where there are none."""
@@ -126,15 +113,15 @@ def distorted(manifest: Mapping[str, Any], config: Config) -> bool:
 STATED = {"created": str, "versions": dict, "machine": str, "data": dict, "notes": list}
 
 
-def read(run: RunFolder) -> Material:
-    """Read a run folder. Raises FileNotFoundError where it has no config.toml, so is no run at all."""
+def read(run: RunFolder) -> RunData:
+    """The data of a run folder. Raises FileNotFoundError where it has no config.toml, so is no run at all."""
     if not run.config.is_file():
         raise FileNotFoundError(f"{run.root} holds no config.toml, so it is no run; give the folder of a run")
     missing: list[str] = []
     manifest: Mapping[str, Any] = {}
     try:
-        found = read_manifest(run)
-        manifest = {key: value for key, value in found.items() if isinstance(value, STATED.get(key, object))}
+        stated = read_manifest(run)
+        manifest = {key: value for key, value in stated.items() if isinstance(value, STATED.get(key, object))}
     except (OSError, ValueError):
         missing.append("The manifest is missing, so versions, machine and date are not shown.")
     rounds = _table(run, "rounds", "No round has been evaluated yet, so training accuracy is not shown.", missing)
@@ -144,12 +131,12 @@ def read(run: RunFolder) -> Material:
         rejected = [dict(row) for row in CaptureStore(run).rejected()]
     except (OSError, ValueError):
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
-    aggregates = aggregate(leakage) if leakage is not None else {}
+    aggregates: Aggregates = aggregate(leakage) if leakage is not None else {"overall": {}, "rounds": {}}
     config = load(run.config)
     missing += manifest.get("notes", [])
     labels, priors = _labels(run, config)
-    found_by = findings(leakage) if leakage is not None else []
-    return Material(run, config, manifest, rounds, leakage, aggregates, found_by, rejected, labels, priors, missing)
+    tests = findings(leakage) if leakage is not None else []
+    return RunData(run, config, manifest, rounds, leakage, aggregates, tests, rejected, labels, priors, missing)
 
 
 def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:
@@ -184,7 +171,3 @@ def _table(run: RunFolder, name: str, otherwise: str, missing: list[str]) -> pd.
         missing.append(otherwise)
         return None
     return table
-
-
-def _float(value: Any) -> float:
-    return float("nan") if value is None else float(value)

@@ -1,18 +1,18 @@
-"""Somebody else's federation, watched: it trains as it would without, and all that Flower accepts is captured."""
+"""Somebody else's federation under audit: it trains as it would without, and all that Flower accepts is captured."""
 
 import random
 
 import pytest
 import torch
+from external_nets import Net, normed, tied
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.server import Server, SimpleClientManager
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import ServerApp, strategy
-from foreign_nets import Net, normed, tied
 from torch.nn import functional as F
 
-from attacker.capture.plugin import MaliciousServer
+from attacker.capture.audit_plugin import AuditedStrategy, ExternalModel, LocalTraining
 from attacker.capture.store import CaptureStore
 from fl_sim.config import ConfigError
 from fl_sim.engines.inprocess import InProcessGrid
@@ -72,8 +72,8 @@ def federation(inner, factory=Net, send=ArrayRecord, metrics=counted, sent=Array
     return inner.start(grid, sent(factory().state_dict()), num_rounds=ROUNDS, timeout=60), truth
 
 
-def around(inner, folder, factory=Net):
-    return MaliciousServer.around(inner, folder, factory, image_size=32, learning_rate=RATE)
+def audited(inner, folder, factory=Net):
+    return AuditedStrategy(inner, ExternalModel.of(factory, 32), LocalTraining(1, 0, RATE), folder)
 
 
 def same(left, right):
@@ -110,8 +110,8 @@ def test_training_is_bit_for_bit_what_it_is_without(name, tmp_path):
         return {"num-examples": 3.0, "weight": 0.25 + user, "samples": 3 + user}
 
     plain, _ = federation(STRATEGIES[name](), metrics=metrics)
-    watched, truth = federation(around(STRATEGIES[name](), tmp_path), metrics=metrics)
-    assert same(plain, watched)
+    under_audit, truth = federation(audited(STRATEGIES[name](), tmp_path), metrics=metrics)
+    assert same(plain, under_audit)
     captured(tmp_path, truth, examples=3)
 
 
@@ -168,16 +168,16 @@ def test_arrays_of_any_name_and_precision_are_captured(factory, send, told, tmp_
             return factory()
 
     plain, _ = federation(strategy.FedAvg(**ALL), seeded, send, sent=send)
-    watched, truth = federation(around(strategy.FedAvg(**ALL), tmp_path, factory), seeded, send, sent=send)
-    assert same(plain, watched)
+    under_audit, truth = federation(audited(strategy.FedAvg(**ALL), tmp_path, factory), seeded, send, sent=send)
+    assert same(plain, under_audit)
     assert told in captured(tmp_path, truth, examples=3, tolerance=2e-2 if send is as_half else 2e-6)
 
 
 def test_a_head_alone_is_an_update_whose_rest_is_zero(tmp_path):
     for sent, folder in ((head, tmp_path / "head"), (ArrayRecord, tmp_path / "all")):
         plain, _ = federation(strategy.FedAvg(**ALL), send=head, sent=sent)
-        watched, truth = federation(around(strategy.FedAvg(**ALL), folder), send=head, sent=sent)
-        assert same(plain, watched)
+        under_audit, truth = federation(audited(strategy.FedAvg(**ALL), folder), send=head, sent=sent)
+        assert same(plain, under_audit)
         assert "taken as frozen: zero gradient" in captured(folder, truth, {"head.weight", "head.bias"}, 3)
 
 
@@ -186,13 +186,13 @@ def test_the_rest_must_be_known(tmp_path):
         return ArrayRecord({name: value for name, value in state.items() if name.startswith("5.")})
 
     with pytest.raises(ConfigError, match=r"the server sends no '0.weight' and .* let the factory load"):
-        federation(around(strategy.FedAvg(**ALL), tmp_path, normed), normed, sent, sent=sent)
+        federation(audited(strategy.FedAvg(**ALL), tmp_path, normed), normed, sent, sent=sent)
 
 
 def test_what_is_not_the_models_is_left_out_and_told(tmp_path):
     plain, _ = federation(strategy.FedAvg(**ALL), send=with_optimiser)
-    watched, truth = federation(around(strategy.FedAvg(**ALL), tmp_path), send=with_optimiser)
-    assert same(plain, watched)
+    under_audit, truth = federation(audited(strategy.FedAvg(**ALL), tmp_path), send=with_optimiser)
+    assert same(plain, under_audit)
     assert "left out: 'momentum.conv1'" in captured(tmp_path, truth, examples=3)
 
 
@@ -209,7 +209,7 @@ def test_what_is_not_the_models_is_left_out_and_told(tmp_path):
 )
 def test_photos_are_counted_by_what_the_app_weighs_by(key, value, examples, told, tmp_path):
     inner = strategy.FedAvg(**ALL, weighted_by_key=key)
-    _, truth = federation(around(inner, tmp_path), metrics=lambda user: {key: value})
+    _, truth = federation(audited(inner, tmp_path), metrics=lambda user: {key: value})
     assert told in captured(tmp_path, truth, examples=examples)
     if examples is None:
         with pytest.raises(ConfigError, match=r"user 0 did not tell .* give --num-examples"):
@@ -217,7 +217,7 @@ def test_photos_are_counted_by_what_the_app_weighs_by(key, value, examples, told
 
 
 def test_one_photo_each_may_be_a_weight_so_it_is_told_and_may_be_said_otherwise(tmp_path):
-    _, truth = federation(around(strategy.FedAvg(**ALL), tmp_path), metrics=lambda user: {"num-examples": 1})
+    _, truth = federation(audited(strategy.FedAvg(**ALL), tmp_path), metrics=lambda user: {"num-examples": 1})
     assert "said to be of one photo; if that is a weight, give --num-examples" in captured(tmp_path, truth)
     store = CaptureStore(RunFolder(tmp_path))
     assert store.observation(1, 0).num_examples == 1
@@ -245,15 +245,15 @@ def spoiling(spoil):
 )
 def test_what_cannot_be_read_is_said_and_reaches_the_strategy_all_the_same(spoil, reason, tmp_path):
     plain, _ = federation(strategy.FedAvg(**ALL), send=spoiling(spoil))
-    watched, _ = federation(around(strategy.FedAvg(**ALL), tmp_path), send=spoiling(spoil))
-    assert same(plain, watched)
+    under_audit, _ = federation(audited(strategy.FedAvg(**ALL), tmp_path), send=spoiling(spoil))
+    assert same(plain, under_audit)
     rows = CaptureStore(RunFolder(tmp_path)).replies(1)
     assert all(row["status"] == "rejected" and reason in row["reason"] for row in rows)
 
 
 def test_gradients_in_the_place_of_weights_are_noticed(tmp_path):
     send = spoiling(lambda state: {name: value - Net().state_dict()[name] for name, value in state.items()})
-    federation(around(strategy.FedAvg(**ALL), tmp_path), send=send)
+    federation(audited(strategy.FedAvg(**ALL), tmp_path), send=send)
     assert "differences" in " ".join(CaptureStore(RunFolder(tmp_path)).replies(1)[0]["notes"])
 
 
@@ -274,15 +274,15 @@ class Halving(strategy.FedAvg):
 
 def test_the_gradient_is_from_what_was_sent_and_not_from_what_the_server_has(tmp_path):
     plain, _ = federation(Halving(**ALL))
-    watched, truth = federation(around(Halving(**ALL), tmp_path))
-    assert same(plain, watched)
+    under_audit, truth = federation(audited(Halving(**ALL), tmp_path))
+    assert same(plain, under_audit)
     assert captured(tmp_path, truth, examples=3) == ""
 
 
 def test_who_is_sent_another_model_than_the_first_is_not_captured(tmp_path):
     inner = Halving(**ALL)
     inner.favourite = 3
-    federation(around(inner, tmp_path))
+    federation(audited(inner, tmp_path))
     store = CaptureStore(RunFolder(tmp_path))
     assert len(store.users(1)) == USERS - 1
     assert [row["reason"] for row in store.rejected()] == ["the node was sent another model than the first one"] * 2
@@ -310,11 +310,11 @@ class Own(strategy.FedAvg):
 
 def test_a_loop_of_the_apps_own_is_kept(tmp_path):
     plain, _ = federation(Own())
-    watcher = around(own := Own(), tmp_path)
-    watched, truth = federation(watcher)
-    assert same(plain, watched)
+    plugin = audited(own := Own(), tmp_path)
+    under_audit, truth = federation(plugin)
+    assert same(plain, under_audit)
     captured(tmp_path, truth, examples=3)
-    assert watcher.publish() == own.best == (ROUNDS, 1)
+    assert plugin.publish() == own.best == (ROUNDS, 1)
     assert "configure_train" not in vars(own)
 
 
@@ -324,33 +324,33 @@ def test_a_full_disk_costs_captures_and_not_the_training(tmp_path, monkeypatch, 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    watcher = around(strategy.FedAvg(**ALL), tmp_path)
+    plugin = audited(strategy.FedAvg(**ALL), tmp_path)
     monkeypatch.setattr("attacker.capture.store.write_atomically", full)
-    watched, _ = federation(watcher)
-    assert same(plain, watched)
+    under_audit, _ = federation(plugin)
+    assert same(plain, under_audit)
     assert "could not be captured (OSError" in caplog.text
 
 
-def test_what_cannot_be_watched_is_refused_before_it_starts(tmp_path):
+def test_what_cannot_be_audited_is_refused_before_it_starts(tmp_path):
     for inner, told in (
         (LegacyFedAvg(), "of Flower's legacy API"),
         (ServerApp(), "is no strategy"),
         (None, "is no strategy"),
     ):
         with pytest.raises(ConfigError, match=told):
-            around(inner, tmp_path / "run")
-    told = {"image_size": 32, "learning_rate": RATE}
-    for wrong, said in (
-        ({"learning_rate": 0.0}, "learning_rate 0.0 given"),
-        ({"learning_rate": float("nan")}, "learning_rate nan given"),
-        ({"local_epochs": 0}, "local_epochs 0"),
-        ({"batch_size": -1}, "batch_size -1"),
-        ({"mean": (0.5,)}, "three numbers each"),
-        ({"std": (0.0, 1.0, 1.0)}, "std above 0"),
+            audited(inner, tmp_path / "run")
+    for training, told in (
+        ((1, 0, 0.0), "learning_rate 0.0 given"),
+        ((1, 0, float("nan")), "learning_rate nan given"),
+        ((0, 0, RATE), "epochs 0"),
+        ((1, -1, RATE), "batch_size -1"),
     ):
-        with pytest.raises(ConfigError, match=said):
-            MaliciousServer.around(strategy.FedAvg(), tmp_path / "run", Net, **{**told, **wrong})
+        with pytest.raises(ConfigError, match=told):
+            LocalTraining(*training)
+    for scale, told in (({"mean": (0.5,)}, "three numbers each"), ({"std": (0.0, 1.0, 1.0)}, "std above 0")):
+        with pytest.raises(ConfigError, match=told):
+            ExternalModel.of(Net, 32, **scale)
     assert not (tmp_path / "run").exists()
-    legacy = Server(client_manager=SimpleClientManager(), strategy=around(strategy.FedAvg(), tmp_path / "run"))
+    legacy = Server(client_manager=SimpleClientManager(), strategy=audited(strategy.FedAvg(), tmp_path / "run"))
     with pytest.raises(ConfigError, match="this ServerApp is of Flower's legacy API"):
         legacy.fit(1, None)

@@ -1,4 +1,4 @@
-"""The direct attack: it finds what is in the updates, nothing where nothing is, and learns from no user."""
+"""Attribute inference: it finds what is in the updates, nothing where nothing is, and learns from no user."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,15 @@ from attacker.capture.store import Capture, CaptureStore
 from clients.local_training import local_gradient
 from clients.user import Faces
 from experiments.evaluate import attribute_inference
-from experiments.evaluate.attribute_inference import Sketcher, base_rate, check, features, guesses, per_class, regress
+from experiments.evaluate.attribute_inference import (
+    Sketcher,
+    base_rate,
+    check,
+    features,
+    per_class,
+    predictions,
+    regress,
+)
 from experiments.evaluate.gallery import Gallery
 from fl_sim.config import ConfigError
 from fl_sim.initial_model import initial_model
@@ -112,7 +120,7 @@ class DarkFaces(TinyFaces):
     num_public: int = 60
 
     def user(self, partition):
-        raise AssertionError("the direct attack has asked for a user")
+        raise AssertionError("attribute inference has asked for a user")
 
     def public(self, index):
         return self.person("public", index)
@@ -128,7 +136,7 @@ def embed(photos):
 
 
 def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
-    config = tiny_config(leakage={"direct": 40}, dataset={"users": 8})
+    config = tiny_config(dataset={"users": 8})
     dataset, model = DarkFaces(8, 4, 0, 32), initial_model(config, 2)[0]
     store = CaptureStore(RunFolder(tmp_path))
     weights = model.state_dict()
@@ -140,7 +148,7 @@ def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
         captures.append(Capture(user, user, "accepted", "", 4, 0.0, 8, 0.1, local_gradient(model, faces)))
     store.save_round(1, captures, "gradient", 0.1, weights)
     store.wait()
-    said = guesses(store, config, dataset, embed, ["bright", "unknown"], [1])
+    said = predictions(store, model, dataset, 40, embed, ["bright", "unknown"], [1])
     assert set(said) == {(1, user) for user in range(8)}
     assert [said[1, user].attributes for user in range(8)] == [{"bright": user % 2} for user in range(8)]
     for user in range(8):
@@ -152,6 +160,6 @@ def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
 def test_mistakes():
     dataset = DarkFaces(4, 2, 0, 32)
     check(tiny_config(), dataset)
-    with pytest.raises(ConfigError, match=r"leakage\.direct is 61, but there are only 60 public people"):
-        check(tiny_config(leakage={"direct": 61}), dataset)
-    check(tiny_config(leakage={"direct": 5}), dataset)
+    with pytest.raises(ConfigError, match=r"leakage\.attribute_inference is 61, but there are only 60 public people"):
+        check(tiny_config(leakage={"attribute_inference": 61}), dataset)
+    check(tiny_config(leakage={"attribute_inference": 5}), dataset)

@@ -1,0 +1,129 @@
+"""The runner of studies and sweeps: every cell that is not finished yet, then one table of those that are.
+
+A finished cell is never run again; one that fails is named, and the others go on. `RUNS/NAME` holds
+
+    FILE.toml         the study, as it was run
+        CELL/         a run folder for each cell, with its report
+        FILE.parquet  the table
+"""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import tomli_w
+
+from experiments.plan.setup import prepare
+from experiments.plan.study import Cell, Study, expand
+from experiments.run import pipeline
+from experiments.run.preflight import preflight
+from fl_sim.config import Config, ConfigError
+from fl_sim.runs import RunFolder, write_atomically
+
+Workers = Literal["configured", "local", "ray"]
+Rows = Callable[[Cell, Study, RunFolder], pd.DataFrame]  # of a finished cell, for the table
+Progress = Callable[[str, int, int], None]
+Tell = Callable[[str], None]
+Problems = list[str]  # a sentence each
+INSTEAD = "give --workers local to run the cells one after the other in this process instead"
+RETRIES = 2  # of a cell whose worker process died
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study ended with."""
+
+    folder: Path
+    table: pd.DataFrame  # of the cells that are finished; empty where none is
+    problems: Problems  # cells, or attacks in them, that failed
+
+
+def run(
+    name: str, study: Study, runs: Path, file: str, rows: Rows, workers: Workers, progress: Progress, tell: Tell
+) -> Outcome:
+    """Run the cells of a study that are not finished yet, and write the table of those that then are.
+
+    `workers`: `configured` runs cell after cell with the engine and the workers of its config. `local` and `ray` give
+    each one CPU, whatever the config says, which changes no result: one after the other in this process, or as many at
+    a time as a Ray cluster has CPUs. Raises ConfigError, before the first cell, for what cannot work in any of them.
+    """
+    folder = runs / name
+    cells = expand(name, study) if workers == "configured" else [_on_one_cpu(cell) for cell in expand(name, study)]
+    left = [cell for cell in cells if not _finished(cell, folder)]
+    notes: list[str] = []
+    for cell in left:
+        preflight(prepare(cell.config), notes.append)
+    for sentence in dict.fromkeys(notes):
+        tell(sentence)
+    write_atomically(folder / f"{file}.toml", tomli_w.dumps(study.model_dump(mode="json")).encode())
+    problems: Problems = []
+    progress("cells", len(cells) - len(left), len(cells))
+    execute = _on_ray if workers == "ray" and left else _in_turn
+    for done, (cell, failures) in enumerate(execute(left, folder), len(cells) - len(left) + 1):
+        problems += [f"{cell.name}: {failure}" for failure in failures]
+        progress("cells", done, len(cells))
+    tables = [rows(cell, study, RunFolder(folder / cell.name)) for cell in cells if _finished(cell, folder)]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(folder / f"{file}.parquet", buffer.getvalue())
+    return Outcome(folder, table, problems)
+
+
+def run_cell(config: Config, folder: RunFolder) -> Problems:
+    """Bring one cell to its end; what failed in it. Never raises but to be stopped."""
+    try:
+        return pipeline.complete(config, folder, lambda stage, done, total: None, lambda sentence: None).problems
+    except ConfigError as error:
+        return [str(error)]
+    except Exception as error:  # the other cells go on
+        return [f"{type(error).__name__}: {' '.join(str(error).split())}"]
+
+
+def _finished(cell: Cell, folder: Path) -> bool:
+    return pipeline.finished(cell.config, RunFolder(folder / cell.name))
+
+
+def _in_turn(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
+    for cell in cells:
+        yield cell, run_cell(cell.config, RunFolder(folder / cell.name))
+
+
+def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
+    """As many at a time as the cluster has CPUs, in the order in which they end. Its machines must see `folder`."""
+    from attacker.workers.pool import cores
+    from attacker.workers.ray_pool import connect
+
+    # Workers inherit it: they must find what this process finds, a third party's defense too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # cells ask for no GPU, but their attack workers may use one
+    ray, temporary = connect(min(cores(), len(cells)), INSTEAD)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)
+    try:
+        under_way = {task.remote(cell.config, RunFolder((folder / cell.name).resolve())): cell for cell in cells}
+        while under_way:
+            ready, _ = ray.wait(list(under_way))
+            for reference in ready:
+                cell = under_way.pop(reference)
+                try:
+                    yield cell, ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    yield cell, [f"its worker died ({type(error).__name__}), {1 + RETRIES} times"]
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _on_one_cpu(cell: Cell) -> Cell:
+    config = cell.config
+    federation = config.federation.model_copy(update={"engine": "inprocess"})
+    # Cells that run side by side would want one port.
+    workers = config.workers.model_copy(update={"backend": "local", "count": 1, "metrics_port": 0})
+    return Cell(cell.name, cell.keys, config.model_copy(update={"federation": federation, "workers": workers}))
