@@ -137,13 +137,12 @@ def test_pairs_are_of_the_same_people_and_knowing_is_worth_what_it_adds(found: l
 def test_the_words_answer_the_three_questions() -> None:
     found = points(fake_sweep(users=16))
     said = answers(found)
-    chance, cost, adapted, sure = (text for _, text in said.paragraphs)
+    chance, cost, sure = (text for _, text in said.paragraphs)
     assert "noise std 1.0: it names none of 16 users, at most 21 % (95 %); accuracy 0.20, 0.90 without" in said.headline
     assert "noise at std 1.0 (none of 16 users, at most 21 % (95 %))" in chance
     assert "At none of the strengths tried: blind" in chance
     assert "noise std 1.0 (0.20)" in cost
-    assert "blind keep 0.01 leaks" in adapted
-    assert adapted.count("leaks") == 1  # a gain that is small, or likely chance, is not told
+    assert [row[0] for row in said.looks_strong] == ["blind keep 0.01"]  # a gain that is small, or chance, is not told
     assert "16 users" in sure
     nothing = answers([one for one in found if one.defense != "noise"])
     assert nothing.headline.startswith("No defense tried")

@@ -1,6 +1,6 @@
 """The frontier of a sweep: what defenses buy and cost, against the strongest of the attackers that were tried.
 
-`write_frontier(DIR)` reads DIR/sweep.parquet and writes DIR/frontier.html, point page that fetches nothing, beside the
+`write_frontier(DIR)` reads DIR/sweep.parquet and writes DIR/frontier.html, one page that fetches nothing, beside the
 reports of the cells, which link to it.
 """
 
@@ -46,13 +46,14 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
     environment.filters["breakable"] = breakable
     study = parse(Study, read(folder / "sweep.toml", []))
     bare = undefended(measured)
+    said = answers(measured)
     page = environment.get_template("frontier.html.j2").render(
         title=study.title,
         folder=folder.name,
-        answers=answers(measured),
-        panels=[
-            panel for panel in (charts.utility(measured), charts.privacy(measured), charts.proved(measured)) if panel
-        ],
+        answers=said,
+        about=pictures.reconstructions(folder, table, said.about) if said.about is not None else [],
+        utility=charts.utility(measured),
+        panels=[panel for panel in (charts.privacy(measured), charts.proved(measured)) if panel],
         promised=any(point.epsilon for point in measured),
         legend=charts.legend(measured),
         knowledge=charts.knowledge(measured),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.show.frontier.points import Point, adapting, series, undefended
-from experiments.show.report.captions import p_value
+from experiments.show.report.captions import p_value, spell
 from experiments.show.report.svg import DASH, number
 from experiments.statistics.bootstrap import users_needed
 from experiments.statistics.shares import ENOUGH_USERS
@@ -24,23 +24,26 @@ WISHED = 0.05  # half width of an interval of normalised leakage
 class Answers:
     headline: str
     verdict: str  # a class of the report's headline
+    about: Point | None  # the point that the headline is about
     paragraphs: list[tuple[str, str]]  # heading, text
+    looks_strong: list[list[str]]  # a row a defense; the columns are those of the page
 
 
 def answers(points: Sequence[Point]) -> Answers:
     """The findings of a sweep. Strengths are taken in the order of the sweep, weakest first."""
     safe = {name: point for name, line in series(points).items() if (point := _first_at_chance(line)) is not None}
     bare = undefended(points)
-    headline, verdict = _headline(points, safe, bare)
+    headline, verdict, about = _headline(points, safe, bare)
     return Answers(
         headline=headline,
         verdict=verdict,
+        about=about,
         paragraphs=[
             ("At which strength rank-1 falls to chance", _chance(points, safe)),
             ("What that costs in accuracy", _cost(safe, bare)),
-            ("What only looks strong", _adapted(points)),
             ("How sure this is", _users(points)),
         ],
+        looks_strong=_looks_strong(points),
     )
 
 
@@ -54,20 +57,25 @@ def _first_at_chance(line: Sequence[Point]) -> Point | None:
     return first
 
 
-def _headline(points: Sequence[Point], safe: dict[str, Point], bare: Point | None) -> tuple[str, str]:
-    """The recommendation and its class; none by too few users, nor where the pictures still resemble their users."""
+def _headline(points: Sequence[Point], safe: dict[str, Point], bare: Point | None) -> tuple[str, str, Point | None]:
+    """The headline, its class and its point; no recommendation by too few users, nor where pictures resemble theirs."""
     broken = [point for point in points if point.breaks_promise]
     if broken:
         worst = max(broken, key=lambda point: point.epsilon_audited)
-        return f"{worst.name} does not keep its promise: an epsilon of {worst.epsilon_audited:.3g} is proved.", "named"
+        return (
+            f"{worst.name} does not keep its promise: an epsilon of {worst.epsilon_audited:.3g} is proved.",
+            "named",
+            worst,
+        )
     silent = [point for point in safe.values() if point.status == "nothing"]
     if silent:
         cheapest = max(silent, key=lambda point: -1.0 if point.accuracy is None else point.accuracy)
-        cost = f"accuracy {_accuracy(cheapest)}" + (f", {_accuracy(bare)} without" if bare is not None else "")
+        cost = f"accuracy {_accuracy(cheapest)}{_without(cheapest, bare)}"
         return (
             f"The cheapest defense under which no attack tells more than its controls is {cheapest.name}: "
             f"it names {_named(cheapest)}; {cost}.",
             "nothing",
+            cheapest,
         )
     few = [point for point in safe.values() if point.status == "too few users"]
     if few:
@@ -75,10 +83,11 @@ def _headline(points: Sequence[Point], safe: dict[str, Point], bare: Point | Non
             f"Too few users to recommend a defense: under {few[0].name} the attacks name {_named(few[0])}; "
             f"take {ENOUGH_USERS} users or more.",
             "too",
+            few[0],
         )
     for point in safe.values():
         if point.status in NO_VERDICT:
-            return f"No verdict on {point.name}: {NO_VERDICT[point.status].format(point=point)}.", "too"
+            return f"No verdict on {point.name}: {NO_VERDICT[point.status].format(point=point)}.", "too", point
     if safe:
         nearest = max(safe.values(), key=lambda point: -1.0 if point.accuracy is None else point.accuracy)
         still = "attributes are still read off the pictures" if nearest.status == "attributes" else STILL
@@ -86,8 +95,9 @@ def _headline(points: Sequence[Point], safe: dict[str, Point], bare: Point | Non
             f"No defense tried here hides the users: under {nearest.name} naming does not exceed guessing "
             f"({_named(nearest)}), but {still}.",
             "alike",
+            nearest,
         )
-    return "No defense tried here brings the naming of users down to chance.", "named"
+    return "No defense tried here brings the naming of users down to chance.", "named", None
 
 
 def _named(point: Point) -> str:
@@ -122,32 +132,23 @@ def _cost(safe: dict[str, Point], bare: Point | None) -> str:
     return f"Held-out accuracy at those strengths: {_list(sentences)}.{before}"
 
 
-def _adapted(points: Sequence[Point]) -> str:
-    sentences = []
+def _looks_strong(points: Sequence[Point]) -> list[list[str]]:
+    """The strength of each defense at which knowing it is worth most, if it is worth anything; as text."""
+    rows = []
     for line in series(points).values():
-        best, gain = None, 0.0
+        most: tuple[float, list[str]] = (WORTH, [])
         for point in line:
             blind, compared = point.knowing("none"), adapting(point)
             if blind is None or compared is None or not compared.difference.low > 0:
                 continue
-            ignoring, knowing = blind.leakage.mean, point.strongest.leakage.mean
-            if knowing - ignoring > max(gain, WORTH):
-                best, gain = (point, ignoring, knowing, compared.p), knowing - ignoring
-        if best is not None:
-            point, ignoring, knowing, p = best
-            sentences.append(
-                f"{point.name} leaks {number(ignoring)} of a real photo to an attacker who ignores it, "
-                f"{number(knowing)} to one who knows {_knows(point.strongest.knowledge)} (p {p_value(p)})"
-            )
-    if not sentences:
-        return (
-            f"None: knowing the defense is nowhere worth more than {WORTH:g} of a real photo with an interval over "
-            "these users that lies above 0."
-        )
-    return (
-        f"{'; '.join(sentences)}. Told are gains whose interval over users lies above 0; each p is of a paired "
-        "permutation test, not corrected for their number."
-    )
+            knowing, gain = point.strongest, point.strongest.leakage.mean - blind.leakage.mean
+            if gain > most[0]:
+                leakage = [spell(blind.leakage), spell(knowing.leakage), _knows(knowing.knowledge)]
+                named = [f"{level.named} of {level.users}" for level in (blind, knowing)]
+                most = (gain, [point.name, *leakage, *named, p_value(compared.p)])
+        if most[1]:
+            rows.append(most[1])
+    return rows
 
 
 def _users(points: Sequence[Point]) -> str:
@@ -166,6 +167,14 @@ def _users(points: Sequence[Point]) -> str:
 
 def _knows(knowledge: str) -> str:
     return "its parameters" if knowledge == "parameters" else f"its {knowledge}"
+
+
+def _without(point: Point, bare: Point | None) -> str:
+    """What the accuracy is without the defense; that it costs nothing where it is no higher."""
+    if bare is None or point.accuracy is None or bare.accuracy is None:
+        return ""
+    free = "; it costs none: " if point.accuracy >= bare.accuracy else ", "
+    return f"{free}{_accuracy(bare)} without"
 
 
 def _accuracy(point: Point) -> str:

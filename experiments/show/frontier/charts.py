@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from experiments.show.frontier import pareto
 from experiments.show.frontier.points import KNOWLEDGE, Level, Point, series, undefended
 from experiments.show.report import svg
 from experiments.show.report.captions import spell
@@ -13,6 +14,8 @@ from experiments.show.report.figures import PANEL, Panel, grid
 from experiments.statistics.interval import Interval
 
 Position = Callable[[Point], float | None]  # along the axis
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+TELLING = (-0.2, 1.2)  # of normalised leakage: 0 is nothing, 1 a real photo; wider intervals are cut there
 
 
 def look(index: int) -> tuple[int, str]:
@@ -30,10 +33,12 @@ def utility(points: Sequence[Point]) -> Panel | None:
     known = [point.accuracy for point in points if point.accuracy is not None]
     if not known:
         return None
-    scale = svg.covering(known)
+    scale, heights, best = _across(known), _heights(points), pareto.unbeaten(points)
     marks = [(value, svg.tick_text(value)) for value in svg.ticks(scale.low, scale.high)]
-    return _scatter(points, "utility", "Leakage against accuracy", "held-out accuracy", scale, marks,
-                    lambda point: point.accuracy)  # fmt: skip
+    kinds = {point.name: kind.removeprefix("mark ") for point, (_, kind) in _looks(points)}
+    behind = [*pareto.line(best, scale, heights), *pareto.labels(best, kinds, scale, heights)]
+    return _scatter(points, "utility", "Leakage against accuracy", "held-out accuracy (good: right and low)", scale,
+                    marks, lambda point: point.accuracy, behind)  # fmt: skip
 
 
 def privacy(points: Sequence[Point]) -> Panel | None:
@@ -56,7 +61,7 @@ def proved(points: Sequence[Point]) -> Panel | None:
     known = [point.accuracy for point in points if point.accuracy is not None]
     if not known or not any(point.epsilon_audited for point in points):
         return None
-    across, upward = svg.covering(known), svg.covering([point.epsilon_audited for point in points], (0,), about=6)
+    across, upward = _across(known), svg.covering([point.epsilon_audited for point in points], (0,), about=6)
     parts = grid(upward, [], "held-out accuracy")
     for value in svg.ticks(across.low, across.high):
         parts.append(svg.line(across.percent(value), 0, across.percent(value), PANEL, "grid"))
@@ -122,12 +127,14 @@ def _scatter(
     scale: svg.Scale,
     marks: Sequence[tuple[float, str]],
     position: Position,
+    behind: Sequence[str] = (),
 ) -> Panel:
     heights = _heights(points)
     parts = grid(heights, [], x_title)
     for value, label in marks:
         parts.append(svg.line(scale.percent(value), 0, scale.percent(value), PANEL, "grid"))
         parts.append(svg.text(scale.percent(value), PANEL + 18, label, "tick mid"))
+    parts += behind
     tips = []
     for index, line in enumerate(series(points).values()):
         shape, kind = look(index)
@@ -167,10 +174,19 @@ def _y(scale: svg.Scale, level: Level) -> float:
     return scale.pixels(level.leakage.mean if level.leakage.known else 0.0, PANEL)
 
 
+def _across(values: Sequence[float]) -> svg.Scale:
+    """An axis of accuracy as wide as its values, and a little wider, so that no marker lies on the border."""
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.05
+    return svg.Scale(low - margin, high + margin)
+
+
 def _heights(points: Sequence[Point]) -> svg.Scale:
     """The axis of leakage, the same for all charts."""
-    ends = [end for point in points for level in point.levels for end in (level.leakage.low, level.leakage.high)]
-    return svg.covering(ends, (0, 1), about=6)
+    shares = [level.leakage for point in points for level in point.levels]
+    low, high = TELLING
+    ends = [min(max(end, low), high) for share in shares if share.known for end in (share.low, share.mean, share.high)]
+    return svg.covering(ends, (0,), about=8)
 
 
 def _axis(strengths: Sequence[str]) -> tuple[str, list[str]]:
@@ -183,4 +199,5 @@ def _axis(strengths: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _power(power: int) -> str:
-    return f"{10.0**power:g}" if -3 <= power <= 4 else f"1e{power}"
+    """`0.1`, `1`, `10`, and from there `10²`."""
+    return f"{10.0**power:g}" if -1 <= power <= 1 else "10" + str(power).translate(SUPERSCRIPT)

@@ -1,6 +1,7 @@
 """The report of a run: one HTML page with everything inside, that opens from disk in any browser.
 
-It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page, and it needs no script.
+It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page. Its script sorts, filters and
+enlarges; the page is complete without it.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from experiments.show.report import distributions, evidence, figures, svg, tables
 from experiments.show.report.captions import breakable, headline
 from experiments.show.report.gallery import gallery
+from experiments.show.report.hero import hero
 from experiments.show.report.run_data import read
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -56,9 +58,12 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["breakable"] = breakable
+    shown = gallery(run_data, with_private_photos)
     page = environment.get_template("page.html.j2").render(
         run_data=run_data,
         head=head,
+        hero=hero(run_data, shown),
+        knows={finding.attack: finding.knowledge for finding in run_data.findings},
         swatch=svg.swatch,
         forests=[forest for forest in forests if forest],
         legend=list(figures.series_of(run_data).items()),
@@ -76,7 +81,7 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         timing=tables.timing(run_data),
         setup=tables.setup(run_data),
         threat_model=tables.threat_model(run_data),
-        gallery=gallery(run_data, with_private_photos),
+        gallery=shown,
         in_sweep=(run.root.parent / "sweep.toml").is_file(),
         config_text=run.config.read_text(encoding="utf-8"),
     )

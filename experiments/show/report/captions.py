@@ -130,5 +130,5 @@ def shared(draws: int) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Escaped text that a narrow page may break after an underscore."""
-    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+    """Escaped text that a narrow page may break after an underscore, and not before a percent sign."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>").replace(" %", "\N{NO-BREAK SPACE}%"))

@@ -22,7 +22,7 @@ from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, s
 from experiments.show.report.figures import series_of
 from experiments.show.report.run_data import RunData
 
-USERS = 12  # shown
+USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
 ROUNDS = 8  # shown, spread over all measured ones
 DRAWS = 12  # shown beside the answer
@@ -38,6 +38,7 @@ class Picture:
     rank: str  # "rank 1", or ""
     similarity: str  # "0.52", or ""
     hit: bool  # the user was named
+    server_round: int = 0  # 0 of a picture that belongs to no round
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _scored(run_data: RunData, image: Tensor, label: str, server_round: int, use
         what, caption = "mean face that the update determines,", "determined"
     alt = f"{what} of user {user} by {label} in round {server_round}"
     alt += f", {rank_caption}, similarity {said}" if rank_caption else ""
-    return Picture(data_uri(image), alt, caption, rank_caption, said, rank == 1)
+    return Picture(data_uri(image), alt, caption, rank_caption, said, rank == 1, server_round)
 
 
 def _alike(run_data: RunData, user: int) -> str:

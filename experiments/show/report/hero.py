@@ -1,0 +1,148 @@
+"""The first screen of the report: the threat model in one line, and what the server draws of a few users.
+
+The strip shows the picture that the headline counts: by the attack that names most users; of several that name as
+many, by one that knows the defenses.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.evaluate.arms import PICTURES
+from experiments.show.report.gallery import Gallery, Picture, Portrait
+from experiments.show.report.run_data import RunData
+from experiments.statistics.significance import Finding
+
+FACES = 8  # users in the strip
+CAVEAT = "These pictures are no evidence: this attack was not shown to tell more of the users than its controls."
+NOWHERE = (math.nan, math.nan)
+Scores = Mapping[int, tuple[float, float]]  # by user: rank, facial similarity
+
+
+@dataclass(frozen=True)
+class Face:
+    """One user of the strip: a private photo, where it may be shown, and what the server draws."""
+
+    user: int
+    photo: Picture | None
+    drawn: Picture
+    named: bool  # by the picture, where its attack names more users than guessing and the controls do
+    label: str  # "named", "not named, rank 7", or the rank alone where naming does not exceed guessing
+
+
+@dataclass(frozen=True)
+class Hero:
+    """What the first screen says beside the headline."""
+
+    threat: str  # the threat model in one line
+    faces: list[Face]
+    caption: str  # what drew the pictures, and which users are shown; empty without pictures
+    caveat: str  # why the pictures are no evidence; empty where they are some
+
+
+def hero(run_data: RunData, shown: Gallery) -> Hero:
+    """The threat model of a run, and up to FACES users of its gallery, from the best to the worst recognised."""
+    threat = threat_line(run_data)
+    best = _strongest(run_data)
+    if best is None:
+        return Hero(threat, [], "", "")
+    scores = _scores(run_data, best)
+    drawn = [(portrait, found) for portrait in shown.portraits if (found := _drawn(portrait, best)) is not None]
+    drawn.sort(key=lambda pair: _recognised(scores, pair[0].user))
+    faces = [_face(portrait, picture, scores, best.names) for portrait, picture in _spread(drawn)]
+    if not faces:
+        return Hero(threat, [], "", "")
+    caveat = "" if best.names or best.resembles or best.reads_attributes else CAVEAT
+    return Hero(threat, faces, _caption(run_data, best, len(faces), len(drawn)), caveat)
+
+
+def threat_line(run_data: RunData) -> str:
+    """Who attacks, what they see and know, on which model, and whose pictures, in one line."""
+    config, stated = run_data.config, run_data.manifest.get("threat_model", {})
+    stated = stated if isinstance(stated, dict) else {}
+    server = "honest but curious" if config.threat_model.server == "honest_but_curious" else "actively malicious"
+    together = int(stated.get("users_behind_an_update", 1) or 1)
+    sees = f"sees only sums of {together} users" if together > 1 else "sees every update"
+    if config.protocol.shuffle:
+        sees += ", under pseudonyms"
+    photographs = run_data.manifest.get("data", {}).get("photographs", config.dataset.name != "synthetic")
+    faces = "photographs" if photographs else "synthetic faces"
+    users = f"{config.dataset.users} user" + "s" * (config.dataset.users != 1)
+    model = "trained model" if config.model.weights else "untrained model"
+    return f"{server.capitalize()} server, {sees}, {_knows(run_data)}; {model}; {users}, {faces}."
+
+
+def _knows(run_data: RunData) -> str:
+    if not run_data.config.defenses:
+        return "no defense"
+    defenses = " and ".join(str(table.get("name", "?")) for table in run_data.config.defenses)
+    told = any(finding.knowledge != "none" for finding in run_data.findings)
+    return f"{'knows' if told else 'does not know'} the defense ({defenses})"
+
+
+def _strongest(run_data: RunData) -> Finding | None:
+    """The finding of one round, by a picture on the page, that names most; ties go to who knows the defenses."""
+    first = run_data.measured_rounds[0] if run_data.measured_rounds else None  # the gallery has its mean faces alone
+    pictured = [
+        finding
+        for finding in run_data.findings
+        if finding.server_round is not None
+        and finding.arm in PICTURES
+        and (finding.arm != "determined" or finding.server_round == first)
+    ]
+
+    def strength(finding: Finding) -> tuple[bool, float, bool, float]:
+        similarity = finding.similarity.mean if finding.similarity.known else -2.0
+        return finding.names, finding.named / max(finding.users, 1), finding.knowledge != "none", similarity
+
+    return max(pictured, key=strength, default=None)
+
+
+def _scores(run_data: RunData, best: Finding) -> Scores:
+    """(rank, similarity) of each user by the arm that `best` is about; NaN where there is none."""
+    rows = run_data.rows(best.attack, best.arm, best.server_round)
+    scores = rows[["rank", "facial_similarity"]].astype("float64").itertuples(index=False)
+    return {int(user): (score[0], score[1]) for user, score in zip(rows["user"], scores, strict=True)}
+
+
+def _drawn(portrait: Portrait, best: Finding) -> Picture | None:
+    """The user's picture that `best` judged; its first image where it judged all of them together."""
+    for strip in portrait.strips:
+        if strip.label == best.attack:
+            if best.arm == "determined" and strip.drawn and strip.drawn.server_round == best.server_round:
+                return strip.drawn.determined
+            return next((image for image in strip.pictures if image.server_round == best.server_round), None)
+    return None
+
+
+def _recognised(scores: Scores, user: int) -> tuple[float, float]:
+    """Sorts the best recognised user first, and last who has no rank."""
+    rank, similarity = scores.get(user, NOWHERE)
+    return (math.inf, 0.0) if math.isnan(rank) else (rank, -similarity)
+
+
+def _spread(ordered: Sequence[tuple[Portrait, Picture]]) -> list[tuple[Portrait, Picture]]:
+    """Up to FACES of them at even distances, the first and the last among them."""
+    if len(ordered) <= FACES:
+        return list(ordered)
+    return [ordered[round(i * (len(ordered) - 1) / (FACES - 1))] for i in range(FACES)]
+
+
+def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) -> Face:
+    rank, _ = scores.get(portrait.user, NOWHERE)
+    said = "no rank" if math.isnan(rank) else f"rank {rank:.0f}"
+    named = judged and rank == 1
+    label = "named" if named else f"not named, {said}" if judged and rank > 1 else said
+    return Face(portrait.user, portrait.photos[0] if portrait.photos else None, picture, named, label)
+
+
+def _caption(run_data: RunData, best: Finding, faces: int, pictured: int) -> str:
+    knows = ", which knows the defense," if best.knowledge != "none" else ""
+    what = {"determined": "finds as the mean face", "all_images": "draws first"}.get(best.arm, "draws")
+    update = "gradient" if run_data.config.federation.update == "gradient" else "weight update"
+    who = f"All {faces} users" if faces == pictured == best.users else f"{faces} of {best.users} users"
+    if pictured < best.users:
+        who += f", out of the {pictured} shown below"
+    said = f"{who}, from the best to the worst recognised among {best.gallery} people, and what {best.attack}{knows} "
+    said += f"{what} from one {update} of round {best.server_round}."
+    return f"{said} They are judged by all images together." if best.arm == "all_images" else said
