@@ -1,6 +1,6 @@
 """The frontier of a sweep: what defenses buy and cost, against the strongest of the attackers that were tried.
 
-`write_frontier(DIR)` reads DIR/sweep.parquet and writes DIR/frontier.html, point page that fetches nothing, beside the
+`write_frontier(DIR)` reads DIR/sweep.parquet and writes DIR/frontier.html, one page that fetches nothing, beside the
 reports of the cells, which link to it.
 """
 
