@@ -80,6 +80,11 @@ CONTROLS = names("control")
 REFERENCES = names("reference")
 
 
+def heading(arm: str) -> str:
+    """The caption in two lines, for narrow columns: `a real` above `photo`."""
+    return "\n".join(CAPTIONS[arm].rsplit(" ", 1))
+
+
 def title(attack: str, arm: str) -> str:
     """The answer of an attack by its label, another reading of it as `LABEL, all images`."""
     return f"{attack}, {CAPTIONS[arm]}" if GROUPS[arm] == "reading" else attack

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from experiments.evaluate.arms import CAPTIONS, CONTROLS, names, title
+from experiments.evaluate.arms import CAPTIONS, CONTROLS, heading, names, title
 from experiments.evaluate.realism import SHARPNESS, SWD
 from experiments.plan.privacy import sentences
 from experiments.statistics.aggregate import Aggregates, Arms, Figures
@@ -35,7 +35,7 @@ def leakage_tables(figures: Aggregates, findings: Sequence[Finding]) -> Group:
         table.add_column("round", justify="right")
         table.add_column("attacked", justify="right", no_wrap=True)
         for arm in LEVELS:
-            table.add_column(_two_lines(CAPTIONS[arm]), justify="right", no_wrap=True)
+            table.add_column(heading(arm), justify="right", no_wrap=True)
         for server_round, of_round in figures["rounds"].items():
             arms = of_round.get(attack, {})
             levels = (_cell(arms.get(arm)) for arm in LEVELS)
@@ -61,8 +61,8 @@ def realism_table(figures: Aggregates) -> Table | None:
     if not any(SHARPNESS[0] in figures_of for _, figures_of in lines):
         return None
     table = Table(title="how real the pictures look", **LOOK)
-    for heading in ("", "face\ndetected", "sharpness, 3 bands\n(a photo: 1)", "patch distance,\n3 scales"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for column in ("", "face\ndetected", "sharpness, 3 bands\n(a photo: 1)", "patch distance,\n3 scales"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, figures_of in lines:
         cells = [_share(figures_of.get("face_probability"))]
         cells.append("  ".join(_share(figures_of.get(column)) for column in SHARPNESS))
@@ -108,11 +108,6 @@ def privacy_lines(facts: dict[str, Any]) -> list[str]:
         return faults
     against = {"server": "the server", "reader": "readers of the model"}
     return [f"privacy against {against[reader]}: {text}" for reader, text in sentences(facts).items()] + faults
-
-
-def _two_lines(caption: str) -> str:
-    """`a real photo` in the width of its first words."""
-    return "\n".join(caption.rsplit(" ", 1))
 
 
 def _share(interval: Interval | None) -> str:

@@ -16,11 +16,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.evaluate.arms import heading
 from experiments.plan.study import Study, open_study, shipped
 from experiments.studies import plot, results, runner
 from experiments.studies.real_faces import add_options, base_with_faces
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
+
+BESIDE = ("prior_only", "own_photo")  # arms beside each attack in the terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,15 +70,15 @@ def _show(study: Study, outcome: runner.Outcome, as_json: bool) -> None:
 def _summary(title: str, rows: list[dict[str, Any]]) -> Table:
     """What the attack and the prior alone reach, per run and attack label."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    for heading in ("run", "round", "attack"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("similarity [95 %]", "rank-1", "prior\nonly", "a real\nphoto"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in ("run", "round", "attack"):
+        table.add_column(column, overflow="fold")
+    for column in ("similarity [95 %]", "rank-1", *map(heading, BESIDE)):
+        table.add_column(column, justify="right", no_wrap=True)
     arms = {(row["cell"], row["round"], row["label"], row["arm"]): row for row in rows}
     for (cell, server_round, label, arm), row in arms.items():
         if arm != "attack" or row["facial_similarity"] is None:
             continue
-        beside = [arms.get((cell, server_round, label, other)) for other in ("prior_only", "own_photo")]
+        beside = [arms.get((cell, server_round, label, other)) for other in BESIDE]
         levels = ["-" if one is None else f"{one['facial_similarity']:.2f}" for one in beside]
         low, high = row["facial_similarity_low"], row["facial_similarity_high"]
         around = f"{row['facial_similarity']:.2f} [{low:.2f}, {high:.2f}]"
