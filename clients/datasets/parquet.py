@@ -27,7 +27,8 @@ from fl_sim.config import ConfigError, Dataset
 
 IDENTITY = ("celeb_id", "identity", "identity_id", "person", "person_id", "subject", "subject_id", "name", "label")
 _SPLITS = {"train": "public", "valid": "users", "validation": "users", "val": "users", "test": "users"}
-_LARGEST = 2**30  # bytes of the pictures of a row group, which are in memory together
+_LARGEST = 2**30  # bytes of a row group, whose pictures are in memory together
+_DAMAGED = (OSError, ValueError, NotImplementedError, KeyError, TypeError)  # pyarrow's exceptions are of these
 _CACHE_BYTES = 128 * 2**20  # of row groups read
 
 
@@ -70,7 +71,7 @@ class Pictures:
                 )
         self._column = _picture_column(self.schema, first)
         self._starts = {name: _row_groups(file) for name, file in self._files.items()}
-        largest = max(_largest(file, self._column, name) for name, file in self._files.items())
+        largest = max(_largest(file, name) for name, file in self._files.items())
         self._group = lru_cache(maxsize=max(1, _CACHE_BYTES // max(1, largest)))(self._read)
 
     def __call__(self, path: str) -> bytes | Path:
@@ -99,7 +100,7 @@ class Pictures:
         for name, file in self._files.items():
             try:
                 part = file.read(columns=flat).to_pandas()
-            except (OSError, ValueError) as error:  # pyarrow's are of these
+            except _DAMAGED as error:
                 raise ConfigError(f"{name} cannot be read ({_short(error)}); fetch it again") from error
             parts.append(part.assign(file=name))
         facts: pd.DataFrame = pd.concat(parts, ignore_index=True)
@@ -109,7 +110,7 @@ class Pictures:
         """The pictures of a row group: a pyarrow array."""
         try:
             return self._files[name].read_row_group(group, columns=[self._column]).column(0)
-        except (OSError, ValueError) as error:
+        except _DAMAGED as error:
             raise UnreadableImage(f"the file cannot be read there ({_short(error)})") from error
 
 
@@ -177,8 +178,10 @@ def _labels(column: pd.Series) -> pd.Series | None:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
+        file = pq.ParquetFile(path)
+        _ = file.schema_arrow.names  # which may be no text
+        return file
+    except _DAMAGED as error:
         raise ConfigError(f"{path} is not a parquet file that can be read ({_short(error)}); fetch it again") from error
 
 
@@ -208,23 +211,15 @@ def _row_groups(file: pq.ParquetFile) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.cumsum([0, *(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))])[:-1]
 
 
-def _largest(file: pq.ParquetFile, column: str, name: str) -> int:
-    """Bytes of the pictures in the largest row group. ConfigError above _LARGEST."""
-    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-    parts = [[group.column(index) for index in range(group.num_columns)] for group in groups]
-    sizes = [sum(one.total_uncompressed_size for one in part if _root(one) == column) for part in parts]
-    size = max(sizes, default=0)
+def _largest(file: pq.ParquetFile, name: str) -> int:
+    """Bytes of the largest row group, most of which are pictures. ConfigError above _LARGEST."""
+    size = max((file.metadata.row_group(index).total_byte_size for index in range(file.num_row_groups)), default=0)
     if size > _LARGEST:
         raise ConfigError(
-            f"{name} has a row group with {size / 2**30:.1f} GB of pictures, which would be in memory together; write "
-            "it with some hundred photos a row group (pandas: to_parquet(..., row_group_size=100))"
+            f"{name} has a row group of {size / 2**30:.1f} GB, which would be in memory as a whole; write it with some "
+            "hundred photos a row group (pandas: to_parquet(..., row_group_size=100))"
         )
-    return size
-
-
-def _root(chunk: Any) -> str:
-    """The column of a chunk, of which `image.bytes` is a part."""
-    return str(chunk.path_in_schema).split(".")[0]
+    return int(size)
 
 
 def _short(error: Exception) -> str:

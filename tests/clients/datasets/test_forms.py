@@ -1,5 +1,6 @@
 """Photographs in the forms that people have: a folder a person, parquet with pictures inside, Kaggle's packs."""
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from PIL import Image
 
 from clients.datasets import open_dataset, task_of
 from clients.datasets.examine import examine
+from clients.datasets.images import UnreadableImage, decode
+from clients.datasets.parquet import Pictures, find, read_table
 from clients.datasets.people import PeopleDataset
 from clients.datasets.synthetic import training_photos
 from fl_sim.config import ConfigError, Dataset
@@ -288,6 +291,31 @@ def test_parquet_of_another_form_is_a_sentence_at_the_command_line(tmp_path: Pat
     code, told = fl_sim("faces", "--out", tmp_path / "sheet.png", *overrides)
     assert code == 2
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_anywhere_in_a_parquet_file_gives_photos_or_reasons(parquet: Path, tmp_path: Path, seed: int) -> None:
+    whole = (parquet / "data/train-00000-of-00001.parquet").read_bytes()
+    draws = np.random.default_rng(seed)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for number in range(25):
+        data = bytearray(whole)
+        within = 4000 if number % 2 else len(data)  # the end says what is where
+        for at in draws.integers(0, within, 1 + number % 5):
+            data[len(data) - 1 - int(at)] = int(draws.integers(256))
+        (damaged / "0.parquet").write_bytes(data)
+        with contextlib.suppress(ConfigError):
+            pictures = Pictures(find(damaged))
+            for path in read_table(pictures, "users", "public", "damaged")[0]["path"]:
+                with contextlib.suppress(UnreadableImage):
+                    decode(pictures(path))
+
+
+def test_a_row_group_that_would_fill_the_memory_is_refused(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clients.datasets.parquet._LARGEST", 1000)
+    with pytest.raises(ConfigError, match=r"has a row group of 0.0 GB, .* \(pandas: to_parquet\(..., row_group"):
+        open_form("parquet", parquet)
 
 
 def test_where_there_is_no_parquet_or_that_of_several_data_sets(tmp_path: Path) -> None:
