@@ -15,7 +15,6 @@ others go on.
 import io
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from experiments.run import pipeline
 from experiments.run.preflight import preflight
 from experiments.show import tables
 from experiments.show.report.material import distorted
+from fl_sim import import_path
 from fl_sim.config import Config, ConfigError
 from fl_sim.runs import RunFolder, read_manifest, write_atomically
 
@@ -100,7 +100,7 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, list[st
     from attacker.workers.ray_pool import connect
 
     # Workers inherit it: they must find what this process finds, a third party's defense too.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["PYTHONPATH"] = import_path.as_variable()
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # cells ask for no GPU, but their attack workers may use one
     ray, temporary = connect(min(cores(), len(cells)), INSTEAD)
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)

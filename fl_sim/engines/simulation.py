@@ -4,17 +4,16 @@ import logging
 import math
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_sim import import_path
 from fl_sim.engines import Stopped
 from fl_sim.socket_folder import socket_folder
 
@@ -92,7 +91,7 @@ def _start_ray(folder: str) -> None:
     if ray.is_initialized():
         raise RuntimeError("Ray is already running in this process, and Flower would shut it down; call ray.shutdown()")
     # Workers inherit it: they must find what this process finds, a third party's dataset or model too.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["PYTHONPATH"] = import_path.as_variable()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             ray.init(

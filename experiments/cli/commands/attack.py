@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli import early
 from experiments.cli.console import AsJson, Overrides, Run, bars, config_of, finish, note
 from fl_sim.config import load
 from fl_sim.runs import RunFolder
@@ -24,6 +25,8 @@ def attack(
     target = RunFolder(folder)
     more = [f"workers.backend={workers}"] if workers else []
     settings = load(config_of(target), [*(override or []), *more])
+    early.check_names(settings)
+    early.check_attack(settings, target)
     from experiments.run import pipeline
 
     started = time.monotonic()
