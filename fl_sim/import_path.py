@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def append_current_folder() -> None:
@@ -18,3 +20,20 @@ def append_current_folder() -> None:
 def as_variable() -> str:
     """What PYTHONPATH must be for a process to find what this one finds."""
     return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+
+
+class _OursFirst(list[str]):
+    """Folders that Ray's workers put before their path one after the other, so that the last one comes first."""
+
+    def extend(self, paths: Iterable[str]) -> None:
+        self[:0] = paths
+
+
+def ray_job() -> Any:
+    """The `job_config` of `ray.init` with which its workers find this project before the current folder.
+
+    Ray itself puts the current folder first, where a user may have a folder `clients`.
+    """
+    from ray.job_config import JobConfig
+
+    return JobConfig(_py_driver_sys_path=_OursFirst([str(Path(__file__).parents[1])]))

@@ -45,8 +45,8 @@ from fl_sim.deployment import DeploymentError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-class Stopped(Exception):
-    """Ctrl-C in a command; KeyboardInterrupt itself would be taken for an exit."""
+class Interrupted(Exception):
+    """Ctrl-C in a command; Typer takes KeyboardInterrupt itself for an exit."""
 
 
 def _print_version(asked: bool) -> None:
@@ -90,7 +90,7 @@ app.command("doctor")(doctor.doctor)
 def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
     """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success.
 
-    Ctrl-C is Stopped in it.
+    Ctrl-C is Interrupted in it.
     """
 
     @functools.wraps(command)
@@ -98,7 +98,7 @@ def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **named)
         except KeyboardInterrupt as error:
-            raise Stopped from error
+            raise Interrupted from error
         except SystemExit as end:
             raise ConfigError(
                 f"something called sys.exit({end.code!r}) before the command's end; a plug-in (a dataset, a model, an "
@@ -128,7 +128,7 @@ def main() -> None:
         _fail(str(error), 2)
     except DeploymentError as error:
         _fail(str(error), 1)
-    except (Stopped, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt):
         _fail("stopped; give the same command again to go on from here", 130)
     except OSError as error:
         _fail(

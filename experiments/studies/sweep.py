@@ -15,6 +15,7 @@ others go on.
 import io
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,17 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
     write_atomically(folder / "sweep.toml", tomli_w.dumps(study.model_dump(mode="json")).encode())
     problems: list[str] = []
     done = len(cells) - len(left)
+    started = time.monotonic()
+    waiting = [cell.name for cell in left]
+    tell(f"{done} of {len(cells)} cells are finished; left: {', '.join(waiting) or 'none'}")
     progress("cells", done, len(cells))
     for cell, failures in (_on_ray if workers == "ray" and left else _here)(left, folder):
         problems += [f"{cell.name}: {failure}" for failure in failures]
-        done += 1
+        waiting.remove(cell.name)
+        done = len(cells) - len(waiting)
+        each = (time.monotonic() - started) / (len(left) - len(waiting))
+        ended = f"failed: {failures[0]}" if failures else _in_short(RunFolder(folder / cell.name))
+        tell(f"{cell.name} {ended}; {len(waiting)} left, about {each * len(waiting) / 60:.0f} min")
         progress("cells", done, len(cells))
     whole = [cell for cell in cells if pipeline.finished(cell.config, RunFolder(folder / cell.name))]
     table = pd.concat([_rows(cell, study, folder) for cell in whole], ignore_index=True) if whole else pd.DataFrame()
@@ -77,6 +85,15 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
     table.to_parquet(buffer, index=False)
     write_atomically(folder / "sweep.parquet", buffer.getvalue())
     return Sweep(folder, table, problems)
+
+
+def _in_short(run: RunFolder) -> str:
+    """What a finished cell came to: of its attacks and rounds the one that identifies most users."""
+    table = pd.read_parquet(run.leakage).query("arm == 'attack'")
+    hits = table.assign(hit=table["rank"] == 1).groupby(["attack", "round"])["hit"]
+    accuracy = tables.last_round(pd.read_parquet(run.rounds)).get("accuracy")
+    most = f"identifies {hits.sum().max():.0f} of {hits.size().max()} users" if len(table) else "was not attacked"
+    return most if accuracy is None else f"{most}, accuracy {accuracy:.2f}"
 
 
 def run_cell(config: Config, folder: RunFolder) -> list[str]:

@@ -101,6 +101,7 @@ def _start_ray(folder: str) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                job_config=import_path.ray_job(),
             )
             # Errors that Ray sees itself come on stdout whatever log_to_driver says, and one of them is an actor that
             # Flower ends, for Ray would try that call again. With --json, stdout must be JSON.
