@@ -51,8 +51,18 @@ class Sweep:
     problems: list[str]  # one sentence each: cells, or attacks in them, that failed
 
 
-def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], progress: Progress, tell: Tell) -> Sweep:
+def run(
+    name: str,
+    study: Study,
+    runs: Path,
+    workers: Literal["ray", "local"],
+    progress: Progress,
+    tell: Tell,
+    say: Tell = lambda sentence: None,
+) -> Sweep:
     """Run the cells that are not finished yet, and write the table of those that then are.
+
+    `tell` gets what the user should know before, `say` what is left and how each cell ended.
 
     Raises ConfigError, before the first cell, for whatever cannot work in any of them.
     """
@@ -69,7 +79,7 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
     done = len(cells) - len(left)
     started = time.monotonic()
     waiting = [cell.name for cell in left]
-    tell(f"{done} of {len(cells)} cells are finished; left: {', '.join(waiting) or 'none'}")
+    say(f"{done} of {len(cells)} cells are finished; left: {', '.join(waiting) or 'none'}")
     progress("cells", done, len(cells))
     for cell, failures in (_on_ray if workers == "ray" and left else _here)(left, folder):
         problems += [f"{cell.name}: {failure}" for failure in failures]
@@ -77,7 +87,7 @@ def run(name: str, study: Study, runs: Path, workers: Literal["ray", "local"], p
         done = len(cells) - len(waiting)
         each = (time.monotonic() - started) / (len(left) - len(waiting))
         ended = f"failed: {failures[0]}" if failures else _in_short(RunFolder(folder / cell.name))
-        tell(f"{cell.name} {ended}; {len(waiting)} left, about {each * len(waiting) / 60:.0f} min")
+        say(f"{cell.name} {ended}; {len(waiting)} left, about {each * len(waiting) / 60:.0f} min")
         progress("cells", done, len(cells))
     whole = [cell for cell in cells if pipeline.finished(cell.config, RunFolder(folder / cell.name))]
     table = pd.concat([_rows(cell, study, folder) for cell in whole], ignore_index=True) if whole else pd.DataFrame()

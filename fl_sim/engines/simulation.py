@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -48,8 +48,9 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int, timeout: f
         # Flower starts this thread first and registers the nodes then: round 1 must not be one of the first few users.
         while len(list(grid.get_node_ids())) < num_users:
             if stopped.wait(LOOK):
-                raise Stopped
-        server_app(grid, context)
+                return
+        with suppress(Stopped):  # as it leaves the thread, its traceback may be printed
+            server_app(grid, context)
 
     below = socket_folder()
     with _quiet(), tempfile.TemporaryDirectory(prefix="fl-", dir=below, ignore_cleanup_errors=True) as folder:

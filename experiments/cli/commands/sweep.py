@@ -33,10 +33,13 @@ def sweep(
     from experiments.plan.study import open_study
     from experiments.studies import sweep as sweeping
 
+    def say(sentence: str) -> None:
+        messages.print(sentence, soft_wrap=True, markup=False)
+
     started = time.monotonic()
     name, content = open_study(study, override or [])
     with bars() as progress:
-        done = sweeping.run(name, content, runs, workers, progress, note)  # type: ignore[arg-type]
+        done = sweeping.run(name, content, runs, workers, progress, note, say)  # type: ignore[arg-type]
     for problem in done.problems:
         messages.print(f"[red]failed:[/] {problem}", soft_wrap=True)
     if len(done.table):
