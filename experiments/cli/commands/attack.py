@@ -15,7 +15,9 @@ def attack(
     folder: Run,
     override: Overrides = None,
     workers: Annotated[str | None, typer.Option(help="Attack workers: ray or local.", metavar="BACKEND")] = None,
-    force: Annotated[bool, typer.Option(help="Replace results that the same label has with other settings.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results that the same label has with other settings.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Attack the captures of an existing run again, with another attack or prior.

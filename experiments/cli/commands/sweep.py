@@ -52,7 +52,10 @@ def sweep(
 
 
 def frontier(folder: Folder, as_json: AsJson = False) -> None:
-    """Draw leakage against utility and against epsilon for a finished sweep: DIR/frontier.html."""
+    """Draw leakage against utility and against epsilon for a finished sweep: DIR/frontier.html.
+
+    For example: fl-sim frontier runs/defenses_quick
+    """
     _draw(folder, as_json)
 
 
