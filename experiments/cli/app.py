@@ -15,7 +15,6 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import click
 import typer
 from rich.markup import escape
 
@@ -43,6 +42,10 @@ from fl_sim.config import ConfigError
 from fl_sim.deployment import DeploymentError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's, of the package or of the copy that newer versions of Typer bring along."""
 
 
 class Interrupted(Exception):
@@ -118,12 +121,8 @@ def main() -> None:
     import_path.append_current_folder()
     try:
         code = app(prog_name="fl-sim", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "fl-sim"
-        _fail(f"{error.format_message().rstrip('.')}; {command} --help lists what it takes", error.exit_code)
+    except UsageError as error:
+        _fail_usage(error)
     except (ConfigError, ValueError) as error:
         _fail(str(error), 2)
     except DeploymentError as error:
@@ -137,6 +136,15 @@ def main() -> None:
     except Exception as error:  # not foreseen: of a third party's code, or ours
         _fail(f"{type(error).__name__}: {error}; not foreseen, see {_keep_traceback()} and report it", 70)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    """Say what is wrong with the words of a command; of none at all, print the help."""
+    if len(sys.argv) == 1:
+        error.show()
+        sys.exit(error.exit_code)
+    command = error.ctx.command_path if error.ctx else "fl-sim"
+    _fail(f"{error.format_message().rstrip('.')}; {command} --help lists what it takes", error.exit_code)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
