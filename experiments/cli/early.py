@@ -4,11 +4,12 @@ What is refused here would be refused later too, by `attacker.attacks`, `clients
 `experiments.run.pipeline`, which look closer: here names are compared, and nothing of an attack or a defense is run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from experiments.cli import parts
-from fl_sim.config import Config, ConfigError, difference, load, short
+from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
 from fl_sim.config_errors import hint
 from fl_sim.runs import RunFolder
 
@@ -22,6 +23,22 @@ def check_names(config: Config) -> None:
         _check("attacks", f"attacks.{label}", table.get("name", label), table)
     for table in config.defenses:
         _check("defenses", f"defenses.{table.get('name')}", table.get("name"), table)
+
+
+def check_study(name: str, overrides: Iterable[str]) -> None:
+    """ConfigError for a wrong key or name in the base of a sweep, or among its defenses."""
+    shipped = parts.ROOT / "experiments" / "studies" / f"{name}.toml"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        return  # who opens the study says what there is
+    study = read(path, overrides)
+    base, cells = study.get("base", {}), study.get("cells", [])
+    if isinstance(base, dict):
+        check_names(parse(Config, base))
+    for cell in cells if isinstance(cells, list) else []:
+        defenses = cell.get("defenses") if isinstance(cell, dict) else None
+        if isinstance(defenses, list) and all(isinstance(one, dict) for one in defenses):
+            check_names(Config(defenses=defenses))
 
 
 def check_run(config: Config, folder: RunFolder) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from experiments.cli import early
 from experiments.cli.console import AsJson, Overrides, bars, messages, note
 from fl_sim.config import ConfigError
 
@@ -30,6 +31,7 @@ def sweep(
     """
     if workers not in {"ray", "local"}:
         raise ConfigError(f"--workers is {workers!r}; choose ray or local")
+    early.check_study(study, override or [])
     from experiments.plan.study import open_study
     from experiments.studies import sweep as sweeping
 
