@@ -4,7 +4,7 @@
 mistake ends in one `ConfigError` sentence that names the key, what was given and what is allowed.
 """
 
-import difflib
+import copy
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,11 +14,11 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
+from fl_sim.config_errors import ConfigError as ConfigError
+from fl_sim.config_errors import sentence
+from fl_sim.config_errors import short as short
+
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A mistake in the configuration, told in one sentence."""
 
 
 def _absolute(path: Path) -> Path:
@@ -231,14 +231,16 @@ class Config(Section):
 def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """The config in `path` (None: the defaults), with `a.b=value` overrides applied; values are TOML.
 
+    An `[attacks.*]` table in the file replaces the default attacks; `attacks.a.b=value` adds to those there are.
     Raises ConfigError for an unreadable file, an unknown key, an ill-typed value.
     """
-    return parse(Config, read(path, overrides))
+    return parse(Config, read(path, overrides, {"attacks": Config().attacks}))
 
 
-def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
+def read(path: Path | None, overrides: Iterable[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The table of a TOML file (None: an empty one) after `a.b=value` overrides, as it stands there.
 
+    Where an override sets a key below a table of `defaults` that the file lacks, it adds to that table.
     Raises ConfigError for an unreadable file and a malformed override.
     """
     table: dict[str, Any] = {}
@@ -251,13 +253,26 @@ def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, 1,000 brackets
             raise ConfigError(f"config file {path} is not valid TOML: {short(error)}") from error
     for override in overrides:
-        _apply(table, override)
+        _apply(table, override, defaults or {})
     return table
 
 
 def dump(config: Config) -> str:
     """The config as TOML that `load` reads back to an equal one."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def difference(before: Config, now: Config, except_for: Iterable[str] = ()) -> str | None:
+    """The first key that differs, in words; None if all is the same but the sections `except_for`."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for section in old:
+        if section in except_for or old[section] == new[section]:
+            continue
+        if not isinstance(old[section], dict):
+            return f"{section} was {old[section]!r}, now it is {new[section]!r}"
+        keys = [key for key in {**old[section], **new[section]} if old[section].get(key) != new[section].get(key)]
+        return f"{section}.{keys[0]} was {old[section].get(keys[0])!r}, now it is {new[section].get(keys[0])!r}"
+    return None
 
 
 def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -272,13 +287,13 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
     try:
         value = TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
-        raise ConfigError(_sentence(error, cls, where)) from error
+        raise ConfigError(sentence(error, cls, where)) from error
     if kind is cls:
         return value  # type: ignore[no-any-return]
     return cls(**{name: getattr(value, name) for name in cls.__dataclass_fields__})  # type: ignore[attr-defined]
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def _apply(table: dict[str, Any], override: str, defaults: Mapping[str, Any]) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {override!r} is not of the form key=value, such as dataset.users=16")
@@ -288,41 +303,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
         value = text  # a bare word or path: a string
     *sections, last = key.strip().split(".")
     for section in sections:
-        table = table.setdefault(section, {})
+        defaults = defaults.get(section, {})
+        table = table.setdefault(section, copy.deepcopy(dict(defaults)))
         if not isinstance(table, dict):
             raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
     table[last] = value
-
-
-def _sentence(error: ValidationError, cls: type, where: str) -> str:
-    unknown = {"extra_forbidden", "unexpected_keyword_argument"}
-    # A mistyped key may also be missing under its right name: say the former.
-    first = min(error.errors(include_url=False), key=lambda one: one["type"] not in unknown)
-    location = [str(part) for part in first["loc"]]
-    key = ".".join([where, *location] if where else location)
-    if first["type"] in unknown:
-        allowed = _keys(cls, location[:-1])
-        near = difflib.get_close_matches(location[-1], allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"unknown config key {short(key)!r}; {hint}"
-    more = f" (and {error.error_count() - 1} more mistakes)" if error.error_count() > 1 else ""
-    said = first["msg"].removeprefix("Value error, ")
-    return f"config key {short(key)!r}: {said[0].lower()}{said[1:]}, got {short(repr(first['input']))}{more}"
-
-
-def short(text: object) -> str:
-    """In one line, and short enough for a sentence."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= 200 else f"{line[:200]}..."
-
-
-def _keys(cls: type, location: list[str]) -> list[str]:
-    for part in location:
-        fields = getattr(cls, "model_fields", {})
-        if part not in fields:
-            return []
-        annotation = fields[part].annotation
-        cls = annotation if isinstance(annotation, type) else cls
-    if hasattr(cls, "model_fields"):
-        return list(cls.model_fields)
-    return list(getattr(cls, "__dataclass_fields__", {}))

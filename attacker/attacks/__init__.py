@@ -198,11 +198,14 @@ def rewriter(config: Config) -> Callable[[int, Update], Update] | None:
 
 
 def _third_party(name: str, where: str) -> Any:
-    if "." not in name:
-        choices = f"{', '.join(available())} or package.module"
-        raise ConfigError(f"{where}: unknown attack {short(name)!r}; choose one of {choices}")
     try:
         module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if "." in name or error.name != name:
+            reason = f"attack {name!r} cannot be imported ({error}); is its package installed?"
+            raise ConfigError(f"{where}: {reason}") from error
+        choices = f"{', '.join(available())}, or a module that Python finds, such as one in the current folder"
+        raise ConfigError(f"{where}: unknown attack {short(name)!r}; choose one of {choices}") from error
     except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise ConfigError(
             f"{where}: attack {name!r} cannot be imported ({error}); is its package installed?"

@@ -24,6 +24,7 @@ from typing import Any
 from attacker.workers.jobs import Job, Workbench, attempt, one_line
 from attacker.workers.pool import Completion, cores, on_gpus, settle_process
 from attacker.workers.remote_storage import Staging, downloaded, upload_results
+from fl_sim import import_path
 from fl_sim.config import ConfigError, Workers
 from fl_sim.socket_folder import socket_folder
 
@@ -238,7 +239,8 @@ def connect(cpus: int, instead: str) -> tuple[Any, str | None]:
     try:
         if address not in {"local", "auto"}:
             _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
+        job = import_path.ray_job()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=job, **private)
     except Exception as error:  # of many kinds: no port, no route, wrong version, no memory
         ray.shutdown()
         if temporary is not None:

@@ -1,12 +1,14 @@
 """The command line, `fl-sim COMMAND`. A command is a file of `experiments/cli/commands/` and a line here."""
 
 import functools
+import json
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 # Before Flower and Ray are imported: nothing of a privacy experiment is reported home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -19,6 +21,7 @@ from rich.markup import escape
 from experiments.cli.commands import (
     attack,
     audit,
+    config,
     doctor,
     down,
     faces,
@@ -34,16 +37,38 @@ from experiments.cli.commands import (
     watch,
 )
 from experiments.cli.console import messages
+from fl_sim import import_path
 from fl_sim.config import ConfigError
 from fl_sim.deployment import DeploymentError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Measure how much of a person leaks from federated learning.\n\n"
-    "Start with `fl-sim run`: 8 users, 3 rounds, every update attacked; then open runs/quickstart/report.html.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's, of the package or of the copy that newer versions of Typer bring along."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command; Typer takes KeyboardInterrupt itself for an exit."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fl-sim {version('fl-sim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fl_sim(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Measure how much of a person leaks from federated learning.
+
+    Start with fl-sim run: 8 users, 3 rounds, every update attacked; then open runs/quickstart/report.html.
+    """
+
 
 # In the order of `fl-sim --help`; a command imports what is heavy where it is used, so that all of them start fast.
 app.command("run")(run.run)
@@ -61,16 +86,22 @@ app.command("train-identity")(train_identity.train_identity)
 app.command("train-model")(train_model.train_model)
 app.command("train-attributes")(train_attributes.train_attributes)
 app.command("faces")(faces.faces)
+app.command("config")(config.config)
 app.command("doctor")(doctor.doctor)
 
 
 def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success."""
+    """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success.
+
+    Ctrl-C is Interrupted in it.
+    """
 
     @functools.wraps(command)
     def call(*arguments: Any, **named: Any) -> None:
         try:
             command(*arguments, **named)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
         except SystemExit as end:
             raise ConfigError(
                 f"something called sys.exit({end.code!r}) before the command's end; a plug-in (a dataset, a model, an "
@@ -87,13 +118,16 @@ for registered in app.registered_commands:
 
 def main() -> None:
     """Entry point: every foreseen mistake ends in one sentence and an exit code, never in a traceback."""
+    import_path.append_current_folder()
     try:
-        app()
+        code = app(prog_name="fl-sim", standalone_mode=False)
+    except UsageError as error:
+        _fail_usage(error)
     except (ConfigError, ValueError) as error:
         _fail(str(error), 2)
     except DeploymentError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         _fail("stopped; give the same command again to go on from here", 130)
     except OSError as error:
         _fail(
@@ -101,10 +135,22 @@ def main() -> None:
         )
     except Exception as error:  # not foreseen: of a third party's code, or ours
         _fail(f"{type(error).__name__}: {error}; not foreseen, see {_keep_traceback()} and report it", 70)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail_usage(error: Any) -> NoReturn:
+    """Say what is wrong with the words of a command; of none at all, print the help."""
+    if len(sys.argv) == 1:
+        error.show()
+        sys.exit(error.exit_code)
+    command = error.ctx.command_path if error.ctx else "fl-sim"
+    _fail(f"{error.format_message().rstrip('.')}; {command} --help lists what it takes", error.exit_code)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
     messages.print(f"[red]error:[/] {escape(sentence)}", soft_wrap=True)  # it may hold [brackets] of the user's
+    if "--json" in sys.argv:
+        print(json.dumps({"error": sentence, "exit_code": code}))
     sys.exit(code)
 
 

@@ -18,12 +18,28 @@ from fl_sim.runs import RunFolder, read_manifest
 messages = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 20  # of progress where there is no terminal to draw bars in
 
+
+def _complete_key(context: typer.Context, incomplete: str) -> list[str]:
+    """What the shell offers behind -o: keys, of a sweep those of its base."""
+    from experiments.cli.listing import listed
+
+    before = "base." if context.info_name == "sweep" else ""
+    found = (f"{before}{key.name}=" for key in listed() if not key.name.startswith("defenses."))
+    return [key for key in found if key.startswith(incomplete)]
+
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with the configuration; defaults where it is silent.")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Set one key, such as dataset.users=16. Repeatable."),
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        help="Set one key, such as dataset.users=16; fl-sim config lists them. Repeatable.",
+        autocompletion=_complete_key,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]

@@ -50,7 +50,7 @@ def _accelerator() -> Finding:
 def _weights() -> Iterator[Finding]:
     from attacker.priors.prior import load_prior
     from experiments.evaluate import embedders, image_metrics
-    from fl_sim.config import Config, Leakage
+    from fl_sim.config import Leakage
 
     for subject, load in (
         ("prior synthetic64", lambda: load_prior("synthetic64", 64)),
@@ -61,8 +61,7 @@ def _weights() -> Iterator[Finding]:
             yield Finding(subject, "ok", "shipped weights load")
         except ValueError as error:
             yield Finding(subject, "broken", str(error), "install the package again")
-    lacking = image_metrics.lpips_available(Config())
-    if lacking is None:
+    if image_metrics.lpips_weights(Leakage()) is not None:
         yield Finding("LPIPS weights", "ok", "present")
     else:
         yield Finding(

@@ -67,7 +67,7 @@ def open_study(name: str, overrides: Iterable[str] = ()) -> tuple[str, Study]:
     path = HERE / f"{name}.toml" if name in shipped() else Path(name)
     if not path.is_file():
         raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(shipped())}, or give a TOML file")
-    study = parse(Study, read(path, overrides))
+    study = parse(Study, read(path, overrides, {"base": {"attacks": Config().attacks}}))
     return path.stem, study.model_copy(update={"base": {"attacks": Config().attacks, **study.base}})
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
+from fl_sim import import_path
 from fl_sim.config import Config
 from fl_sim.federation.sampling import users_per_round
 from fl_sim.log import Log
@@ -40,12 +41,15 @@ class Dispatch:
         self.total = planned_jobs(config)
         self.done = 0
         self._progress = progress
-        command = [sys.executable, "-m", "attacker.workers.dispatch", str(folder.root), "--parent", str(os.getpid())]
+        # -P: Python would look into the current folder first, where a user's folders may have the names of ours.
+        command = [sys.executable, "-P", "-m", "attacker.workers.dispatch", str(folder.root)]
+        command += ["--parent", str(os.getpid())]
         command += ["--follow"] if follow else []
         command += ["--force"] if force else []
         self.log.touch(mode=0o600)
         with self.log.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            environment = {**os.environ, "PYTHONPATH": import_path.as_variable()}
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 

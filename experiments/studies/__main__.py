@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name, study = open_study(given.study, given.override)
         study = study.model_copy(update={"base": base_with_faces(study.base, given)})
-        outcome = runner.run(name, study, given.runs, "study", results.rows, "configured", _progress, _note)
+        outcome = runner.run(name, study, given.runs, "study", results.rows, "configured", _silent, _note, _say)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,8 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if outcome.problems else 0
 
 
-def _progress(stage: str, done: int, total: int) -> None:
-    print(f"{stage}: {done} of {total} done", file=sys.stderr, flush=True)
+def _silent(stage: str, done: int, total: int) -> None:
+    """No bar: each run that ends is said."""
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _note(sentence: str) -> None:

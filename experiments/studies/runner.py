@@ -10,7 +10,7 @@ A finished cell is never run again; one that fails is named, and the others go o
 import io
 import os
 import shutil
-import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, expand
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
+from experiments.show.tables import last_round
+from fl_sim import import_path
 from fl_sim.config import Config, ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -45,13 +47,22 @@ class Outcome:
 
 
 def run(
-    name: str, study: Study, runs: Path, file: str, rows: Rows, workers: Workers, progress: Progress, tell: Tell
+    name: str,
+    study: Study,
+    runs: Path,
+    file: str,
+    rows: Rows,
+    workers: Workers,
+    progress: Progress,
+    tell: Tell,
+    say: Tell,
 ) -> Outcome:
     """Run the cells of a study that are not finished yet, and write the table of those that then are.
 
     `workers`: `configured` runs cell after cell with the engine and the workers of its config. `local` and `ray` give
     each one CPU, whatever the config says, which changes no result: one after the other in this process, or as many at
-    a time as a Ray cluster has CPUs. Raises ConfigError, before the first cell, for what cannot work in any of them.
+    a time as a Ray cluster has CPUs. `tell` gets what the user should know before, `say` what is left and how each cell
+    ended. Raises ConfigError, before the first cell, for what cannot work in any of them.
     """
     folder = runs / name
     cells = expand(name, study) if workers == "configured" else [_on_one_cpu(cell) for cell in expand(name, study)]
@@ -63,17 +74,32 @@ def run(
         tell(sentence)
     write_atomically(folder / f"{file}.toml", tomli_w.dumps(study.model_dump(mode="json")).encode())
     problems: Problems = []
+    waiting, started = [cell.name for cell in left], time.monotonic()
+    say(f"{len(cells) - len(left)} of {len(cells)} cells are finished; left: {', '.join(waiting) or 'none'}")
     progress("cells", len(cells) - len(left), len(cells))
     execute = _on_ray if workers == "ray" and left else _in_turn
-    for done, (cell, failures) in enumerate(execute(left, folder), len(cells) - len(left) + 1):
+    for done, (cell, failures) in enumerate(execute(left, folder), 1):
         problems += [f"{cell.name}: {failure}" for failure in failures]
-        progress("cells", done, len(cells))
+        waiting.remove(cell.name)
+        minutes = (time.monotonic() - started) / done * len(waiting) / 60
+        ended = f"failed: {failures[0]}" if failures else _in_short(RunFolder(folder / cell.name))
+        say(f"{cell.name} {ended}; {len(waiting)} left, about {minutes:.0f} min")
+        progress("cells", len(cells) - len(waiting), len(cells))
     tables = [rows(cell, study, RunFolder(folder / cell.name)) for cell in cells if _finished(cell, folder)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(folder / f"{file}.parquet", buffer.getvalue())
     return Outcome(folder, table, problems)
+
+
+def _in_short(run: RunFolder) -> str:
+    """What a finished cell came to: of its attacks and rounds the one that names most users."""
+    table = pd.read_parquet(run.leakage).query("arm == 'attack'")
+    hits = table.assign(hit=table["rank"] == 1).groupby(["attack", "round"])["hit"]
+    accuracy = last_round(pd.read_parquet(run.rounds)).get("accuracy")
+    most = f"names {hits.sum().max():.0f} of {hits.size().max()} users" if len(table) else "was not attacked"
+    return most if accuracy is None else f"{most}, accuracy {accuracy:.2f}"
 
 
 def run_cell(config: Config, folder: RunFolder) -> Problems:
@@ -101,7 +127,7 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problem
     from attacker.workers.ray_pool import connect
 
     # Workers inherit it: they must find what this process finds, a third party's defense too.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["PYTHONPATH"] = import_path.as_variable()
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # cells ask for no GPU, but their attack workers may use one
     ray, temporary = connect(min(cores(), len(cells)), INSTEAD)
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)

@@ -4,17 +4,16 @@ import logging
 import math
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_sim import import_path
 from fl_sim.engines import Stopped
 from fl_sim.socket_folder import socket_folder
 
@@ -49,8 +48,9 @@ def run(server_app: ServerApp, client_app: ClientApp, num_users: int, timeout: f
         # Flower starts this thread first and registers the nodes then: round 1 must not be one of the first few users.
         while len(list(grid.get_node_ids())) < num_users:
             if stopped.wait(LOOK):
-                raise Stopped
-        server_app(grid, context)
+                return
+        with suppress(Stopped):  # as it leaves the thread, its traceback may be printed
+            server_app(grid, context)
 
     below = socket_folder()
     with _quiet(), tempfile.TemporaryDirectory(prefix="fl-", dir=below, ignore_cleanup_errors=True) as folder:
@@ -92,7 +92,7 @@ def _start_ray(folder: str) -> None:
     if ray.is_initialized():
         raise RuntimeError("Ray is already running in this process, and Flower would shut it down; call ray.shutdown()")
     # Workers inherit it: they must find what this process finds, a third party's dataset or model too.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    os.environ["PYTHONPATH"] = import_path.as_variable()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             ray.init(
@@ -102,6 +102,7 @@ def _start_ray(folder: str) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                job_config=import_path.ray_job(),
             )
             # Errors that Ray sees itself come on stdout whatever log_to_driver says, and one of them is an actor that
             # Flower ends, for Ray would try that call again. With --json, stdout must be JSON.

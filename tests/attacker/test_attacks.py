@@ -396,7 +396,7 @@ def test_victims_of_two_rounds_are_refused() -> None:
 def test_attacks_are_found_by_name_and_mistakes_named() -> None:
     assert {"inverting_gradients", "prior_only", "user_diffusion"} <= set(available())
     assert load("mine", {"name": "prior_only", "steps": 3}).settings == prior_only.Settings(steps=3)
-    with pytest.raises(ConfigError, match="did you mean 'steps'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'attacks.*steps'"):
         load("user_diffusion", {"stps": 3})
     with pytest.raises(ConfigError, match="unknown attack 'user_difusion'"):
         load("user_difusion", {})

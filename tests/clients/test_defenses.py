@@ -100,7 +100,7 @@ def test_a_third_partys_defense_is_named_by_its_factory():
         ({"name": "clop", "max_norm": 1.0}, "unknown defense 'clop'; did you mean 'clip'?"),
         ({"name": "zzzzzz"}, "choose one of augment, "),
         ({"max_norm": 1.0}, "a defense needs a name"),
-        ({"name": "clip", "max_nrm": 1.0}, "'max_norm'"),
+        ({"name": "clip", "max_nrm": 1.0}, "did you mean 'defenses.clip.max_norm'?"),
         ({"name": "clip", "max_norm": -1.0}, "must be above 0"),
         ({"name": "gaussian_noise", "std": "much"}, "std"),
         ({"name": "gaussian_noise", "std": -1.0}, "must be 0 or more"),

@@ -53,7 +53,7 @@ def test_photos_and_others_are_of_different_people_one_photo_each():
         (["--samples", "3"], "3 samples would be compared"),
         (["--prior", "./nowhere"], "neither a folder nor a hub name"),
         (["-o", "dataset.name=tiny_faces:open_photographed"], "shows photographs"),
-        (["-o", "dataset.user=3"], "did you mean 'users'?"),
+        (["-o", "dataset.user=3"], "did you mean 'dataset.users'?"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(options, told, monkeypatch, capsys):

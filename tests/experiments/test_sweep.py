@@ -71,7 +71,24 @@ def run(study: Study, runs: Path) -> tuple[runner.Outcome, list[tuple[int, int]]
     def progress(stage: str, done: int, total: int) -> None:
         seen.append((done, total))
 
-    return runner.run("try", study, runs, "sweep", sweep.rows, "local", progress, told.append), seen, told
+    return (
+        runner.run("try", study, runs, "sweep", sweep.rows, "local", progress, told.append, lambda line: None),
+        seen,
+        told,
+    )
+
+
+@pytest.mark.usefixtures("worlds")
+def test_it_says_what_is_left_and_how_each_cell_ended(study: Study, tmp_path: Path) -> None:
+    said: list[str] = []
+    quiet = lambda *progress: None  # noqa: E731
+    runner.run("try", study, tmp_path, "sweep", sweep.rows, "local", quiet, quiet, said.append)
+    assert said[0].startswith("0 of 6 cells are finished; left: none-0, none-1, clip+prune-keep_0.5-0")
+    assert len(said) == 7
+    assert said[1].startswith("none-0 names ")
+    assert " of 2 users" in said[1]
+    assert "; 5 left, about 0 min" in said[1]
+    assert said[6].startswith("clip+prune-keep_0.1-1 failed: RuntimeError: out of memory; 0 left")
 
 
 def test_a_list_of_strengths_is_a_run_each_and_cells_are_called_by_what_differs(study: Study) -> None:

@@ -1,12 +1,21 @@
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
+from attacker import attacks
 from attacker.priors.prior import SHIPPED
+from clients import defenses
 from experiments.cli import app
+from fl_sim.config import Config, ConfigError, dump, load
+from fl_sim.runs import RunFolder
+
+HEAVY = {"pandas", "torch", "flwr", "ray", "diffusers", "cryptography"}
 
 
 @pytest.fixture
@@ -24,10 +33,8 @@ def fl_sim(monkeypatch, capsys):
 
 
 def test_help_waits_for_nothing_heavy():
-    heavy = "{'pandas', 'torch', 'flwr', 'ray', 'diffusers'} & set(sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys, experiments.cli.app; print({heavy})"], capture_output=True, text=True
-    )
+    code = f"import sys, experiments.cli.app; print({HEAVY} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
 
 
@@ -46,6 +53,7 @@ def test_help_waits_for_nothing_heavy():
         "train-identity",
         "train-model",
         "faces",
+        "config",
         "doctor",
     ],
 )
@@ -58,15 +66,21 @@ def test_every_command_explains_itself(fl_sim, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["run", "-o", "dataset.user=3"], "did you mean 'users'?"),
+        (["run", "-o", "dataset.user=3"], "did you mean 'dataset.users'?"),
+        (["run", "-o", "rounds=3"], "did you mean 'federation.rounds'?"),
+        (["run", "--enginee", "ray"], "fl-sim run --help"),
+        (["config", "users"], "did you mean 'dataset.users'?"),
+        (["config", "attacks.long"], "allowed: attacks.dlg"),
         (["train-prior", "--out", "prior", "--channels", "24,50"], "multiples of 8"),
         (["train-prior", "--out", "prior", "--channels", ",".join(["32"] * 8)], "as many levels as 64 px"),
         (["run", "-o", "dataset.name=sinthetic"], "did you mean 'synthetic'?"),
         (["run", "-o", "dataset.name=folder"], "dataset.root"),
         (["run", "-o", "model.name=convnett"], "unknown model 'convnett'"),
         (["run", "-o", "defenses=[{name='clipp'}]"], "did you mean 'clip'?"),
-        (["run", "-o", "attacks.user_difusion.steps=3"], "user_difusion"),
-        (["run", "-o", "attacks.user_diffusion.step=3"], "did you mean 'steps'?"),
+        (["run", "-o", "attacks.user_difusion.steps=3"], "did you mean 'user_diffusion'?"),
+        (["run", "-o", "attacks.mine.steps=3"], "unknown attack 'mine'; choose one of dlg"),
+        (["run", "-o", "defenses=[{name='clip', max_nrm=3}]"], "did you mean 'defenses.clip.max_norm'?"),
+        (["run", "-o", "attacks.user_diffusion.step=3"], "did you mean 'attacks.user_diffusion.steps'?"),
         (["run", "-o", "attacks.user_diffusion.prior=./nowhere"], "neither a folder nor a hub name"),
         (["run", "-o", "leakage.embedder=onnx"], "leakage.embedder_path"),
         (["run", "--engine", "deployment"], "start one with fl-sim up --users N"),
@@ -77,7 +91,9 @@ def test_every_command_explains_itself(fl_sim, command):
         (["watch", "nowhere"], "no run folder"),
         (["sweep", "nowhere"], "there is no study 'nowhere'"),
         (["sweep", "defenses_quick", "--workers", "slurm"], "choose ray or local"),
-        (["sweep", "defenses_quick", "-o", "base.dataset.user=3"], "did you mean 'users'?"),
+        (["sweep", "defenses_quick", "-o", "base.dataset.user=3"], "did you mean 'dataset.users'?"),
+        (["sweep", "defenses_quick", "-o", "base.attacks.user_diffusion.step=3"], "attacks.user_diffusion.steps"),
+        (["sweep", "defenses_quick", "-o", "cells=[{defenses=[{name='clipp'}]}]"], "did you mean 'clip'?"),
         (["frontier", "nowhere"], "no sweep.parquet"),
         (["faces", "-o", "dataset.users=0"], "dataset.users"),
     ],
@@ -90,6 +106,115 @@ def test_a_mistake_costs_one_sentence_and_leaves_nothing_behind(fl_sim, argument
     assert "Traceback" not in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_json_where_json_was_asked_for(fl_sim):
+    for arguments, code in ((["run", "-o", "rounds=3"], 2), (["report", "nowhere"], 2), (["run", "--enginee"], 2)):
+        found, out, err = fl_sim(*arguments, "--json")
+        told = json.loads(out)
+        assert found == told["exit_code"] == code
+        assert f"error: {told['error']}" in err
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["rounds=3"],
+        ["defenses=[{name='clipp'}]"],
+        ["attacks.user_difusion.steps=3"],
+        ["attacks.user_diffusion.step=3"],
+        ["seed=1"],
+        ["attacks.user_diffusion.steps=3"],
+    ],
+)
+def test_a_misspelt_name_and_another_run_are_told_before_anything_heavy_is_imported(overrides, tmp_path):
+    run = tmp_path / "quickstart"
+    run.mkdir()
+    (run / "config.toml").write_text(dump(Config()))
+    words = ["fl-sim", "run", "--runs", str(tmp_path), *(word for one in overrides for word in ("-o", one))]
+    code = f"""
+import sys
+sys.argv = {words!r}
+from experiments.cli import app
+try:
+    app.main()
+except SystemExit as end:
+    print(end.code, {HEAVY} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "2 set()", done.stderr
+
+
+def test_a_planned_run_is_no_other_run(tmp_path):
+    """What a run adds to its config by itself, who knows what of the defenses, makes it no other."""
+    from experiments.cli.early import check_run
+    from experiments.plan.attackers import planned
+
+    config = load(None, ["defenses=[{name = 'clip', max_norm = 1.0}]"])
+    run = RunFolder(tmp_path)
+    run.config.write_text(dump(planned(config)))
+    check_run(config, run)
+    check_run(planned(config), run)
+    with pytest.raises(ConfigError, match=r"attacks.prior_only was \{'name': 'prior_only'\}, now it is"):
+        check_run(load(None, ["defenses=[{name = 'clip', max_norm = 1.0}]", "attacks.prior_only.steps=3"]), run)
+
+
+def test_version(fl_sim):
+    assert fl_sim("--version")[:2] == (0, f"fl-sim {version('fl-sim')}\n")
+
+
+def test_every_key_is_listed_with_what_it_takes_and_means(fl_sim):
+    listed = json.loads(fl_sim("config", "--json")[1])
+    assert all(key["takes"] and key["meaning"] for key in listed)
+    by_name = {key["key"]: key for key in listed}
+    assert by_name["federation.rounds"]["default"] == Config().federation.rounds
+    assert by_name["defenses.clip.max_norm"]["needed"]
+    for name in attacks.available():
+        settings = attacks.load(name, {}).settings
+        stated = {
+            key.removeprefix(f"attacks.{name}."): one
+            for key, one in by_name.items()
+            if key.startswith(f"attacks.{name}.")
+        }
+        assert {key: one["default"] for key, one in stated.items()} == {**vars(settings), "knowledge": None}
+    assert {key.split(".")[1] for key in by_name if key.startswith("defenses.")} == set(defenses.names())
+
+
+def test_one_key_is_explained(fl_sim):
+    assert fl_sim("config", "dataset.image_size")[1].splitlines() == [
+        "dataset.image_size = 64   (32, 64 or 128)",
+        "    Pixels, height and width.",
+    ]
+    # The type is that of an alias in another file.
+    told = fl_sim("config", "defenses.gaussian_noise.relative")[1]
+    assert "('absolute', 'clip_norm' or 'percentile95')" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    "prefix", [[], ["dataset"], ["attacks"], ["attacks.dlg"], ["defenses.clip"], ["federation.rounds"]]
+)
+def test_the_template_is_a_config_of_defaults(fl_sim, prefix, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(fl_sim("config", *prefix, "--toml")[1])
+    one = {"attacks.dlg": {"attacks": {"dlg": {}}}, "defenses.clip": {"defenses": [{"name": "clip"}]}}
+    assert load(path) == Config(**one.get("".join(prefix), {}))
+
+
+def test_what_is_a_comment_in_the_template_may_be_uncommented(fl_sim, tmp_path):
+    text = fl_sim("config", "attacks", "--toml")[1]
+    path = tmp_path / "mine.toml"
+    path.write_text(re.sub(r"^# ((\[|\w+ = ).*)$", r"\1", text, flags=re.MULTILINE))
+    config = load(path)
+    assert sorted(config.attacks) == attacks.available()
+    assert attacks.load("dlg", config.attacks["dlg"]).settings == attacks.load("dlg", {}).settings
+    assert len(config.attacks["dlg"]) == 3
+
+
+def test_the_shell_completes_keys(monkeypatch):
+    words = {"COMP_WORDS": "fl-sim sweep -o base.dataset.u", "COMP_CWORD": "3", "_FL_SIM_COMPLETE": "complete_bash"}
+    code = "from experiments.cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
+    assert done.stdout.split() == ["base.dataset.users=", "base.dataset.users_split="]
 
 
 def test_faces_writes_a_sheet(fl_sim, tmp_path):

@@ -1,6 +1,8 @@
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from fl_sim.config import Config, ConfigError, dump, load, parse
 
@@ -19,11 +21,27 @@ def test_the_defaults_are_the_shipped_quickstart(repository):
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("dataset.user=3", "unknown config key 'dataset.user'; did you mean 'users'?"),
+        ("dataset.user=3", "unknown config key 'dataset.user'; did you mean 'dataset.users'?"),
+        ("users=3", "unknown config key 'users'; did you mean 'dataset.users'?"),
+        ("rounds=3", "unknown config key 'rounds'; did you mean 'federation.rounds'?"),
+        ("federation.user=3", "did you mean 'dataset.users'?"),
+        ("epochs=3", "did you mean 'federation.local_epochs'?"),
+        ("xyz=3", "unknown config key 'xyz'; allowed: name, seed, dataset"),
+        ("dataset.xyz=3", "allowed: dataset.name, dataset.root"),
         ("modle.name=mlp", "unknown config key 'modle'; did you mean 'model'?"),
-        ("seed=-1", "config key 'seed'"),
-        ("dataset.image_size=48", "32, 64 or 128"),
-        ("federation.rounds=many", "config key 'federation.rounds'"),
+        ("seed=-1", "config key 'seed' is -1; give a whole number, 0 or more"),
+        ("dataset.image_size=48", "config key 'dataset.image_size' is 48; give 32, 64 or 128"),
+        ("federation.rounds=many", "config key 'federation.rounds' is 'many'; give a whole number, 1 or more"),
+        ("federation.rounds=2.5", "is 2.5; give a whole number"),
+        ("protocol.delta=2", "is 2; give a number, above 0, below 1"),
+        ("protocol.noise_multiplier=inf", "give a number, 0 or more, finite"),
+        ("model.small_stem=perhaps", "give true or false"),
+        ("dataset=3", "config key 'dataset' is 3; give a table with keys such as name"),
+        ("defenses=3", "give a list, each a table"),
+        ("defenses=[3]", "config key 'defenses.0' is 3; give a table"),
+        ("attacks.a=3", "config key 'attacks.a' is 3; give a table"),
+        ("workers.attack_rounds=[0]", "config key 'workers.attack_rounds.0' is 0; give a whole number, 1 or more"),
+        ("dataset.root=3", "is 3; give a path"),
         ("dataset", "not of the form key=value"),
         ("seed.x=1\nseed=2", "config key 'seed"),
     ],
@@ -52,10 +70,52 @@ class Settings:
 
 def test_a_plain_dataclass_of_settings_is_checked_as_strictly():
     assert parse(Settings, {"steps": 5}) == Settings(5)
-    with pytest.raises(ConfigError, match=r"'attacks.mine.step'; did you mean 'steps'"):
+    with pytest.raises(ConfigError, match=r"'attacks.mine.step'; did you mean 'attacks.mine.steps'"):
         parse(Settings, {"step": 5}, "attacks.mine")
     with pytest.raises(ConfigError, match=r"attacks.mine.rate"):
         parse(Settings, {"rate": "fast"}, "attacks.mine")
+
+
+def test_an_override_of_an_attack_adds_to_those_there_are(tmp_path):
+    everything = Config().attacks
+    assert load(None, ["attacks.prior_only.steps=3"]).attacks == {**everything, "prior_only": {"steps": 3}}
+    assert load(None, ["attacks.long={name = 'dlg'}"]).attacks == {**everything, "long": {"name": "dlg"}}
+    assert load(None, ["attacks={a = {name = 'dlg'}}", "attacks.a.steps=3"]).attacks == {
+        "a": {"name": "dlg", "steps": 3}
+    }
+    assert Config().attacks == everything
+    path = tmp_path / "mine.toml"
+    path.write_text("[attacks.dlg]\nsteps = 4\n")
+    assert load(path, ["attacks.idlg.steps=3"]).attacks == {"dlg": {"steps": 4}, "idlg": {"steps": 3}}
+    path.write_text("[dataset]\nusers = 4\n")
+    assert load(path, ["attacks.prior_only.steps=3"]).attacks == {**everything, "prior_only": {"steps": 3}}
+
+
+@dataclass(frozen=True)
+class Bounded:
+    rate: Annotated[float, Field(ge=0, le=1)]
+    kind: Literal["a", "b"] = "a"
+
+    def __post_init__(self):
+        if self.rate == 0.5:
+            raise ValueError("rate is 0.5; give another")
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({}, "config key 'defenses.mine.rate' is missing; give a number from 0 to 1"),
+        ({"rate": 2}, "config key 'defenses.mine.rate' is 2; give a number from 0 to 1"),
+        ({"rate": 0.5}, "defenses.mine: rate is 0.5; give another"),
+        ({"rate": 1, "kind": "c"}, "config key 'defenses.mine.kind' is 'c'; give 'a' or 'b'"),
+        ({"rat": 2}, "unknown config key 'defenses.mine.rat'; did you mean 'defenses.mine.rate'?"),
+        ({"rate": 2, "kind": "c"}, "give a number from 0 to 1 (and 1 more mistakes)"),
+    ],
+)
+def test_settings_say_what_they_take(table, told):
+    with pytest.raises(ConfigError) as error:
+        parse(Bounded, table, "defenses.mine")
+    assert told in str(error.value)
 
 
 def test_every_key_is_documented():

@@ -149,7 +149,7 @@ def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
         (["--num-examples", 2, "--mean", "1"], "g.safetensors", "three numbers"),
         (["--num-examples", 2, "--attack", "user_difusion"], "g.safetensors", "unknown attack 'user_difusion'"),
         (["--num-examples", 2, "--attack", "imprint"], "g.safetensors", "rewrites the model"),
-        (["--num-examples", 2, "-o", "step=3"], "g.safetensors", "did you mean 'steps'?"),
+        (["--num-examples", 2, "-o", "step=3"], "g.safetensors", "steps'?"),
         (["--num-examples", 2, "--image-size", 64], "g.safetensors", "does not take images (2, 3, 64, 64)"),
         (["--num-examples", 2, "--model", "external_nets:Nat"], "g.safetensors", "cannot be imported"),
         (["--num-examples", 2, "--model", "Net"], "g.safetensors", "package.module:name"),

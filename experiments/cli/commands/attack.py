@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli import early
 from experiments.cli.console import AsJson, Overrides, Run, bars, config_of, finish, note
 from fl_sim.config import load
 from fl_sim.runs import RunFolder
@@ -14,7 +15,9 @@ def attack(
     folder: Run,
     override: Overrides = None,
     workers: Annotated[str | None, typer.Option(help="Attack workers: ray or local.", metavar="BACKEND")] = None,
-    force: Annotated[bool, typer.Option(help="Replace results that the same label has with other settings.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results that the same label has with other settings.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Attack the captures of an existing run again, with another attack or prior.
@@ -24,6 +27,8 @@ def attack(
     target = RunFolder(folder)
     more = [f"workers.backend={workers}"] if workers else []
     settings = load(config_of(target), [*(override or []), *more])
+    early.check_names(settings)
+    early.check_attack(settings, target)
     from experiments.run import pipeline
 
     started = time.monotonic()

@@ -22,7 +22,9 @@ def audit(
     attack: AttackName = "user_diffusion",
     override: Settings = None,
     label: Annotated[str | None, typer.Option(help="Name of the results; the attack's by default.")] = None,
-    rounds: Annotated[list[int] | None, typer.Option("--round", min=1, help="Only this one. Repeatable.")] = None,
+    rounds: Annotated[
+        list[int] | None, typer.Option("--round", min=1, help="Attack only this round. Repeatable.")
+    ] = None,
     photos: Annotated[
         Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
     ] = None,
@@ -34,7 +36,7 @@ def audit(
     num_examples: Annotated[
         int | None, typer.Option(min=1, help="Photos of each user; where the replies do not say it.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Attack the captures of somebody else's federation; leakage is measured where you have the private photos.

@@ -46,12 +46,12 @@ def invert(
     std: Annotated[str, of_model(help="... divided by this: the app's Normalize.")] = "0.5,0.5,0.5",
     attack: AttackName = "user_diffusion",
     override: Settings = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Invert one update that came from anywhere, with no federation at all: pictures of its user.
 
-    For example: fl-sim invert --update g.safetensors --weights w.safetensors --model task:Net \\
+    For example: fl-sim invert --update g.safetensors --weights w.safetensors --model task:Net
     --num-examples 30 --out pictures
     """
     from attacker.external import external_model

@@ -14,7 +14,10 @@ def report(
     folder: Run,
     as_json: AsJson = False,
     with_private_photos: Annotated[
-        bool, typer.Option(help="Embed private photos of real people, which are left out by default.")
+        bool,
+        typer.Option(
+            "--with-private-photos", help="Embed private photos of real people, which are left out by default."
+        ),
     ] = False,
     tensorboard: Annotated[
         Path | None,
@@ -23,7 +26,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Measure an existing run again, and write its table and report anew."""
+    """Measure an existing run again, and write its table and report anew.
+
+    For example: fl-sim report runs/quickstart
+    """
     from experiments.run import leakage
     from experiments.show import tensorboard as events
     from experiments.show.report import write_report

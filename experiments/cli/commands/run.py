@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli import early
 from experiments.cli.console import AsJson, ConfigFile, Overrides, bars, finish, note
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
@@ -32,6 +33,9 @@ def run(
     more = [f"federation.engine={engine}"] if engine else []
     more += [f"workers.backend={workers}"] if workers else []
     settings = load(config, [*(override or []), *more])
+    folder = RunFolder(runs / settings.name)
+    early.check_names(settings)
+    early.check_run(settings, folder)
     connection = None
     if settings.federation.engine == "deployment":
         from fl_sim.deployment.flower import find
@@ -43,7 +47,6 @@ def run(
         )
     from experiments.run import pipeline
 
-    folder = RunFolder(runs / settings.name)
     started = time.monotonic()
     with bars() as progress:
         outcome = pipeline.run(settings, folder, progress, note, connection)

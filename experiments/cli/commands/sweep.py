@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from experiments.cli import early
 from experiments.cli.console import AsJson, Overrides, bars, messages, note
 from fl_sim.config import ConfigError
 
@@ -30,9 +31,13 @@ def sweep(
     """
     if workers not in {"ray", "local"}:
         raise ConfigError(f"--workers is {workers!r}; choose ray or local")
+    early.check_study(study, override or [])
     from experiments.plan.study import open_study
     from experiments.studies import runner
     from experiments.studies import sweep as sweeping
+
+    def say(sentence: str) -> None:
+        messages.print(sentence, soft_wrap=True, markup=False)
 
     started = time.monotonic()
     name, content = open_study(study, override or [])
@@ -46,6 +51,7 @@ def sweep(
             workers,  # type: ignore[arg-type]
             progress,
             note,
+            say,
         )
     for problem in outcome.problems:
         messages.print(f"[red]failed:[/] {problem}", soft_wrap=True)
@@ -59,7 +65,10 @@ def sweep(
 
 
 def frontier(folder: Folder, as_json: AsJson = False) -> None:
-    """Draw leakage against utility and against epsilon for a finished sweep: DIR/frontier.html."""
+    """Draw leakage against utility and against epsilon for a finished sweep: DIR/frontier.html.
+
+    For example: fl-sim frontier runs/defenses_quick
+    """
     _draw(folder, as_json)
 
 

@@ -10,8 +10,8 @@ from experiments.cli.console import AsJson, bars, print_facts
 
 def train_identity(
     out: Annotated[Path, typer.Option(help="Safetensors file for the encoder and its attribute classifiers.")],
-    steps: Annotated[int, typer.Option(min=1)] = 600,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -18,7 +18,7 @@ def train_prior(
     photos: Annotated[int, typer.Option(min=64, help="Photos to train on, where the dataset has that many.")] = 36_000,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8000,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of the optimiser.")] = 5e-4,
     start: Annotated[
         str | None,
         typer.Option(help="Begin with the weights of this prior (a shipped name or a folder), of the same image size."),
@@ -30,7 +30,7 @@ def train_prior(
             f"Without --start: {CHANNELS}."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -41,6 +41,8 @@ def watch(
 ) -> None:
     """Show what a run is doing, until it has ended; from another terminal, or on another machine that sees the folder.
 
+    For example: fl-sim watch runs/quickstart
+
     Exit code: 0 finished, 1 it or some of its jobs failed, 2 no such run, 3 not finished: at work, or stopped.
     """
     config_of(RunFolder(folder))

@@ -169,7 +169,15 @@ def _schedule(item: Item, options: Options, command: str) -> list[str]:
     study = parse(Study, read(HERE / "figure5.toml", [f"base.{one}" for one in options.overrides]))
     study = study.model_copy(update={"base": options.base(study.base)})
     outcome = runner.run(
-        item.name, study, options.runs, "study", results.rows, "configured", lambda *counts: None, options.tell
+        item.name,
+        study,
+        options.runs,
+        "study",
+        results.rows,
+        "configured",
+        lambda *counts: None,
+        options.tell,
+        options.tell,
     )
     if outcome.table.empty:
         raise ConfigError(f"no run of {item.name} is finished: {'; '.join(outcome.problems)}")

@@ -1,0 +1,95 @@
+"""Mistakes that are told at once, before torch, pandas and Flower are imported, which takes seconds.
+
+What is refused here would be refused later too, by `attacker.attacks`, `clients.defenses` and
+`experiments.run.pipeline`, which look closer: here names are compared, and nothing of an attack or a defense is run.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import parts
+from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
+from fl_sim.config_errors import hint
+from fl_sim.runs import RunFolder
+
+AFTERWARDS = ("attacks", "workers", "leakage")  # what may differ when captures are attacked again
+WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
+
+
+def check_names(config: Config) -> None:
+    """ConfigError for an attack or a defense that does not exist, and for a setting that it does not have."""
+    for label, table in config.attacks.items():
+        _check("attacks", f"attacks.{label}", table.get("name", label), table)
+    for table in config.defenses:
+        _check("defenses", f"defenses.{table.get('name')}", table.get("name"), table)
+
+
+def check_study(name: str, overrides: Iterable[str]) -> None:
+    """ConfigError for a wrong key or name in the base of a sweep, or among its defenses."""
+    shipped = parts.ROOT / "experiments" / "studies" / f"{name}.toml"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        return  # who opens the study says what there is
+    study = read(path, overrides)
+    base, cells = study.get("base", {}), study.get("cells", [])
+    if isinstance(base, dict):
+        check_names(parse(Config, base))
+    for cell in cells if isinstance(cells, list) else []:
+        defenses = cell.get("defenses") if isinstance(cell, dict) else None
+        if isinstance(defenses, list) and all(isinstance(one, dict) for one in defenses):
+            check_names(Config(defenses=defenses))
+
+
+def check_run(config: Config, folder: RunFolder) -> None:
+    """ConfigError where `folder` holds a run of another config than this one."""
+    if not folder.config.exists():
+        return
+    saved = load(folder.config)
+    change = difference(saved, config, except_for=("workers", "attacks"))
+    change = change or _other_attacks(saved.attacks, config.attacks)
+    if change is not None:
+        raise ConfigError(
+            f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
+            "or fl-sim attack to attack its captures otherwise"
+        )
+
+
+def check_attack(config: Config, folder: RunFolder) -> None:
+    """ConfigError where `config` differs from that of the run in `folder` in what its captures depend on."""
+    change = difference(load(folder.config), config, except_for=AFTERWARDS)
+    if change is not None:
+        raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+
+
+def _check(kind: parts.Kind, where: str, name: object, table: Mapping[str, Any]) -> None:
+    if not isinstance(name, str) or ":" in name:  # no name at all, or a factory, which takes what it takes
+        return
+    part = parts.find(kind, name)
+    if part is None:
+        if kind == "attacks" and ("." in name or parts.module_file(name) is not None):
+            return
+        own = "package.module" if kind == "attacks" else "package.module:factory"
+        one, shipped = kind.removesuffix("s"), [f"{kind}.{known}" for known in parts.names(kind)]
+        told = hint(f"{kind}.{name}", shipped).replace(f"{kind}.", "").replace("allowed: ", "choose one of ")
+        raise ConfigError(f"{where}: unknown {one} {short(name)!r}; {told}" + ("" if "?" in told else f" or {own}"))
+    known = [f"{where}.{key.name}" for key in part.settings]
+    for key in table:
+        if key != "name" and f"{where}.{key}" not in known:
+            raise ConfigError(f"unknown config key {short(f'{where}.{key}')!r}; {hint(f'{where}.{key}', known)}")
+
+
+def _other_attacks(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first attack that differs, whatever attackers know, which a run settles by itself; in words, or None."""
+    for label in {**before, **now}:
+        old, new = _bare(label, before), _bare(label, now)
+        added = new is None and any(label.endswith(end) and label.removesuffix(end) in now for end in WEAKER)
+        if old != new and not added:
+            return f"attacks.{label} was {old!r}, now it is {new!r}"
+    return None
+
+
+def _bare(label: str, attacks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    if label not in attacks:
+        return None
+    return {"name": label} | {key: value for key, value in attacks[label].items() if key != "knowledge"}
