@@ -4,6 +4,7 @@
 mistake ends in one `ConfigError` sentence that names the key, what was given and what is allowed.
 """
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -220,21 +221,24 @@ class Config(Section):
     leakage: Leakage = Leakage()
 
 
-def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load(path: Path | Mapping[str, Any] | None = None, overrides: Iterable[str] = ()) -> Config:
     """The config in `path` (None: the defaults), with `a.b=value` overrides applied; values are TOML.
 
+    `path` may also be the table that a file would hold.
     Raises ConfigError for an unreadable file, an unknown key, an ill-typed value.
     """
     return parse(Config, read(path, overrides))
 
 
-def read(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
-    """The table of a TOML file (None: an empty one) after `a.b=value` overrides, as it stands there.
+def read(path: Path | Mapping[str, Any] | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """The table of a TOML file (or a table itself; None: an empty one) after `a.b=value` overrides, as it stands there.
 
     Raises ConfigError for an unreadable file and a malformed override.
     """
     table: dict[str, Any] = {}
-    if path is not None:
+    if isinstance(path, Mapping):
+        table = copy.deepcopy(dict(path))
+    elif path is not None:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -1,0 +1,129 @@
+"""A finished run in a notebook: a row of faces, and a short summary in HTML."""
+
+import base64
+import io
+import math
+from html import escape
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors import SafetensorError
+from torch import Tensor
+
+from attacker.capture.store import read_reconstruction
+from clients.datasets import open_dataset
+from experiments.show.report.gallery import pixels
+from experiments.show.report.material import Material
+from experiments.show.report.svg import DASH
+from experiments.show.report.words import headline
+from experiments.statistics.significance import Finding
+from experiments.statistics.verdict import counted, exact
+from fl_sim.config import ConfigError
+
+TILE, GAP, TEXT = 128, 12, 15  # pixels of the row of faces
+USERS, ROWS = 3, 8  # that a summary shows
+
+
+def faces(
+    material: Material, user: int, server_round: int | None = None, with_private_photos: bool = False
+) -> Image.Image:
+    """A private photo of `user` and each attack's picture in one round, with its rank and similarity, in a row."""
+    rounds = sorted(_rounds(material, user))
+    number = server_round if server_round is not None else rounds[0] if rounds else 0
+    if number not in rounds:
+        what = f"rounds {rounds}" if rounds else f"users {_users(material)}"
+        when = f" in round {number}" if rounds else ""
+        raise ConfigError(f"user {user} was not attacked{when} in {material.run.root}; attacked are {what}")
+    tiles: list[tuple[Tensor | None, str, str]] = []
+    if material.config.dataset.name == "synthetic" or with_private_photos:
+        dataset = open_dataset(material.config.dataset, material.config.seed)
+        tiles.append((dataset.user(user).private.photos[0], f"user {user}", "private photo"))
+    for label in sorted(material.labels, key=lambda label: label in material.priors):
+        row = _row(material, user, number, label)
+        tiles.append((_picture(material, label, number, row, user), label, _told(row)))
+    return _sheet(tiles)
+
+
+def html(material: Material, problems: list[str]) -> str:
+    """The verdict, a small table and the faces of the first users; no private photo of a real person."""
+    parts = [f"<p><strong>{escape(headline(material).sentence)}</strong></p>"]
+    parts += [f"<p>Failed: {escape(problem)}</p>" for problem in problems]
+    answers = [one for one in material.findings if one.arm == "attack" and one.server_round is not None]
+    if answers:
+        heads = "".join(f"<th>{head}</th>" for head in ("attack", "round", "similarity [95 %]", "identified [95 %]"))
+        rows = "".join(_table_row(one) for one in answers[:ROWS])
+        parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
+    if len(answers) > ROWS:
+        parts.append(f"<p>{len(answers) - ROWS} more rows are in <code>.leakage</code>.</p>")
+    for user in _users(material)[:USERS]:
+        file = io.BytesIO()
+        faces(material, user).save(file, "PNG")
+        source = base64.b64encode(file.getvalue()).decode()
+        parts.append(f'<img alt="user {user} and what each attack drew" src="data:image/png;base64,{source}"><br>')
+    parts.append(f"<p>{escape(str(material.run.report))}</p>")
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _users(material: Material) -> list[int]:
+    return [] if material.leakage is None else sorted({int(user) for user in material.leakage["user"]})
+
+
+def _rounds(material: Material, user: int) -> set[int]:
+    if material.leakage is None:
+        return set()
+    return {int(value) for value in material.leakage.loc[material.leakage["user"] == user, "round"]}
+
+
+def _row(material: Material, user: int, number: int, label: str) -> dict[str, Any]:
+    """The leakage of one picture; that of the prior alone stands beside the attacks, as their control."""
+    sources = [(label, "attack")]
+    if label in material.priors:
+        sources += [(attack, "prior_only") for attack in material.attacks]
+    for attack, arm in sources:
+        rows = material.rows(attack, arm, number)
+        rows = rows[rows["user"] == user] if len(rows) else rows
+        if len(rows):
+            return dict(rows.iloc[0])
+    return {}
+
+
+def _picture(material: Material, label: str, number: int, row: dict[str, Any], user: int) -> Tensor | None:
+    capture = row.get("capture")
+    try:
+        sender = user if capture is None or math.isnan(float(capture)) else int(capture)
+        return read_reconstruction(material.run, label, number, sender).images[0]
+    except (OSError, ValueError, SafetensorError):
+        return None  # it failed, or the file is damaged
+
+
+def _told(row: dict[str, Any]) -> str:
+    similarity, rank = (float("nan") if row.get(key) is None else row[key] for key in ("facial_similarity", "rank"))
+    try:
+        return f"rank {int(rank)}, {float(similarity):.2f}"
+    except (TypeError, ValueError):  # pandas.NA, NaN
+        return "no picture" if row else ""
+
+
+def _table_row(one: Finding) -> str:
+    alike = one.similarity
+    ends = "" if alike["low"] is None or alike["high"] is None else f" [{alike['low']:.2f}, {alike['high']:.2f}]"
+    mean = DASH if alike["mean"] is None else f"{alike['mean']:.2f}{ends}"
+    cells = (one.attack, str(one.server_round), mean, f"{counted(one.named, one.users)} {exact(one.share)}")
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _sheet(tiles: list[tuple[Tensor | None, str, str]]) -> Image.Image:
+    """The tiles (image (3, H, W) in [0, 1], two lines of text) in a row, on white."""
+    font = ImageFont.load_default(12)
+    width = max(TILE, *(int(font.getlength(line)) for _, *lines in tiles for line in lines)) + GAP
+    sheet = Image.new("RGB", (width * len(tiles) - GAP, TILE + 2 * TEXT + 6), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (image, *lines) in enumerate(tiles):
+        left = place * width
+        shown = pixels(torch.full((3, 1, 1), 0.9) if image is None else image)
+        tile = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
+        sheet.paste(tile.resize((TILE, TILE), Image.Resampling.LANCZOS), (left, 0))
+        for number, line in enumerate(lines):
+            draw.text((left, TILE + 3 + number * TEXT), line, "black", font)
+    return sheet
