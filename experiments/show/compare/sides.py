@@ -10,7 +10,7 @@ from experiments.show.report.material import Material, distorted, unknown_defens
 from experiments.show.tables import guarantee, last_round
 from experiments.statistics.bootstrap import Interval, Values, interval, mean
 from experiments.statistics.shares import share
-from experiments.statistics.significance import findings
+from experiments.statistics.significance import Finding, findings
 from experiments.statistics.verdict import Verdict, verdict
 
 
@@ -84,10 +84,8 @@ def side(name: str, material: Material, table: pd.DataFrame) -> Side:
     judged = verdict(
         material.findings, unknown_defenses(material.manifest), distorted(material.manifest, material.config)
     )
-    compared = verdict(findings(table))
-    assert judged is not None  # same_users has looked for findings, in all of the table and in what is common
-    assert compared is not None
-    best = compared.strongest
+    assert judged is not None  # there are findings (same_users), in all of the table and in what is common
+    best = max(findings(table), key=_strength)
     rounds = pd.DataFrame() if material.rounds is None else material.rounds
     proved = [one.epsilon_audited for one in material.findings if one.epsilon_audited is not None]
     users = sorted(int(user) for user in table["user"].unique())
@@ -117,3 +115,8 @@ def scores(table: pd.DataFrame, users: list[int], attack: str, arm: str) -> Scor
         similarity=similarity.to_numpy(dtype=np.float64),
         identified=np.where(best.notna(), best <= 1, np.nan),
     )
+
+
+def _strength(one: Finding) -> tuple[bool, float, float]:
+    similarity = one.similarity["mean"]
+    return one.names, one.named / max(one.users, 1), -2.0 if similarity is None else similarity
