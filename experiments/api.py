@@ -33,6 +33,8 @@ class Result:
     """A finished run. Its tables are read from the folder whenever they are asked for."""
 
     folder: Path
+    problems: tuple[str, ...] = ()
+    """What failed, a sentence each: such as attacks, whose pictures are missing from all figures."""
 
     @property
     def leakage(self) -> pd.DataFrame:
@@ -53,11 +55,6 @@ class Result:
     def verdict(self) -> str:
         """What leaked, in the sentence that the report begins with."""
         return headline(read_run(RunFolder(self.folder))).sentence
-
-    @property
-    def problems(self) -> list[str]:
-        """Attacks that failed, a sentence each: their pictures are missing from all figures."""
-        return _problems(RunFolder(self.folder))
 
     def faces(self, user: int, server_round: int | None = None, with_private_photos: bool = False) -> Image:
         """A row of pictures: a private photo of `user`, and what each attack made of the update in one round.
@@ -104,7 +101,7 @@ def run(
         outcome = pipeline.complete(settings, folder, progress, _note)
     for problem in outcome.problems:
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
-    return Result(folder.root)
+    return Result(folder.root, tuple(outcome.problems))
 
 
 def load(folder: Path | str) -> Result:
@@ -114,7 +111,7 @@ def load(folder: Path | str) -> Result:
         raise ConfigError(f"{folder} is no run folder (it has no config.toml); give one such as runs/quickstart")
     if not run_folder.report.is_file():  # it is written last
         raise ConfigError(f"{folder} is not finished; give its run again, which goes on from where it stopped")
-    return Result(run_folder.root)
+    return Result(run_folder.root, _failed(run_folder))
 
 
 def compare(*runs: Result | Path | str) -> Comparison:
@@ -129,34 +126,38 @@ def _table(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
 
 
-def _problems(folder: RunFolder) -> list[str]:
+def _failed(folder: RunFolder) -> tuple[str, ...]:
     """The jobs that the dispatcher gave up."""
     path = folder.reconstructions / "failed.json"
     jobs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [
+    return tuple(
         f"attack {job['label']!r}, round {job['round']}, users {', '.join(map(str, job['users']))}: {job['reason']}"
         for job in jobs
-    ]
+    )
+
+
+def _tqdm() -> Any:
+    """Bars that suit a notebook or a terminal; where a notebook has no ipywidgets, those of a terminal, unasked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def _note(sentence: str) -> None:
-    from tqdm.auto import tqdm
-
-    tqdm.write(f"note: {sentence}", file=sys.stderr)
+    _tqdm().write(f"note: {sentence}", file=sys.stderr)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar a stage, in a notebook as in a terminal. The queue rises and falls, so it has none."""
-    from tqdm.auto import tqdm
-
     bars: dict[str, Any] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "queued":
             return
         if stage not in bars:
-            bars[stage] = tqdm(total=total, desc=stage, unit="")
+            bars[stage] = _tqdm()(total=total, desc=stage)
         bars[stage].update(done - bars[stage].n)
 
     try:

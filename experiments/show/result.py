@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -45,7 +46,7 @@ def faces(
     return _sheet(tiles)
 
 
-def html(material: Material, problems: list[str]) -> str:
+def html(material: Material, problems: Sequence[str]) -> str:
     """The verdict, a small table and the faces of the first users; no private photo of a real person."""
     parts = [f"<p><strong>{escape(headline(material).sentence)}</strong></p>"]
     parts += [f"<p>Failed: {escape(problem)}</p>" for problem in problems]

@@ -12,7 +12,6 @@ from fake_run import fake_run
 from rich.console import Console
 
 from experiments.show.compare import compare, page, terminal
-from experiments.show.report import write_report
 from fl_sim.config import ConfigError, dump, load
 from fl_sim.runs import RunFolder, write_manifest
 
@@ -21,7 +20,7 @@ def finished(root: Path, users: int = 10, leaks: bool = True, **made: int) -> Ru
     run = fake_run(root, users=users, leaks=leaks, **made)
     table = pd.read_parquet(run.leakage)
     table.assign(capture=table["user"]).to_parquet(run.leakage)
-    write_report(run)
+    run.report.touch()  # which says that it is finished
     return run
 
 
@@ -33,10 +32,20 @@ def edit(run: RunFolder, change) -> None:
     change(pd.read_parquet(run.leakage)).to_parquet(run.leakage)
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> tuple[RunFolder, RunFolder]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that leaks and one that does not."""
-    return finished(tmp_path / "open"), finished(tmp_path / "defended", leaks=False)
+    folder = tmp_path_factory.mktemp("made")
+    finished(folder / "open")
+    finished(folder / "defended", leaks=False)
+    return folder
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> tuple[RunFolder, RunFolder]:
+    """Copies of them, to change."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return RunFolder(tmp_path / "open"), RunFolder(tmp_path / "defended")
 
 
 def roots(*runs: RunFolder) -> list[Path]:
@@ -56,17 +65,17 @@ def test_what_leaks_less_is_said_to(runs: tuple[RunFolder, RunFolder]) -> None:
     assert len(compared.by_user()) == 2 * 10
 
 
-def test_no_difference_is_never_called_the_same(tmp_path: Path) -> None:
-    bare = finished(tmp_path / "a")
-    shutil.copytree(bare.root, tmp_path / "b")
-    compared = compare([bare.root, tmp_path / "b"])
+def test_no_difference_is_never_called_the_same(runs: tuple[RunFolder, RunFolder], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].root, tmp_path / "b")
+    compared = compare([runs[0].root, tmp_path / "b"])
     assert compared.pairs[0].kind == "no difference"
     assert "does not show that they leak alike" in compared.conclusions[0]
 
 
-def test_few_users_are_too_few(tmp_path: Path) -> None:
-    bare, defended = finished(tmp_path / "open", users=6), finished(tmp_path / "defended", users=6, leaks=False)
-    compared = compare(roots(bare, defended))
+def test_few_users_are_too_few(runs: tuple[RunFolder, RunFolder]) -> None:
+    for run in runs:
+        edit(run, lambda table: table[table["user"] < 6])
+    compared = compare(roots(*runs))
     assert compared.pairs[0].kind == "too few users"
     assert "Too few users to tell" in compared.conclusions[0]
     assert "it takes 7" in compared.conclusions[0]
@@ -113,11 +122,12 @@ def test_pictures_that_are_missing_are_told_and_in_no_test(runs: tuple[RunFolder
     assert any("no picture of 3 of 10 users of defended" in note for note in compared.notes)
 
 
-def test_only_rounds_that_both_attacked_are_compared(tmp_path: Path) -> None:
-    bare, longer = finished(tmp_path / "a", rounds=1), finished(tmp_path / "b", rounds=3)
+def test_only_rounds_that_both_attacked_are_compared(runs: tuple[RunFolder, RunFolder]) -> None:
+    bare, longer = runs
+    edit(bare, lambda table: table[table["round"] == 1])
     compared = compare(roots(bare, longer))
     assert compared.rounds == [1]
-    assert any("without round 2, 3" in note for note in compared.notes)
+    assert any("without round 2" in note for note in compared.notes)
     edit(longer, lambda table: table[table["round"] > 1])
     with pytest.raises(ConfigError, match="no user was attacked in the same round"):
         compare(roots(bare, longer))
@@ -157,7 +167,8 @@ def test_the_table_fits_80_columns(runs: tuple[RunFolder, RunFolder]) -> None:
 
 
 def test_three_runs_in_a_command(runs: tuple[RunFolder, RunFolder], tmp_path: Path) -> None:
-    third = finished(tmp_path / "third", leaks=False)
+    third = RunFolder(tmp_path / "third")
+    shutil.copytree(runs[1].root, third.root)
     code, told = fl_sim("compare", *roots(*runs, third), "--out", tmp_path / "beside.html", "--json")
     assert code == 0, told
     assert "leaks less" in (tmp_path / "beside.html").read_text()

@@ -54,7 +54,7 @@ def test_a_result_reads_what_the_run_left(finished: fl_sim.Result) -> None:
     assert finished.report == finished.folder / "report.html"
     assert finished.verdict.startswith("From one gradient, user_diffusion")
     assert finished.verdict in repr(finished)
-    assert finished.problems == []
+    assert finished.problems == ()
 
 
 def test_faces_are_a_row_of_the_photo_and_each_attack(finished: fl_sim.Result) -> None:
@@ -94,9 +94,10 @@ def test_attacks_that_failed_are_told(finished: fl_sim.Result) -> None:
     note = finished.folder / "reconstructions" / "failed.json"
     note.write_text(json.dumps([{"label": "user_diffusion", "round": 1, "users": [2], "reason": "out of memory"}]))
     try:
-        assert finished.problems == ["attack 'user_diffusion', round 1, users 2: out of memory"]
-        assert "out of memory" in repr(finished)
-        assert "out of memory" in finished._repr_html_()
+        result = fl_sim.load(finished.folder)
+        assert result.problems == ("attack 'user_diffusion', round 1, users 2: out of memory",)
+        assert "out of memory" in repr(result)
+        assert "out of memory" in result._repr_html_()
     finally:
         note.unlink()
 

@@ -116,6 +116,7 @@ def _runs(comparison: Comparison) -> list[list[Cell]]:
         accuracy = svg.DASH if one.accuracy is None else svg.number(one.accuracy, 3)
         promised = "no guarantee" if one.epsilon is None else f"{one.epsilon:.3g}"
         audited = svg.DASH if one.epsilon_audited is None else f"at least {one.epsilon_audited:.3g}"
+        audited = "nothing proved" if one.epsilon_audited == 0 else audited
         last = [(accuracy, ""), (promised, ""), (audited, "")]
         rows.append([(one.name, ""), (_attack(one.strongest), ""), *_cells(one.strongest, tested), *last])
     return rows
