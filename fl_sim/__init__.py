@@ -20,24 +20,25 @@ if TYPE_CHECKING:
     from fl_sim.config import ConfigError
 
     __version__: str
+else:  # only here, so that type checkers refuse a name that is not offered
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("fl-sim")
+        if name == "ConfigError":
+            from fl_sim.config import ConfigError
+
+            return ConfigError
+        if name in __all__:
+            from experiments import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = ["ConfigError", "Result", "__version__", "compare", "load", "load_runs", "run"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("fl-sim")
-    if name == "ConfigError":
-        from fl_sim.config import ConfigError
-
-        return ConfigError
-    if name in __all__:
-        from experiments import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -59,9 +59,9 @@ def html(material: Material, problems: Sequence[str]) -> str:
         parts.append(f"<p>{len(answers) - ROWS} more rows are in <code>.leakage</code>.</p>")
     for user in _users(material)[:USERS]:
         file = io.BytesIO()
-        faces(material, user).save(file, "PNG")
+        faces(material, user).save(file, "JPEG", quality=90)  # a sixth of a PNG: notebooks are kept in repositories
         source = base64.b64encode(file.getvalue()).decode()
-        parts.append(f'<img alt="user {user} and what each attack drew" src="data:image/png;base64,{source}"><br>')
+        parts.append(f'<img alt="user {user} and what each attack drew" src="data:image/jpeg;base64,{source}"><br>')
     parts.append(f"<p>{escape(str(material.run.report))}</p>")
     return f"<div>{''.join(parts)}</div>"
 

@@ -63,6 +63,8 @@ def test_what_leaks_less_is_said_to(runs: tuple[RunFolder, RunFolder]) -> None:
     assert table.loc["defended", "difference"] < 0
     assert table.loc["defended", "p_similarity"] < 0.05
     assert len(compared.by_user()) == 2 * 10
+    assert repr(compared) == "\n".join([*compared.conclusions, *compared.notes])
+    assert compared.conclusions[0] in compared._repr_html_()
 
 
 def test_no_difference_is_never_called_the_same(runs: tuple[RunFolder, RunFolder], tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ class Comparison:
             "notes": self.notes,
         }
 
+    def __repr__(self) -> str:
+        return "\n".join([*self.conclusions, *self.notes])
+
     def _repr_html_(self) -> str:
         from experiments.show.compare.page import fragment  # and so jinja2
 
