@@ -228,23 +228,28 @@ class Config(Section):
     leakage: Leakage = Leakage()
 
 
-def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load(path: Path | Mapping[str, Any] | None = None, overrides: Iterable[str] = ()) -> Config:
     """The config in `path` (None: the defaults), with `a.b=value` overrides applied; values are TOML.
 
-    An `[attacks.*]` table in the file replaces the default attacks; `attacks.a.b=value` adds to those there are.
+    `path` may also be the table that a file would hold. An `[attacks.*]` table in it replaces the default attacks;
+    `attacks.a.b=value` adds to those there are.
     Raises ConfigError for an unreadable file, an unknown key, an ill-typed value.
     """
     return parse(Config, read(path, overrides, {"attacks": Config().attacks}))
 
 
-def read(path: Path | None, overrides: Iterable[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The table of a TOML file (None: an empty one) after `a.b=value` overrides, as it stands there.
+def read(
+    path: Path | Mapping[str, Any] | None, overrides: Iterable[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The table of a TOML file (or a table itself; None: an empty one) after `a.b=value` overrides, as it stands there.
 
     Where an override sets a key below a table of `defaults` that the file lacks, it adds to that table.
     Raises ConfigError for an unreadable file and a malformed override.
     """
     table: dict[str, Any] = {}
-    if path is not None:
+    if isinstance(path, Mapping):
+        table = copy.deepcopy(dict(path))
+    elif path is not None:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -10,17 +10,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
-# Before Flower and Ray are imported: nothing of a privacy experiment is reported home.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import typer
 from rich.markup import escape
 
 from experiments.cli.commands import (
     attack,
     audit,
+    compare,
     config,
     doctor,
     down,
@@ -77,6 +73,7 @@ app.command("report")(report.report)
 app.command("watch")(watch.watch)
 app.command("sweep")(sweep.sweep)
 app.command("frontier")(sweep.frontier)
+app.command("compare")(compare.compare)
 app.command("audit")(audit.audit)
 app.command("invert")(invert.invert)
 app.command("up")(up.up)

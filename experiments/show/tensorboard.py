@@ -49,7 +49,7 @@ def write(run: RunFolder, folder: Path) -> Path:
     for old in target.glob("*/events.out.tfevents.*"):  # TensorBoard would draw both
         old.unlink()
     writers: dict[str, Any] = {}
-    with _private():
+    with private():
         try:
             for arm, tag, value, step in [*_curves(run_data), *_pictures(run_data)]:
                 if arm not in writers:
@@ -97,7 +97,7 @@ def _pictures(run_data: RunData) -> Iterator[tuple[str, str, Tensor, int]]:
 
 
 @contextmanager
-def _private() -> Iterator[None]:
+def private() -> Iterator[None]:
     """What is made meanwhile is for its owner alone."""
     before = os.umask(0o077)
     try:

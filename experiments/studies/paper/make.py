@@ -168,17 +168,8 @@ def _schedule(item: Item, options: Options, command: str) -> list[str]:
     """The schedule of `user_diffusion`, and what others give on the same updates: a study within one run."""
     study = parse(Study, read(HERE / "figure5.toml", [f"base.{one}" for one in options.overrides]))
     study = study.model_copy(update={"base": options.base(study.base)})
-    outcome = runner.run(
-        item.name,
-        study,
-        options.runs,
-        "study",
-        results.rows,
-        "configured",
-        lambda *counts: None,
-        options.tell,
-        options.tell,
-    )
+    silent, tell = lambda *counts: None, options.tell
+    outcome = runner.run(item.name, study, options.runs, "study", results.rows, "configured", silent, tell, tell)
     if outcome.table.empty:
         raise ConfigError(f"no run of {item.name} is finished: {'; '.join(outcome.problems)}")
     table = outcome.table
