@@ -1,16 +1,17 @@
-"""Faces that an update leaves possible: photos drawn jointly by a conditional prior, whose mean is what it determines.
+"""Faces that an update leaves possible: photos drawn jointly by a conditional prior, held at what it determines.
 
 An update determines something like the mean of a user's photos (`user_diffusion` finds it), and a mean is nobody's
 portrait. A conditional prior has learnt p(photo | mean face): what photos of a person look like whose mean, damaged as
-attacks damage it, is this one. A few photos are drawn together, and after each step of the reverse process two things
-that the mean tells are restored in the predicted photos (as in null-space projection, Wang et al. 2022):
+attacks damage it, is this one. A few photos are drawn together. After each step of the reverse process three things
+that the mean tells are restored in the predicted photos (as in null-space projection, Wang et al. 2022, and iterative
+latent variable refinement, Choi et al. 2021):
 
-- *their mean*, at all frequencies, for the user's photos had it. One photo alone need not;
-- *whom they show*: each photo's coordinates along the discriminants of faces
-  (`attacker.priors.eigenfaces.Discriminants`), in which photos of one person agree, and in part its coarse shape. Pose,
-  light and expression stay free.
+- *whom each shows*: the coordinates along the discriminants of faces (`priors.eigenfaces.Discriminants`), in which
+  photos of one person agree. Pose, light and expression stay free;
+- *the shape of each*: the lowest frequencies, the lowest of all whole, those above in part;
+- *their mean*, in part at all frequencies, for the user's photos had it. One photo alone need not.
 
-Both only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
+All only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
 where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
 back in that is trusted. Of an update that tells nothing the draws show nobody, but may have its noise in common.
 """
@@ -29,14 +30,16 @@ BLURS = (0.7, 1.4, 2.8, 5.6)  # pixels of 64, of the Gaussians that part the fre
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
 LEAST_SIGNAL = 0.1  # abar at which a network that predicts noise begins; with less image in x_t it does not tell any
 SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
-COARSE, COARSE_HELD = 2, 0.2  # bands of lowest frequency that each photo has from the mean, and how much of them a step
+SHAPE_HELD = (0.5, 1.0)  # of what each photo lacks of the lowest two bands, a step; 1.0 of both takes a photo's variety
+MEAN_HELD = 0.5  # of what their mean lacks, a step; 1.0 shows ghosts of eyes, 0 names fewer real people
+CONTRAST = 1.1  # of what is held against the mean's deviation from the usual face: a mean is paler than its photos
 
 
 def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None = None) -> Tensor:
     """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
     `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` that knows what tells
-    people apart, whom they show is held by their coarse shape alone; a single draw has no mean to hold. ValueError for
+    people apart, whom they show is held by their shape alone; a single draw has no mean to hold. ValueError for
     a prior that is not conditional.
     """
     if not prior.conditional:
@@ -51,8 +54,9 @@ def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Ei
 
 def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None) -> Tensor:
     """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
-    each, repeated = noise.shape[1], given.repeat_interleave(noise.shape[1], 0)
+    repeated = given.repeat_interleave(noise.shape[1], 0)
     usual = torch.zeros_like(given[:1]) if space is None else space.mean[None]
+    sought = given if space is None else usual + CONTRAST * (given - usual)
     times = noise_levels(_first(prior) + 1, steps)
     x = prior.add_noise(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
     trusted: list[Tensor] = []
@@ -64,10 +68,10 @@ def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Eige
             trusted = trusted_shares(given - usual, expected - usual)
             sure = trusted_identity(given - usual, expected - usual, space) if space else sure
         if space is not None:
-            x0 = hold_identity(x0, given, sure, space)
-        x0 = hold_shape(x0, given, trusted)
-        if each > 1:
-            x0 = hold_mean(x0, given, trusted)
+            x0 = hold_identity(x0, sought, sure, space)
+        x0 = hold_shape(x0, sought, trusted)
+        if noise.shape[1] > 1:
+            x0 = hold_mean(x0, sought, trusted)
         x0 = x0.clamp(-1, 1)
         if following is not None:
             x = prior.step(x, x0.flatten(0, 1), t, following)
@@ -81,24 +85,27 @@ def _first(prior: Prior) -> int:
     return max(int((prior.alphas_cumprod >= LEAST_SIGNAL).sum()) - 1, 0)
 
 
-def hold_mean(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
-    """Photos (n, k, c, S, S), moved together so that their mean is `given` (n, c, S, S) where it is trusted."""
-    missing = bands(given - x0.mean(1))
-    return x0 + torch.stack([share * band for share, band in zip(trusted, missing, strict=True)]).sum(0)[:, None]
+def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards the shape of `sought` (n, c, S, S) where that is trusted."""
+    low = -len(SHAPE_HELD)
+    missing = bands((sought[:, None] - x0).flatten(0, 1))[low:]
+    for held, share, band in zip(SHAPE_HELD, trusted[low:], missing, strict=True):
+        x0 = x0 + held * share[:, None] * band.view_as(x0)
+    return x0
 
 
-def hold_shape(x0: Tensor, given: Tensor, trusted: Sequence[Tensor]) -> Tensor:
-    """Photos (n, k, c, S, S), each moved towards the coarse shape of `given` (n, c, S, S) where it is trusted."""
-    missing = bands((given[:, None] - x0).flatten(0, 1))[-COARSE:]
-    parts = [share[:, None] * band.view_as(x0) for share, band in zip(trusted[-COARSE:], missing, strict=True)]
-    return x0 + COARSE_HELD * torch.stack(parts).sum(0)
+def hold_mean(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
+    """Photos (n, k, c, S, S), moved together so that their mean nears `sought` (n, c, S, S) where that is trusted."""
+    missing = bands(sought - x0.mean(1))
+    moves = torch.stack([share * band for share, band in zip(trusted, missing, strict=True)])
+    return x0 + MEAN_HELD * moves.sum(0)[:, None]
 
 
-def hold_identity(x0: Tensor, given: Tensor, sure: Tensor, space: Eigenfaces) -> Tensor:
-    """Photos (n, k, c, S, S), each moved towards whom `given` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
+def hold_identity(x0: Tensor, sought: Tensor, sure: Tensor, space: Eigenfaces) -> Tensor:
+    """Photos (n, k, c, S, S), each moved towards whom `sought` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
     assert space.discriminants is not None
     weight = sure.repeat_interleave(x0.shape[1], 0) * space.discriminants.reliability**SELECTIVITY  # (n k, q)
-    apart = space.identity((given[:, None] - x0).flatten(0, 1))
+    apart = space.identity((sought[:, None] - x0).flatten(0, 1))
     return x0 + space.of_identity(weight * apart).view_as(x0)
 
 

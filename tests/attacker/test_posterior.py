@@ -1,4 +1,4 @@
-"""Draws of photos given a mean face: they follow the mean, not each other, and the answer is one of them."""
+"""Draws of photos given a mean face: each follows the mean as far as it is trusted, and the answer is one of them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,17 @@ from priors import unet, write_prior
 from torch import Tensor, nn
 
 from attacker.priors.eigenfaces import fit
-from attacker.priors.posterior import bands, draw_faces, hold_identity, hold_mean, most_typical, trusted_shares
+from attacker.priors.posterior import (
+    MEAN_HELD,
+    SHAPE_HELD,
+    bands,
+    draw_faces,
+    hold_identity,
+    hold_mean,
+    hold_shape,
+    most_typical,
+    trusted_shares,
+)
 from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator
@@ -56,15 +66,38 @@ def test_a_user_s_draws_do_not_depend_on_who_else_is_there() -> None:
         assert torch.allclose(together[k : k + 1], draw_faces(prior(), mean[k : k + 1], z[k : k + 1], 3), atol=1e-6)
 
 
-def test_the_mean_of_the_draws_is_what_the_update_determines_where_that_can_be_trusted() -> None:
-    x0, given = noise(2, 3), means(2)
+def test_the_shape_of_each_draw_is_held_where_that_can_be_trusted_and_its_details_are_its_own() -> None:
+    x0, sought = noise(2, 3), means(2)
     one, none = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
-    assert torch.allclose(hold_mean(x0, given, [one] * 5).mean(1), given, atol=1e-6)
-    assert torch.equal(hold_mean(x0, given, [none] * 5), x0)
-    coarse = hold_mean(x0, given, [none] * 4 + [one])
-    apart = [(bands(x.mean(1) - given)[-1]).norm() for x in (x0, coarse)]
-    assert apart[1] < 0.6 * apart[0]
-    assert torch.allclose(coarse - coarse.mean(1, keepdim=True), x0 - x0.mean(1, keepdim=True), atol=1e-5)
+    assert torch.equal(hold_shape(x0, sought, [none] * 5), x0)
+    assert torch.equal(hold_shape(x0, sought, [one] * 3 + [none] * 2), x0)
+    first_only = torch.tensor([1.0, 0.0])[:, None, None, None]
+    assert torch.equal(hold_shape(x0, sought, [first_only] * 5)[1], x0[1])
+    held = hold_shape(x0, sought, [one] * 5)
+    before, after = (bands((x - sought[:, None]).flatten(0, 1)) for x in (x0, held))
+    missing = sum(part * band for part, band in zip(SHAPE_HELD, before[-len(SHAPE_HELD) :], strict=True))
+    assert torch.allclose((x0 - held).flatten(0, 1), torch.as_tensor(missing), atol=1e-5)
+    assert float(after[-1].norm()) < 0.5 * float(before[-1].norm())
+
+
+def test_the_mean_of_the_draws_is_moved_where_it_can_be_trusted_and_how_they_differ_is_kept() -> None:
+    x0, sought = noise(2, 3), means(2)
+    one, none = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
+    assert torch.equal(hold_mean(x0, sought, [none] * 5), x0)
+    held = hold_mean(x0, sought, [one] * 5)
+    assert torch.allclose(held.mean(1) - x0.mean(1), MEAN_HELD * (sought - x0.mean(1)), atol=1e-5)
+    assert torch.allclose(held - held.mean(1, keepdim=True), x0 - x0.mean(1, keepdim=True), atol=1e-5)
+
+
+def test_of_a_mean_in_which_the_prior_sees_nothing_a_draw_keeps_nothing() -> None:
+    """A network that predicts the same face whatever it is given: neither shape nor identity comes back."""
+
+    class Deaf(nn.Module):
+        def forward(self, seen: Tensor, t: Tensor) -> Any:
+            return SimpleNamespace(sample=torch.zeros_like(seen[:, :3]))
+
+    deaf = Prior(Deaf(), prior().alphas_cumprod, "sample", SIZE, SIZE, autocast=False, conditional=True)
+    assert torch.equal(draw_faces(deaf, means(1), noise(1, 2), 3), torch.zeros(1, 2, 3, SIZE, SIZE))
 
 
 def test_bands_sum_to_the_image_and_the_last_is_the_coarsest() -> None:
