@@ -136,28 +136,26 @@ def _failed(folder: RunFolder) -> tuple[str, ...]:
     )
 
 
-def _tqdm() -> Any:
-    """Bars that suit a notebook or a terminal; where a notebook has no ipywidgets, those of a terminal, unasked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
-    return tqdm
-
-
 def _note(sentence: str) -> None:
-    _tqdm().write(f"note: {sentence}", file=sys.stderr)
+    from tqdm import tqdm
+
+    tqdm.write(f"note: {sentence}", file=sys.stderr)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar a stage, in a notebook as in a terminal. The queue rises and falls, so it has none."""
+    with warnings.catch_warnings():  # here, for it is not safe in the threads that call back
+        warnings.simplefilter("ignore")  # where a notebook has no ipywidgets its bars are those of a terminal, unasked
+        from tqdm.auto import tqdm
+
     bars: dict[str, Any] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "queued":
             return
         if stage not in bars:
-            bars[stage] = _tqdm()(total=total, desc=stage)
+            bars[stage] = tqdm(total=total, desc=stage)
         bars[stage].update(done - bars[stage].n)
 
     try:

@@ -1,7 +1,6 @@
 """Files and modules that docs, docstrings and comments cite are there."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fl_sim", "clients", "attacker", "experiments")
-TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-FILES = [name for name in TRACKED if (ROOT / name).is_file()]
-EXAMPLES = {"NAME.py", "top_half.py"}  # of the reader's own
+SOURCES = (*PACKAGES, "tests", "docs", "findings", ".ci")
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("*"), *(found for folder in SOURCES for found in (ROOT / folder).rglob("*"))]
+    if path.is_file() and "__pycache__" not in path.parts
+)
+EXAMPLES = {"NAME.py", "top_half.py", "grey.py", "mine.py"}  # of the reader's own
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 SCRIPT = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.py)\b")
 DOTTED = re.compile(rf"(?:`|python -m )((?:{'|'.join(PACKAGES)})(?:\.\w+)+)")
 
 
 def lines(*suffixes: str, folders: tuple[str, ...] = ("",)) -> Iterator[tuple[str, str]]:
-    """(file:line, its text) of the tracked files with these suffixes."""
+    """(file:line, its text) of the files with these suffixes."""
     for name in FILES:
         if name.endswith(suffixes) and name.startswith(folders):
             for number, text in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1):
@@ -26,7 +29,7 @@ def lines(*suffixes: str, folders: tuple[str, ...] = ("",)) -> Iterator[tuple[st
 
 
 def exists(path: str) -> bool:
-    """Whether a tracked file is called so, or ends so."""
+    """Whether a file is called so, or ends so."""
     return Path(path).name in EXAMPLES or any(name == path or name.endswith(f"/{path}") for name in FILES)
 
 

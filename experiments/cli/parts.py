@@ -8,6 +8,7 @@ import ast
 import io
 import sys
 import tokenize
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,7 +117,28 @@ def _type(annotation: ast.expr, tree: ast.Module, depth: int) -> Any:
     named = {name: _alias(name, tree, depth) for name in unknown} if depth else {}
     if any(isinstance(named.get(name), str | None) for name in unknown):
         return text
-    return eval(text, {"__builtins__": {}}, {**VOCABULARY, **named})  # the text of a file that a run would import
+    return _evaluated(annotation, {**VOCABULARY, **named})
+
+
+def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What an annotation means: names, constants, `a | b`, `a[b, c]`, and `Field(ge=0)`. Nothing is executed."""
+    match node:
+        case ast.Name():
+            return names[node.id]
+        case ast.Constant():
+            return node.value
+        case ast.UnaryOp(op=ast.USub()):
+            return -_evaluated(node.operand, names)
+        case ast.BinOp(op=ast.BitOr()):
+            return _evaluated(node.left, names) | _evaluated(node.right, names)
+        case ast.Tuple():
+            return tuple(_evaluated(part, names) for part in node.elts)
+        case ast.Subscript():
+            return _evaluated(node.value, names)[_evaluated(node.slice, names)]
+        case ast.Call():
+            named = {keyword.arg: _evaluated(keyword.value, names) for keyword in node.keywords if keyword.arg}
+            return _evaluated(node.func, names)(**named)
+    return ast.unparse(node)
 
 
 def _alias(name: str, tree: ast.Module, depth: int) -> Any:

@@ -52,9 +52,10 @@ def connect(uri: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        client = MlflowClient(tracking_uri=uri)
-        if client.get_experiment_by_name(EXPERIMENT) is None:
-            client.create_experiment(EXPERIMENT)
+        with private():
+            client = MlflowClient(tracking_uri=uri)
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(EXPERIMENT)
     except (MlflowException, OSError) as error:
         raise ConfigError(
             f"--mlflow {uri}: {short(error)}; give the address of an MLflow server, file:FOLDER or sqlite:///FILE"
@@ -71,10 +72,10 @@ def write(run: RunFolder, client: Any, faces: bool = False) -> str:
 
     run_data, now = read(run), int(time.time() * 1000)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    target = str(client.create_run(experiment, run_name=run.name).info.run_id)
     parameters = [Param(key, value) for key, value in _parameters(run_data)]
     metrics = [Metric(key, value, now, step) for key, value, step in _metrics(run_data)]
     with private(), tempfile.TemporaryDirectory() as made:
+        target = str(client.create_run(experiment, run_name=run.name).info.run_id)
         for at in range(0, max(len(parameters), len(metrics)), BATCH):
             client.log_batch(target, metrics=metrics[at : at + BATCH], params=parameters[at : at + BATCH])
         for table in (run.config, run.manifest, run.root / "leakage.csv", run.leakage, run.rounds):

@@ -138,9 +138,9 @@ def test_only_rounds_that_both_attacked_are_compared(runs: tuple[RunFolder, RunF
 def test_other_people_and_other_judges_are_refused_and_named(runs: tuple[RunFolder, RunFolder]) -> None:
     bare, defended = runs
     change(defended, "seed=1", "dataset.task=glasses")
-    with pytest.raises(ConfigError, match=r"seed is 1, not 0; dataset\.task is 'glasses', not 'smile'"):
+    with pytest.raises(ConfigError, match=r"seed is 1, not 0; dataset\.task is 'glasses', not 'auto'"):
         compare(roots(bare, defended))
-    change(defended, "seed=0", "dataset.task=smile", "leakage.gallery_size=50")
+    change(defended, "seed=0", "dataset.task=auto", "leakage.gallery_size=50")
     with pytest.raises(ConfigError, match=r"leakage\.gallery_size is 50, not 100"):
         compare(roots(bare, defended))
 

@@ -67,7 +67,12 @@ def test_no_face_is_written_unless_it_is_asked_for(run: RunFolder, tmp_path: Pat
 @needs_mlflow
 def test_the_store_is_for_its_owner_alone(run: RunFolder, tmp_path: Path) -> None:
     _, _, artifacts = stored(run, tmp_path / "store", faces=True)
-    made = [artifacts, artifacts / "report.html", *(artifacts / "faces").rglob("*")]  # tables are copied as they are
+    made = [
+        tmp_path / "store",
+        artifacts,
+        artifacts / "report.html",
+        *(artifacts / "faces").rglob("*"),
+    ]  # tables are copied as they are
     assert {path.stat().st_mode & 0o077 for path in made} == {0}
 
 

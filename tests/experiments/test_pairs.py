@@ -21,7 +21,7 @@ def test_likeness_is_the_exact_paired_permutation_test() -> None:
     )
     found = likeness(a, b)
     assert found.p == pytest.approx(reference.pvalue)
-    assert found.difference["mean"] == pytest.approx(np.mean(b - a))
+    assert found.difference.mean == pytest.approx(np.mean(b - a))
 
 
 @given(SIMILARITIES)
@@ -29,7 +29,7 @@ def test_the_order_of_the_sides_turns_the_difference_and_keeps_p(a: np.ndarray) 
     b = np.roll(a, 1) * 0.5
     there, back = likeness(a, b), likeness(b, a)
     assert there.p == back.p
-    assert there.difference["mean"] == pytest.approx(-back.difference["mean"], abs=1e-12)
+    assert there.difference.mean == pytest.approx(-back.difference.mean, abs=1e-12)
     assert likeness(a, a).p == 1.0
 
 
@@ -52,6 +52,6 @@ def test_a_user_without_an_answer_is_in_no_test() -> None:
     a, b = np.array([1.0, 1, np.nan]), np.array([0.0, np.nan, 0])
     for change in (likeness(a, b), shares(a, b)):
         assert change.users == 1
-        assert change.difference["mean"] == -1
+        assert change.difference.mean == -1
     assert shares(a[1:], b[1:]).p is None
     assert likeness(a[1:], b[1:]).p is None

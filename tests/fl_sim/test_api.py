@@ -4,7 +4,6 @@ import inspect
 import json
 import subprocess
 import sys
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def test_a_photo_of_a_real_person_is_shown_only_if_asked_for(
 ) -> None:
     with_photo = finished.faces(0)
     real = load(finished.folder / "config.toml", ["dataset.name=folder"])
-    monkeypatch.setattr("experiments.show.report.material.load", lambda path: real)
+    monkeypatch.setattr("experiments.show.report.run_data.load", lambda path: real)
     assert finished.faces(0).width < with_photo.width
     opened = []
     monkeypatch.setattr("experiments.show.result.open_dataset", lambda *given: opened.append(given))
@@ -133,16 +132,15 @@ def test_a_run_in_python_is_the_run_of_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_failed_attack_is_warned_of(tmp_path: Path) -> None:
-    attacks = {"broken": {"name": "broken_attack"}}
-    (tmp_path / "broken_attack.py").write_text(
+def test_a_failed_attack_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks = {"broken": {"name": "of_a_student.broken"}}
+    (tmp_path / "of_a_student").mkdir()
+    (tmp_path / "of_a_student" / "broken.py").write_text(
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Settings:\n    pass\n"
         "def attack(*given):\n    raise RuntimeError('it broke')\n"
     )
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.syspath_prepend(tmp_path)
-        patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(fl_sim.__file__).parents[1]}")
-        with pytest.warns(RuntimeWarning, match="it broke"):
-            result = fl_sim.run(name="broken", runs=tmp_path / "runs", attacks=attacks, **SMALL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(fl_sim.__file__).parents[1]}")
+    with pytest.warns(RuntimeWarning, match="it broke"):
+        result = fl_sim.run(name="broken", runs=tmp_path / "runs", attacks=attacks, **SMALL)
     assert "it broke" in result.problems[0]

@@ -186,7 +186,7 @@ def test_one_key_is_explained(fl_sim):
         "    Pixels, height and width.",
     ]
     # The type is that of an alias in another file.
-    told = fl_sim("config", "defenses.gaussian_noise.relative")[1]
+    told = fl_sim("config", "defenses.laplace_noise.relative")[1]
     assert "('absolute', 'clip_norm' or 'percentile95')" in " ".join(told.split())
 
 

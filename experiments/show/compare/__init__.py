@@ -14,6 +14,7 @@ from experiments.show.compare.changes import Pair, Tested, compare_pairs
 from experiments.show.compare.same_users import common, names, read_runs
 from experiments.show.compare.sentences import caveats, conclusion
 from experiments.show.compare.sides import Side, side
+from experiments.statistics.interval import UNKNOWN, Interval
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,14 @@ def _row(one: Side, pair: Pair | None) -> dict[str, Any]:
 
 def _changed(tested: Tested | None) -> dict[str, Any]:
     if tested is None:
-        return {**_figure("difference", {}), "p_similarity": None, "p_identified": None}
+        return {**_figure("difference", UNKNOWN), "p_similarity": None, "p_identified": None}
     likeness = tested.likeness
     return {**_figure("difference", likeness.difference), "p_similarity": likeness.p, "p_identified": tested.share.p}
 
 
-def _figure(name: str, found: Any) -> dict[str, float | None]:
-    return {name: found.get("mean"), f"{name}_low": found.get("low"), f"{name}_high": found.get("high")}
+def _figure(name: str, measured: Interval) -> dict[str, float | None]:
+    ends = measured.as_json()
+    return {name: ends["mean"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
 
 
 def _concluded(pair: Pair | None) -> dict[str, Any]:
