@@ -12,6 +12,7 @@ import pytest
 from fake_run import fake_run
 
 import fl_sim
+from experiments.run import pipeline
 from experiments.show.report import write_report
 from fl_sim.config import Config, ConfigError, load
 
@@ -131,16 +132,9 @@ def test_a_run_in_python_is_the_run_of_the_command(tmp_path: Path) -> None:
     assert made.report.stat().st_mtime_ns == stamp  # what is there in full is read
 
 
-@pytest.mark.slow
-def test_a_failed_attack_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attacks = {"broken": {"name": "of_a_student.broken"}}
-    (tmp_path / "of_a_student").mkdir()
-    (tmp_path / "of_a_student" / "broken.py").write_text(
-        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Settings:\n    pass\n"
-        "def attack(*given):\n    raise RuntimeError('it broke')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(fl_sim.__file__).parents[1]}")
-    with pytest.warns(RuntimeWarning, match="it broke"):
-        result = fl_sim.run(name="broken", runs=tmp_path / "runs", attacks=attacks, **SMALL)
-    assert "it broke" in result.problems[0]
+def test_a_failed_attack_is_warned_of(finished: fl_sim.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = pipeline.Outcome(pd.DataFrame(), finished.report, ["attack 'dlg', round 1, users 0: out of memory"])
+    monkeypatch.setattr(pipeline, "complete", lambda *given: outcome)
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        result = fl_sim.run(name="failing", runs=tmp_path)
+    assert result.problems == tuple(outcome.problems)
