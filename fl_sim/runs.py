@@ -28,6 +28,8 @@ from typing import Any
 from fl_sim.config import ConfigError
 
 PACKAGES = ("fl-sim", "flwr", "ray", "torch", "torchvision", "diffusers", "numpy", "pandas")
+AFTERWARDS = ("attacks", "workers", "leakage")
+"""Sections of the config that may differ when captures are attacked again; all else made the captures what they are."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
 from attacker.inversion.matching import Representatives, compare, dummy_gradient, mse
 from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import Labels

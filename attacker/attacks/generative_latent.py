@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
 from attacker.inversion.descent import Adam, cosine_decay, sum_per_victim
 from attacker.inversion.matching import unit
 from attacker.inversion.problem import matching_problem

@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
+from attacker.gaussian_blur import gaussian_blur
 from attacker.inversion.descent import Adam, sum_per_victim
-from attacker.inversion.matching import smooth, unit
+from attacker.inversion.matching import unit
 from attacker.inversion.problem import matching_problem
 from attacker.inversion.representatives import arrange_by_label, draw
 from attacker.observation import Observation, Reconstruction
@@ -58,7 +59,7 @@ def attack(
     def guided(x: Tensor) -> Tensor:
         """Images (n, 3, H, W) after some steps down the matching loss."""
         for _ in range(settings.guidance):
-            grad = smooth(problem.loss_and_grad(x, settings.distance)[1], settings.gradient_blur)
+            grad = gaussian_blur(problem.loss_and_grad(x, settings.distance)[1], settings.gradient_blur)
             move = (1 - settings.consensus) * own(unit(grad))
             if settings.consensus:
                 move = move + settings.consensus * together(unit(sum_per_victim(grad, owner, len(counts))))[owner]

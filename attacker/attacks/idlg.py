@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
 from attacker.attacks.dlg import lbfgs, start
 from attacker.inversion.labels import by_class, recover_proportions
 from attacker.inversion.matching import Representatives, compare, dummy_gradient, mse

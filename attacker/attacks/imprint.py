@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Progress
+from attacker.attack import Attacker, Progress
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 from fl_sim.updates import Update

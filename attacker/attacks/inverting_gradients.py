@@ -18,9 +18,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
+from attacker.gaussian_blur import gaussian_blur
 from attacker.inversion.descent import Descent, best_of_each, cosine_decay, descend, step_decay
-from attacker.inversion.matching import Representatives, smooth, unit
+from attacker.inversion.matching import Representatives, unit
 from attacker.inversion.problem import matching_problem
 from attacker.inversion.representatives import Labels, by_label, draw, means, whole_batch
 from attacker.observation import Observation, Reconstruction
@@ -69,7 +70,7 @@ def attack(
         return by_label(labels.contributed, settings.images_per_label)
 
     def directions(x: Tensor, grad: Tensor, done: float, consensus: bool) -> list[tuple[float, Tensor]]:
-        grad = smooth(grad, settings.gradient_blur * (1 - done * 2 / 3))
+        grad = gaussian_blur(grad, settings.gradient_blur * (1 - done * 2 / 3))
         return [(1.0, grad + settings.tv * total_variation_gradient(x) if settings.tv else grad)]
 
     def run(passed: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +96,7 @@ def beginnings(
     size = attacker.image_size
     noise = draw(counts, generators, torch.randn, 3, size, size)
     if settings.start == "smooth":
-        noise = settings.spread * unit(smooth(noise, size / 16)) * (3 * size**2) ** 0.5
+        noise = settings.spread * unit(gaussian_blur(noise, size / 16)) * (3 * size**2) ** 0.5
     return noise.to(attacker.device)
 
 

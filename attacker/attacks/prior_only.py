@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
 from attacker.observation import Observation, Reconstruction
 
 

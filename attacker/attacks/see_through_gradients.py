@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
 from attacker.attacks.inverting_gradients import total_variation_gradient
 from attacker.inversion.descent import Adam, cosine_decay
 from attacker.inversion.matching import Representatives

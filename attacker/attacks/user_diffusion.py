@@ -32,9 +32,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacker.attacks import Attacker, Needs, Progress
+from attacker.attack import Attacker, Needs, Progress
+from attacker.gaussian_blur import gaussian_blur
 from attacker.inversion.descent import Descent, cosine_decay, descend
-from attacker.inversion.matching import Representatives, smooth, split, unit
+from attacker.inversion.matching import Representatives, split, unit
 from attacker.inversion.noise import noise_parts
 from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import arrange_by_label, draw, means, photos
@@ -134,7 +135,7 @@ class Directions:
             self._power, self._other = within_faces(noise.maximum(biased), settings.eigenface_share)
 
     def __call__(self, x: Tensor, grad: Tensor, done: float, consensus: bool) -> list[tuple[float | Tensor, Tensor]]:
-        blurred = smooth(grad, self._settings.gradient_blur * (1 - done * 2 / 3))
+        blurred = gaussian_blur(grad, self._settings.gradient_blur * (1 - done * 2 / 3))
         terms: list[tuple[float | Tensor, Tensor]] = [(1.0, blurred)]
         if self._faces is not None:
             whose = slice(None) if consensus else self._owner
@@ -186,7 +187,7 @@ def draw_photos(
 def sharpened(images: Tensor) -> Tensor:
     """Images (..., 3, H, W) plus SHARPEN of what a Gaussian blur of a 64th of their side takes away (unsharp mask)."""
     flat = images.flatten(0, -4)
-    return images + SHARPEN * (flat - smooth(flat, images.shape[-1] / 64)).view_as(images)
+    return images + SHARPEN * (flat - gaussian_blur(flat, images.shape[-1] / 64)).view_as(images)
 
 
 def centre(settings: Settings, done: float) -> float:
@@ -214,5 +215,5 @@ def beginnings(
     size, device = attacker.image_size, attacker.device
     if faces is not None:
         return faces.mean + SPREAD * faces.draw(draw(counts, generators, torch.randn, len(faces.deviations)).to(device))
-    noise = smooth(draw(counts, generators, torch.randn, 3, size, size).to(device), size / 16)
+    noise = gaussian_blur(draw(counts, generators, torch.randn, 3, size, size).to(device), size / 16)
     return SPREAD / 3 * noise / noise.std((1, 2, 3), keepdim=True)

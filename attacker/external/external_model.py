@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker import attacks
-from attacker.attacks import Attack, Attacker, Progress
+from attacker.attack import Attack, Attacker, Progress
 from attacker.external.modes import Mode, nearest
 from attacker.inversion import losses
 from attacker.inversion.losses import Loss

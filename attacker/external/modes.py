@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attacker.attacks import Attacker, load
+from attacker.attack import Attacker
+from attacker.attacks import load
 from attacker.observation import Observation
 from fl_sim import seeds
 from fl_sim.config import ConfigError, short

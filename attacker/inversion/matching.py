@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacker.inversion.defense_aware import Adaptation, Transform
@@ -260,17 +259,3 @@ def unit(images: Tensor) -> Tensor:
     scaled = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(TINY)
     norms: Tensor = scaled.flatten(1).norm(dim=1)
     return scaled / norms[:, None, None, None].clamp_min(TINY)
-
-
-def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Images (n, 3, H, W) blurred by a Gaussian of `sigma` pixels; unchanged below a quarter of a pixel."""
-    if sigma < 0.25:
-        return images
-    radius = int(3 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    channels = images.shape[1]
-    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)

@@ -8,7 +8,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, Progress
+from attacker.attack import Attacker, Progress
 from attacker.inversion.cuda_graph import GraphedCallable
 from attacker.inversion.defense_aware import adapt
 from attacker.inversion.finite_difference import CheckedFallback, FiniteDifference, LossAndGrad

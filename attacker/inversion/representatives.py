@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker
+from attacker.attack import Attacker
 from attacker.inversion.labels import recover_proportions, unexplained
 from attacker.inversion.matching import Representatives
 from attacker.observation import Observation

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attacker.inversion.matching import smooth
+from attacker.gaussian_blur import gaussian_blur
 from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior, noise_levels
 
@@ -113,7 +113,7 @@ def bands(images: Tensor) -> list[Tensor]:
     """Images (n, c, S, S) parted by frequency, the finest first; they sum to the images."""
     found, rest = [], images
     for blur in BLURS:
-        low = smooth(rest, blur * images.shape[-1] / 64)
+        low = gaussian_blur(rest, blur * images.shape[-1] / 64)
         found.append(rest - low)
         rest = low
     return [*found, rest]

@@ -31,7 +31,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from attacker import attacks
-from attacker.attacks import Attack
+from attacker.attack import Attack
 from attacker.capture.store import CaptureStore
 from attacker.workers.jobs import Job, batches, is_done
 from attacker.workers.metrics import open_metrics

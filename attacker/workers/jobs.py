@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from attacker import attacks
-from attacker.attacks import Attack, Attacker
+from attacker.attack import Attack, Attacker
 from attacker.capture.store import CaptureStore, read_attack_table, write_reconstruction
 from attacker.inversion.defense_aware import local_training
 from attacker.observation import Observation

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from attacker.attacks import Attack
+from attacker.attack import Attack
 from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
 from attacker.external import external_model
 from attacker.external.external_model import ExternalModel

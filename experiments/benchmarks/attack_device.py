@@ -23,7 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from attacker.attacks import Attacker, user_diffusion
+from attacker.attack import Attacker
+from attacker.attacks import user_diffusion
 from attacker.inversion.cuda_graph import GraphedCallable
 from attacker.priors.prior import load_prior
 from attacker.workers.pool import settle_process

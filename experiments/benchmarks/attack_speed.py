@@ -36,7 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker, inverting_gradients, user_diffusion
+from attacker.attack import Attacker
+from attacker.attacks import inverting_gradients, user_diffusion
 from attacker.inversion.representatives import whole_batch
 from attacker.observation import Observation
 from attacker.priors.prior import Prior, load_prior

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from attacker import attacks
-from attacker.attacks import Attacker, dlg, generative_latent, idlg, imprint, inverting_gradients, see_through_gradients
+from attacker.attack import Attacker
+from attacker.attacks import dlg, generative_latent, idlg, imprint, inverting_gradients, see_through_gradients
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import Prior, load_prior
 from clients.datasets.synthetic import SyntheticFaces

@@ -11,9 +11,8 @@ from typing import Any
 from experiments.cli import parts
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
 from fl_sim.config_errors import hint
-from fl_sim.runs import RunFolder
+from fl_sim.runs import AFTERWARDS, RunFolder
 
-AFTERWARDS = ("attacks", "workers", "leakage")  # what may differ when captures are attacked again
 WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker.inversion.matching import smooth
+from attacker.gaussian_blur import gaussian_blur
 from experiments.evaluate.candidates import Candidate
 from fl_sim import seeds
 
@@ -45,7 +45,7 @@ def face_probability(images: Tensor) -> Tensor:
 
 def band_contrast(images: Tensor, sigma: float) -> Tensor:
     """RMS (n,), in [0, 1], of `images` (n, 3, H, W) in [0, 1] less their Gaussian blur of `sigma` pixels."""
-    return (images - smooth(images, sigma)).square().mean((1, 2, 3)).sqrt()
+    return (images - gaussian_blur(images, sigma)).square().mean((1, 2, 3)).sqrt()
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
         if min(small.shape[-2:]) < PATCH:
             projected.append(torch.zeros(0, DIRECTIONS))
             continue
-        patches = F.unfold(small - smooth(small, RESIDUAL), PATCH)  # (n, 3 * 49, places)
+        patches = F.unfold(small - gaussian_blur(small, RESIDUAL), PATCH)  # (n, 3 * 49, places)
         order = torch.randperm(patches.shape[-1], generator=seeds.generator(0, "patches", scale))
         chosen = patches[:, :, order[: max(MOST_PATCHES // of, 1)]].transpose(1, 2).flatten(0, 1)
         projected.append(chosen @ _directions(chosen.shape[1]))

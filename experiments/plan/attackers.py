@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attacker.attacks import Attack, levels, load
+from attacker.attack import Attack
+from attacker.attacks import levels, load
 from clients.defenses import Defense, load_all
 from fl_sim import traits
 from fl_sim.config import Config, ConfigError, parse

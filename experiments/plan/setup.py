@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from attacker import attacks
-from attacker.attacks import Attack
+from attacker.attack import Attack
 from clients.datasets import open_dataset, task_of
 from clients.datasets.examine import Examined, examine
 from clients.defenses import Defense, load_all

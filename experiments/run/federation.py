@@ -8,6 +8,7 @@ import io
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
@@ -30,10 +31,12 @@ from fl_sim.engines import deployment
 from fl_sim.engines.deployment import Progress
 from fl_sim.federation import protocol
 from fl_sim.federation.private_sgd import PrivateSGD
+from fl_sim.federation.strategy import FedSGD
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, locked, write_atomically
 from fl_sim.threads import one_thread
 
+LOGGED = ("round", "accepted", "rejected", "seconds", "accuracy", "loss")
 NEXT_BOUND = "next_clipping_norm"  # column of rounds.parquet, under differential privacy: where the next round clips
 
 
@@ -80,74 +83,85 @@ def _check(setup: Setup) -> None:
 
 def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None = None) -> None:
     """The rounds of the federation over `grid`, from the first that is not yet on disk."""
-    config, model = setup.config, setup.model
-    section, log = config.federation, Log(run, "server")
+    config, section = setup.config, setup.config.federation
+    log = Log(run, "server")
     with one_thread(), locked(run.captures), log.around(rounds=section.rounds):
         attacked = config.workers.attack_rounds
         store = CaptureStore(run, keep=attacked if attacked and config.workers.keep == "attacked" else None)
         table = _finished(store, run)
         first = len(table) + 1
         store.forget_from(first)
-        parameters = store.parameters(first) if first > 1 else setup.parameters
-        arrays = ArrayRecord(parameters)
-        honest = protocol.strategy(config, model, _bound(table, run, config))
-        schema = ReplySchema(
-            parameter_names=[name for name, _ in model.named_parameters()],
-            update=section.update,
-            learning_rate=section.learning_rate,
-            max_norm=section.max_norm,
-            num_classes=setup.dataset.num_classes,
-            statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else {},
-            aggregated=bool(config.protocol.secure_aggregation),
-        )
-        strategy = MaliciousServer(
-            honest, store, schema, section.timeout, told_local_training(config), rewriter(config)
-        )
-        channel = protocol.Channel(grid, config, dict(model.named_parameters()))
+        arrays = ArrayRecord(store.parameters(first) if first > 1 else setup.parameters)
+        honest = protocol.strategy(config, setup.model, _bound(table, run, config))
+        strategy = _malicious_server(setup, honest, store)
+        channel = protocol.Channel(grid, config, dict(setup.model.named_parameters()))
         try:
             for server_round in range(first, section.rounds + 1):
                 if progress is not None:
                     progress(server_round - 1, section.rounds)
-                began = time.perf_counter()
-                users = channel.of_round(server_round)
-                # SecAgg+ draws the order of users from Python's global generator.
-                with seeds.global_generators(config.seed, "server", server_round):
-                    messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
-                    replies = users.send_and_receive(messages, timeout=section.timeout)
-                    arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
-                del replies  # they are as large as all users' updates together
+                began, users = time.perf_counter(), channel.of_round(server_round)
+                arrays = _train(strategy, users, config, server_round, arrays)
                 for one in strategy.refused:
                     log("rejected", "warning", round=server_round, user=one.user, status=one.status, reason=one.reason)
-                messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
-                replies = users.send_and_receive(messages, timeout=section.timeout)
-                metrics = strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
-                row = {
-                    "round": server_round,
-                    "accuracy": metrics.get("accuracy", math.nan),
-                    "loss": metrics.get("loss", math.nan),
-                    "examples": metrics.get("num-examples", 0),
-                    "accepted": strategy.accepted,
-                    "rejected": strategy.rejected,
-                    "seconds": time.perf_counter() - began,
-                    **setup.accountant.spent(server_round),
-                }
+                metrics = _evaluate(strategy, users, config, server_round, arrays)
+                row = _row(strategy, metrics, server_round, time.perf_counter() - began)
+                row |= setup.accountant.spent(server_round)
                 if isinstance(honest, PrivateSGD):
                     row[NEXT_BOUND] = honest.bound
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
                 _write_table(table, run.rounds)
-                log(
-                    "round",
-                    round=server_round,
-                    accepted=strategy.accepted,
-                    rejected=strategy.rejected,
-                    seconds=row["seconds"],
-                    accuracy=row["accuracy"],
-                    loss=row["loss"],
-                )
+                log("round", **{key: row[key] for key in LOGGED})
         finally:
             store.wait()
     if progress is not None:
         progress(section.rounds, section.rounds)
+
+
+def _malicious_server(setup: Setup, honest: FedSGD, store: CaptureStore) -> MaliciousServer:
+    config, section, model = setup.config, setup.config.federation, setup.model
+    schema = ReplySchema(
+        parameter_names=[name for name, _ in model.named_parameters()],
+        update=section.update,
+        learning_rate=section.learning_rate,
+        max_norm=section.max_norm,
+        num_classes=setup.dataset.num_classes,
+        statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else {},
+        aggregated=bool(config.protocol.secure_aggregation),
+    )
+    return MaliciousServer(honest, store, schema, section.timeout, told_local_training(config), rewriter(config))
+
+
+def _train(
+    strategy: MaliciousServer, users: Grid, config: Config, server_round: int, arrays: ArrayRecord
+) -> ArrayRecord:
+    """One round of training: the next model, or the same one where no reply was of use."""
+    # SecAgg+ draws the order of users from Python's global generator.
+    with seeds.global_generators(config.seed, "server", server_round):
+        messages = strategy.configure_train(server_round, arrays, ConfigRecord(), users)
+        replies = users.send_and_receive(messages, timeout=config.federation.timeout)
+        return strategy.aggregate_train(server_round, replies)[0] or arrays
+
+
+def _evaluate(
+    strategy: MaliciousServer, users: Grid, config: Config, server_round: int, arrays: ArrayRecord
+) -> MetricRecord:
+    """How well the users' held-out photos are classified."""
+    messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
+    replies = users.send_and_receive(messages, timeout=config.federation.timeout)
+    return strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
+
+
+def _row(strategy: MaliciousServer, metrics: MetricRecord, server_round: int, seconds: float) -> dict[str, Any]:
+    """The row of a round in rounds.parquet, but for what was spent of epsilon."""
+    return {
+        "round": server_round,
+        "accuracy": metrics.get("accuracy", math.nan),
+        "loss": metrics.get("loss", math.nan),
+        "examples": metrics.get("num-examples", 0),
+        "accepted": strategy.accepted,
+        "rejected": strategy.rejected,
+        "seconds": seconds,
+    }
 
 
 def told_local_training(config: Config) -> LocalTraining | None:

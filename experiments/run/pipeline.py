@@ -24,14 +24,11 @@ from experiments.run import leakage
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
 from experiments.show.report import write_report
-from fl_sim.config import Config, ConfigError, Dataset, dump, load
+from fl_sim.config import Config, ConfigError, Dataset, difference, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
-from fl_sim.runs import RunFolder, locked, read_manifest, write_atomically, write_manifest
+from fl_sim.runs import AFTERWARDS, RunFolder, locked, read_manifest, write_atomically, write_manifest
 from fl_sim.threads import one_thread
-
-AFTERWARDS = ("attacks", "workers", "leakage")
-"""Sections that may differ when captures are attacked again; all else made the captures what they are."""
 
 
 @dataclass
@@ -76,7 +73,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
 
     Raises ConfigError if `config` differs from the run's in more than `AFTERWARDS`.
     """
-    change = _difference(_saved(folder), config, except_for=AFTERWARDS)
+    change = difference(_saved(folder), config, except_for=AFTERWARDS)
     if change is not None:
         raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
     if not folder.captures.exists():
@@ -100,7 +97,7 @@ def complete(config: Config, folder: RunFolder, progress: Progress, note: Callab
     if folder.config.exists():
         saved = _saved(folder)
         trained = len(CaptureStore(folder).finished_rounds()) == config.federation.rounds
-        if trained and _difference(saved, config, except_for=AFTERWARDS) is None:
+        if trained and difference(saved, config, except_for=AFTERWARDS) is None:
             return attack(folder, config, False, progress, note)
     return run(config, folder, progress, note)
 
@@ -114,7 +111,7 @@ def finished(config: Config, folder: RunFolder) -> bool:
         return False
     failed = (folder.reconstructions / "failed.json").exists()
     saved = _saved(folder)
-    same = _difference(saved, attackers.planned(config), except_for=("workers",)) is None
+    same = difference(saved, attackers.planned(config), except_for=("workers",)) is None
     return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
@@ -167,7 +164,7 @@ def _unheard(folder: RunFolder) -> list[str]:
 def _claim(config: Config, folder: RunFolder) -> None:
     """Write the config of a new run; of one that exists, see that it is the same."""
     if folder.config.exists():
-        change = _difference(_saved(folder), config, except_for=("workers",))
+        change = difference(_saved(folder), config, except_for=("workers",))
         if change is not None:
             raise ConfigError(
                 f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
@@ -257,16 +254,3 @@ def _saved(folder: RunFolder) -> Config:
             f"{folder.root} is no run folder (it has no config.toml); give a folder such as runs/quickstart"
         )
     return load(folder.config)
-
-
-def _difference(before: Config, now: Config, except_for: tuple[str, ...]) -> str | None:
-    """The first key that differs, in words; None if all is the same but the sections `except_for`."""
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    for section in old:
-        if section in except_for or old[section] == new[section]:
-            continue
-        if not isinstance(old[section], dict):
-            return f"{section} was {old[section]!r}, now it is {new[section]!r}"
-        keys = [key for key in {**old[section], **new[section]} if old[section].get(key) != new[section].get(key)]
-        return f"{section}.{keys[0]} was {old[section].get(keys[0])!r}, now it is {new[section].get(keys[0])!r}"
-    return None

@@ -10,7 +10,8 @@ know besides goes to `note`. Settings are looked at first; then model, priors an
 from collections.abc import Callable
 from functools import lru_cache
 
-from attacker.attacks import Attack, rewriter
+from attacker.attack import Attack
+from attacker.attacks import rewriter
 from attacker.inversion.model_check import check_model
 from attacker.priors.prior import Prior, load_prior
 from attacker.workers import metrics, remote_storage
@@ -135,9 +136,7 @@ def _judges(setup: Setup) -> list[str]:
     if names == {"prior_only"}:
         said.append(NO_ATTACK)
     elif names and "prior_only" not in names:
-        said.append(
-            "No attack is prior_only: the arm prior_only and normalised_leakage stay empty; add [attacks.prior_only]."
-        )
+        said.append("No attack is prior_only: the arm prior_only stays empty; add [attacks.prior_only].")
     return said
 
 

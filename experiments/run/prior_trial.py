@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from attacker.attacks import Attack, user_diffusion
+from attacker.attack import Attack
+from attacker.attacks import user_diffusion
 from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
 from fl_sim.seeds import generator

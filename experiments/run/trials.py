@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from attacker.attacks import Attack, Attacker
+from attacker.attack import Attack, Attacker
 from attacker.inversion.defense_aware import local_training
 from attacker.inversion.matching import load_model
 from attacker.observation import LocalTraining, Observation, Reconstruction

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attacker.attacks import user_diffusion
 from attacker.capture.store import CaptureStore, read_attack_table, read_reconstruction
-from attacker.inversion.matching import smooth
+from attacker.gaussian_blur import gaussian_blur
 from attacker.observation import Reconstruction
 from attacker.priors import eigenfaces
 from attacker.priors.eigenfaces import Eigenfaces
@@ -141,13 +141,13 @@ def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tens
         raise ValueError("low frequencies are replaced in pixels, and the prior is a latent one")
     image = prior.encode(means)  # (n, 3, S, S)
     sigma = blur * prior.size / means.shape[-1]
-    low = smooth(image, sigma)
+    low = gaussian_blur(image, sigma)
     last = START * (prior.steps - 1)
     times = sorted(set(torch.linspace(last, 0, REVERSE).round().long().tolist()), reverse=True)
     x = prior.add_noise(image, noise, torch.full((len(image),), times[0]))
     for t, following in zip(times, [*times[1:], 0], strict=True):
         seen = prior.predict_x0(x, torch.full((len(x),), t))
-        image = seen - smooth(seen, sigma) + low
+        image = seen - gaussian_blur(seen, sigma) + low
         x = prior.step(x, image, t, following)
     return prior.decode(image).clamp(-1, 1)
 

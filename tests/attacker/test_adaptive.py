@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from attacker.attacks import KNOWLEDGE, load
+from attacker.attack import KNOWLEDGE
+from attacker.attacks import load
 from attacker.inversion.defense_aware import adapt, local_training
 from attacker.inversion.matching import (
     DISTANCES,

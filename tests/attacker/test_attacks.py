@@ -10,9 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from attacker.attack import Attacker, Needs
 from attacker.attacks import (
-    Attacker,
-    Needs,
     available,
     generative_latent,
     guided_sampling,
@@ -351,7 +350,7 @@ def test_an_attack_says_what_it_needs() -> None:
 
 THIRD_PARTY = """
 from dataclasses import dataclass
-from attacker.attacks import Needs
+from attacker.attack import Needs
 
 @dataclass(frozen=True)
 class Settings:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker
+from attacker.attack import Attacker
 from attacker.inversion.representatives import known_labels
 from attacker.observation import Observation
 from attacker.priors import eigenfaces

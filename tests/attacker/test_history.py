@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from attacker.attacks import Attack, Needs
+from attacker.attack import Attack, Needs
 from attacker.capture.store import Capture, CaptureStore
 from attacker.observation import Reconstruction
 from attacker.workers.jobs import Job, Workbench, is_done, recipe

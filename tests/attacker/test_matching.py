@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attacker.gaussian_blur import gaussian_blur
 from attacker.inversion.matching import (
     DISTANCES,
     ObservedGradient,
@@ -15,7 +16,6 @@ from attacker.inversion.matching import (
     matching_loss_and_grad,
     mse,
     observed_gradient,
-    smooth,
     unit,
 )
 from fl_sim.models import MODELS, build, normalise
@@ -145,10 +145,10 @@ def test_a_tensor_that_was_zeroed_is_not_raised_above_the_others() -> None:
 
 def test_smoothing_keeps_the_mean_and_kills_a_checkerboard() -> None:
     flat = torch.full((1, 3, 16, 16), 0.4)
-    assert torch.allclose(smooth(flat, 1.5), flat, atol=1e-6)
+    assert torch.allclose(gaussian_blur(flat, 1.5), flat, atol=1e-6)
     board = (torch.arange(16)[:, None] + torch.arange(16)[None]).remainder(2).float().expand(1, 3, 16, 16)
-    assert float(smooth(board, 1.5)[..., 5:-5, 5:-5].std()) < 0.01
-    assert smooth(board, 0.0) is board
+    assert float(gaussian_blur(board, 1.5)[..., 5:-5, 5:-5].std()) < 0.01
+    assert gaussian_blur(board, 0.0) is board
 
 
 def test_unit_norm_survives_zero_and_tiny_images() -> None:

@@ -10,7 +10,7 @@ from external_nets import batch_normed, one_logit
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from attacker.attacks import Attacker
+from attacker.attack import Attacker
 from attacker.capture.audit_plugin import AuditedStrategy
 from attacker.external import modes
 from attacker.external.external_model import ExternalModel, find_mode, invert, open_attack, remarks

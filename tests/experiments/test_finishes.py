@@ -13,7 +13,7 @@ from priors import unet, write_prior
 from tiny_faces import tiny_config
 from torch import Tensor, nn
 
-from attacker.inversion.matching import smooth
+from attacker.gaussian_blur import gaussian_blur
 from attacker.observation import Reconstruction
 from attacker.priors.prior import Prior
 from experiments.evaluate.realism import SWD
@@ -57,11 +57,11 @@ def made(users: int, draws: int = 4) -> list[Reconstruction]:
 @pytest.mark.parametrize("blur", BLURS)
 def test_of_a_prior_that_sees_nothing_the_replaced_picture_is_the_blurred_mean_alone(blur: float) -> None:
     mean, noise = images(2) * 2 - 1, torch.randn(2, 3, SIZE, SIZE, generator=generator(0, "noise"))
-    assert torch.allclose(replace_low(prior(0), mean, noise, blur), smooth(mean, blur), atol=1e-5)
+    assert torch.allclose(replace_low(prior(0), mean, noise, blur), gaussian_blur(mean, blur), atol=1e-5)
     assert torch.allclose(replace_low(prior(0.1), mean, noise, 0), mean, atol=1e-5)  # all is low frequency
-    added = replace_low(prior(0.1), mean, noise, blur) - smooth(mean, blur)
+    added = replace_low(prior(0.1), mean, noise, blur) - gaussian_blur(mean, blur)
     assert added.abs().max() > 0.01
-    assert smooth(added, blur).square().mean() < added.square().mean() / 2  # what is new is of high frequency
+    assert gaussian_blur(added, blur).square().mean() < added.square().mean() / 2  # what is new is of high frequency
 
 
 def test_low_frequencies_of_a_latent_prior_are_not_replaced() -> None:

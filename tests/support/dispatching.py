@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from attacker.attacks import Needs
+from attacker.attack import Needs
 from attacker.observation import Reconstruction
 
 

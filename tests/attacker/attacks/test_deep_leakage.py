@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker.attacks import Attacker, dlg, idlg
+from attacker.attack import Attacker
+from attacker.attacks import dlg, idlg
 from attacker.observation import Observation, Reconstruction
 from clients.local_training import local_gradient
 from clients.user import Faces

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacker.attacks import Attacker, generative_latent
+from attacker.attack import Attacker
+from attacker.attacks import generative_latent
 from attacker.attacks.generative_latent import Settings, on_sphere
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import Prior, load_prior

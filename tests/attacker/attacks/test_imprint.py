@@ -9,7 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 from grids import initial_arrays, train
 from tiny_faces import open_tiny, tiny_config
 
-from attacker.attacks import Attacker, imprint, rewriter
+from attacker.attack import Attacker
+from attacker.attacks import imprint, rewriter
 from attacker.attacks.imprint import read_bins
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.reply_checks import ReplySchema

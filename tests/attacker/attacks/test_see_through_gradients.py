@@ -5,7 +5,8 @@ import dataclasses
 import torch
 from tiny_faces import normed_net
 
-from attacker.attacks import Attacker, see_through_gradients
+from attacker.attack import Attacker
+from attacker.attacks import see_through_gradients
 from attacker.attacks.see_through_gradients import Settings, regularisers, statistics_gradient
 from attacker.observation import Observation, Reconstruction
 from clients.local_training import local_gradient

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attacker.attacks import Needs
+from attacker.attack import Needs
 from attacker.observation import Reconstruction
 
 
