@@ -3,6 +3,7 @@
 # FL_SIM_LONG_TESTS=1 make test   with the tests of many minutes: the compose file's commands, a SuperNode killed
 # make check  what a developer runs all day: linters, types, import rules, fast tests, known vulnerabilities
 # make bench  what running it costs, as ratios beside the committed ones; two idle cores, a quarter of an hour
+# make docs   the documentation as a site, in build/site
 # make audit  known vulnerabilities in the pinned dependencies; says so and passes where there is no network
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 TWO := -n 2
 test check: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check bench audit install browser clean
+.PHONY: demo test check bench docs audit install browser clean
 
 demo: install
 	$(BIN)/fl-sim run --config experiments/configs/quickstart.toml
@@ -34,6 +35,12 @@ check: install
 
 bench: install
 	$(BIN)/python -m experiments.benchmarks
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs
+	$(BIN)/mkdocs build --quiet
+	@echo build/site/index.html
 
 audit: install
 	$(BIN)/python .ci/audit.py

@@ -7,40 +7,19 @@ mistake ends in one `ConfigError` sentence that names the key, what was given an
 import copy
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from fl_sim.config_errors import ConfigError as ConfigError
 from fl_sim.config_errors import sentence
 from fl_sim.config_errors import short as short
+from fl_sim.config_types import LocalPath, Name
 
 T = TypeVar("T")
-
-
-def _absolute(path: Path) -> Path:
-    try:
-        return path.expanduser().resolve()
-    except (RuntimeError, OSError) as error:  # nobody of that name, links that go round in circles
-        raise ValueError(f"should be a path that can be followed ({error})") from error
-
-
-def _folder(name: str) -> str:
-    """`name`, if a folder of that name can lie below another one and nowhere else."""
-    parts = PurePosixPath(name).parts
-    if not parts or {"/", ".."} & set(parts) or not name.isprintable() or len(name.encode()) > 200:
-        raise ValueError("should be the name of a folder: printable, at most 200 bytes, not absolute and without ..")
-    return name
-
-
-LocalPath = Annotated[Path, AfterValidator(_absolute)]
-"""A path, made absolute where it is read, so that a run can be taken up again from another folder."""
-
-Name = Annotated[str, AfterValidator(_folder)]
-"""What is also the name of a folder."""
 
 
 class Section(BaseModel):
@@ -223,7 +202,9 @@ class Config(Section):
     protocol: Protocol = Protocol()
     threat_model: ThreatModel = ThreatModel()
     attacks: dict[Name, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
-    """One table an attack. The key labels it in the results; `name` is the attack (default: the key)."""
+    """One table an attack. The key labels it in the results; `name` is the attack (default: the key).
+
+    `preset` takes a published recipe of it, `knowledge` says who attacks where there are defenses (docs/attacks.md)."""
     workers: Workers = Workers()
     leakage: Leakage = Leakage()
 

@@ -14,6 +14,7 @@ FILES = sorted(
     for path in [*ROOT.glob("*"), *(found for folder in SOURCES for found in (ROOT / folder).rglob("*"))]
     if path.is_file() and "__pycache__" not in path.parts
 )
+MADE = {"reference/config.md", "reference/leakage.md"}  # by make docs
 EXAMPLES = {"NAME.py", "top_half.py", "grey.py", "mine.py"}  # of the reader's own
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 SCRIPT = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.py)\b")
@@ -56,7 +57,7 @@ def test_links_of_the_docs_lead_to_files() -> None:
         f"{place}: {target}"
         for place, text in lines(".md")
         for target in LINK.findall(text)
-        if not (ROOT / place.split(":")[0]).parent.joinpath(target).exists()
+        if target not in MADE and not (ROOT / place.split(":")[0]).parent.joinpath(target).exists()
     ]
     assert broken == []
 

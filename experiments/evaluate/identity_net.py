@@ -76,20 +76,20 @@ def save_net(net: IdentityNet, path: Path, facts: Mapping[str, object]) -> None:
 
 
 def load_net(path: Path = SHIPPED) -> IdentityNet:
-    """The network in `path`, fp32, in eval mode. Raises ValueError for a missing or foreign file."""
+    """The network in `path`, fp32, in eval mode. Raises ValueError for a missing file, or one of another kind."""
     if not path.is_file():
         raise ValueError(
             f"identity weights {path} are missing; train them with `fl-sim train-identity`, or choose another embedder"
         )
-    foreign = f"{path} is not a file of `fl-sim train-identity` or `train-attributes`"
+    refused = f"{path} is not a file of `fl-sim train-identity` or `train-attributes`"
     try:
         tensors, metadata = read_tensors(path)
         net = IdentityNet(json.loads(metadata["heads"]))
         net.load_state_dict(tensors)
     except DamagedFile as error:
-        raise ValueError(f"{foreign}, or no longer: {error}") from error
+        raise ValueError(f"{refused}, or no longer: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{foreign}; give one, or another kind of judge") from error
+        raise ValueError(f"{refused}; give one, or another kind of judge") from error
     return net.eval()
 
 

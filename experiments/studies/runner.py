@@ -97,7 +97,8 @@ def _in_short(run: RunFolder) -> str:
     """What a finished cell came to: of its attacks and rounds the one that names most users."""
     table = pd.read_parquet(run.leakage).query("arm == 'attack'")
     hits = table.assign(hit=table["rank"] == 1).groupby(["attack", "round"])["hit"]
-    accuracy = last_round(pd.read_parquet(run.rounds)).get("accuracy")
+    rounds = pd.read_parquet(run.rounds) if run.rounds.exists() else pd.DataFrame()
+    accuracy = last_round(rounds)["accuracy"]
     most = f"names {hits.sum().max():.0f} of {hits.size().max()} users" if len(table) else "was not attacked"
     return most if accuracy is None else f"{most}, accuracy {accuracy:.2f}"
 

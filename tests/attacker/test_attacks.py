@@ -374,7 +374,7 @@ def test_an_attack_of_somebody_else_says_what_it_needs_too(said: str, tmp_path: 
     if said.startswith("Needs"):
         assert load("a", {"name": name}).needs == Needs("mine", rounds=2)
     else:
-        with pytest.raises(ConfigError, match=r"gives 'mine'; return an attacker\.attacks\.Needs"):
+        with pytest.raises(ConfigError, match=r"gives 'mine'; return an attacker\.attack\.Needs"):
             load("a", {"name": name})
 
 

@@ -148,7 +148,7 @@ def _split(figure: str) -> Cell:
 
 
 def _attack(scores: Scores) -> str:
-    read = {"all_images": ", all images", "determined": ", determined", "direct_update": ", no picture"}
+    read = {"all_images": ", all images", "determined": ", determined", "attribute_inference": ", no picture"}
     return f"{scores.attack}{read.get(scores.arm, '')}"
 
 
