@@ -1,0 +1,51 @@
+"""The README's table of real faces: who is named, by task and training, from stored results of the study `task`.
+
+    cd docs/results && python -m experiments.studies.task_table untrained=task_real_untrained.csv \\
+        trained=task_real_trained.csv
+
+Each file is a study.csv of `python -m experiments.studies task --faces ...` (docs/studies.md), of which the columns
+that are read here may be kept alone.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+KEPT = ["cell", "label", "arm", "users", *(f"{name}{end}" for name in ("facial_similarity", "rank1")
+        for end in ("", "_low", "_high"))]  # fmt: skip
+COLUMNS = (
+    "model, task",
+    "named by `user_diffusion`",
+    "similarity",
+    "by `inverting_gradients`",
+    "another's update",
+    "a real photo",
+)
+
+
+def table(files: dict[str, Path]) -> str:
+    """The table in Markdown, a row for each state of the model and task."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for state, path in files.items():
+        study = pd.read_csv(path)
+        for task in study["cell"].unique():
+            rows = study[study["cell"] == task].set_index(["label", "arm"])
+            ours, plain = rows.loc[("user_diffusion", "attack")], rows.loc[("inverting_gradients", "attack")]
+            beside = [_named(rows.loc[("user_diffusion", arm)]) for arm in ("wrong_update", "own_photo")]
+            alike = "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**ours)
+            cells = [f"{state}, {task}", f"{_named(ours)} {_interval(ours)}", alike, _named(plain), *beside]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _named(row: "pd.Series[float]") -> str:
+    return f"{round(row['rank1'] * row['users'])} of {round(row['users'])}"
+
+
+def _interval(row: "pd.Series[float]") -> str:
+    return f"[{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]"
+
+
+if __name__ == "__main__":
+    print(table({state: Path(path) for state, _, path in (given.partition("=") for given in sys.argv[1:])}))
