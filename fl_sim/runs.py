@@ -154,6 +154,19 @@ def write_manifest(run: RunFolder, **facts: Any) -> None:
     write_atomically(run.manifest, json.dumps(manifest, indent=2).encode())
 
 
+def other_config(run: RunFolder, change: str) -> ConfigError:
+    """What is said where a folder holds a run of another config; `change` is the first key that differs, in words."""
+    return ConfigError(
+        f"{run.root} holds a run with another config: {change}; give another name (-o name=...), "
+        "or fl-sim attack to attack its captures otherwise"
+    )
+
+
+def other_captures(change: str) -> ConfigError:
+    """What is said where captures are attacked under a config by which they would be other captures."""
+    return ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+
+
 def read_manifest(run: RunFolder) -> dict[str, Any]:
     """What `write_manifest` wrote. ConfigError where it is damaged, OSError where it is missing."""
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.cli import parts
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
 from fl_sim.config_errors import hint
-from fl_sim.runs import AFTERWARDS, RunFolder
+from fl_sim.runs import AFTERWARDS, RunFolder, other_captures, other_config
 
 WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
 
@@ -48,17 +48,14 @@ def check_run(config: Config, folder: RunFolder) -> None:
     change = difference(saved, config, except_for=("workers", "attacks"))
     change = change or _other_attacks(saved.attacks, config.attacks)
     if change is not None:
-        raise ConfigError(
-            f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
-            "or fl-sim attack to attack its captures otherwise"
-        )
+        raise other_config(folder, change)
 
 
 def check_attack(config: Config, folder: RunFolder) -> None:
     """ConfigError where `config` differs from that of the run in `folder` in what its captures depend on."""
     change = difference(load(folder.config), config, except_for=AFTERWARDS)
     if change is not None:
-        raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+        raise other_captures(change)
 
 
 def _check(kind: parts.Kind, where: str, name: object, table: Mapping[str, Any]) -> None:

@@ -31,7 +31,9 @@ KNOWLEDGE = Key(
     None,
     "What the attacker knows of the users' defenses; not set: one attacks who knows all, and one who knows nothing",
 )
-"""A key that every attack takes beside its settings."""
+PRESET = Key("preset", "text", None, "A published recipe of the attack, where it has one: paper")
+OF_ATTACKS = (PRESET, KNOWLEDGE)
+"""What the table of every attack takes beside its settings (`attacker.attacks.load`)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def read(kind: Kind, path: Path, name: str) -> Part | None:
         return None
     comments = _comments(text)
     fields = [one for one in settings.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
-    found = [_key(field, comments, tree) for field in fields] + ([KNOWLEDGE] if kind == "attacks" else [])
+    found = [_key(field, comments, tree) for field in fields] + (list(OF_ATTACKS) if kind == "attacks" else [])
     summary = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
     return Part(kind, name, summary, tuple(found))
 
@@ -117,11 +119,14 @@ def _type(annotation: ast.expr, tree: ast.Module, depth: int) -> Any:
     named = {name: _alias(name, tree, depth) for name in unknown} if depth else {}
     if any(isinstance(named.get(name), str | None) for name in unknown):
         return text
-    return _evaluated(annotation, {**VOCABULARY, **named})
+    try:
+        return _evaluated(annotation, {**VOCABULARY, **named})
+    except (TypeError, KeyError, ValueError):  # no type as one writes them here
+        return text
 
 
 def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """What an annotation means: names, constants, `a | b`, `a[b, c]`, and `Field(ge=0)`. Nothing is executed."""
+    """What an annotation means: names, constants, `a | b`, `a[b, c]`, and `Field(ge=0)`. Only VOCABULARY is called."""
     match node:
         case ast.Name():
             return names[node.id]

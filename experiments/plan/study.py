@@ -109,7 +109,7 @@ def expand(name: str, study: Study) -> list[Cell]:
         for variant in variants(study)
     }
     changes = [
-        {**dict(_leaves(one)), **point}
+        {**dict(leaves(one)), **point}
         for cell in study.cells
         for one, point in product(defended.strengths(cell), _points(study.grid))
     ]
@@ -146,7 +146,7 @@ def _settings(study: Study) -> set[str]:
 
 
 def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
-    axes = list(_leaves(grid))
+    axes = list(leaves(grid))
     for key, values in axes:
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid.{key} is {values!r}; give a list of values")
@@ -155,11 +155,11 @@ def _points(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _leaves(table: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of everything in nested tables."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{where}{key}.")
+            yield from leaves(value, f"{where}{key}.")
         else:
             yield f"{where}{key}", value
 

@@ -27,7 +27,16 @@ from experiments.show.report import write_report
 from fl_sim.config import Config, ConfigError, Dataset, difference, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
-from fl_sim.runs import AFTERWARDS, RunFolder, locked, read_manifest, write_atomically, write_manifest
+from fl_sim.runs import (
+    AFTERWARDS,
+    RunFolder,
+    locked,
+    other_captures,
+    other_config,
+    read_manifest,
+    write_atomically,
+    write_manifest,
+)
 from fl_sim.threads import one_thread
 
 
@@ -75,7 +84,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     """
     change = difference(_saved(folder), config, except_for=AFTERWARDS)
     if change is not None:
-        raise ConfigError(f"{change}; attacks on finished captures may change only {', '.join(AFTERWARDS)}")
+        raise other_captures(change)
     if not folder.captures.exists():
         raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
     setup = prepare(config)
@@ -166,10 +175,7 @@ def _claim(config: Config, folder: RunFolder) -> None:
     if folder.config.exists():
         change = difference(_saved(folder), config, except_for=("workers",))
         if change is not None:
-            raise ConfigError(
-                f"{folder.root} holds a run with another config: {change}; give another name (-o name=...), "
-                "or fl-sim attack to attack its captures otherwise"
-            )
+            raise other_config(folder, change)
     write_atomically(folder.config, dump(config).encode())
 
 

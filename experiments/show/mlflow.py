@@ -22,12 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from safetensors import SafetensorError
 
-from attacker.capture.store import read_reconstruction
-from experiments.show.report.gallery import USERS, pixels
+from experiments.show import tracking
 from experiments.show.report.run_data import RunData, read
-from experiments.show.tensorboard import TRAINING, private
 from fl_sim.config import ConfigError, short
 from fl_sim.runs import RunFolder
 
@@ -52,7 +49,7 @@ def connect(uri: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        with private():
+        with tracking.private():
             client = MlflowClient(tracking_uri=uri)
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 client.create_experiment(EXPERIMENT)
@@ -74,7 +71,7 @@ def write(run: RunFolder, client: Any, faces: bool = False) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     parameters = [Param(key, value) for key, value in _parameters(run_data)]
     metrics = [Metric(key, value, now, step) for key, value, step in _metrics(run_data)]
-    with private(), tempfile.TemporaryDirectory() as made:
+    with tracking.private(), tempfile.TemporaryDirectory() as made:
         target = str(client.create_run(experiment, run_name=run.name).info.run_id)
         for at in range(0, max(len(parameters), len(metrics)), BATCH):
             client.log_batch(target, metrics=metrics[at : at + BATCH], params=parameters[at : at + BATCH])
@@ -100,19 +97,11 @@ def _parameters(run_data: RunData) -> Iterator[tuple[str, str]]:
 
 def _metrics(run_data: RunData) -> Iterator[tuple[str, float, int]]:
     """(key, value, round) of all that is finite."""
-    if run_data.rounds is not None:
-        for row in run_data.rounds.to_dict("records"):
-            for name in TRAINING:
-                if name in row and math.isfinite(row[name]):
-                    yield f"training/{name}", float(row[name]), int(row["round"])
-    for server_round, attacks in run_data.aggregates.get("rounds", {}).items():
-        for attack, arms in attacks.items():
-            for arm, figures in arms.items():
-                for figure, interval in figures.items():
-                    ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
-                    for suffix, end in ends.items():
-                        if math.isfinite(end):
-                            yield f"{attack}/{arm}/{figure}{suffix}", end, int(server_round)
+    yield from tracking.training(run_data)
+    for attack, arm, figure, interval, server_round in tracking.leakage(run_data):
+        for suffix, end in {"": interval.mean, "_low": interval.low, "_high": interval.high}.items():
+            if math.isfinite(end):
+                yield f"{attack}/{arm}/{figure}{suffix}", end, server_round
 
 
 def _report(run: RunFolder, folder: Path, faces: bool) -> None:
@@ -123,17 +112,7 @@ def _report(run: RunFolder, folder: Path, faces: bool) -> None:
 
 def _pictures(run_data: RunData, folder: Path) -> None:
     """The reconstructions of the first users who were measured, a PNG each, below `folder`."""
-    if run_data.leakage is None:
-        return
-    shown = sorted(run_data.leakage["user"].unique())[:USERS]
-    rows = run_data.leakage[run_data.leakage["user"].isin(shown)]
-    for _, row in rows[["round", "user", "capture"]].drop_duplicates().iterrows():
-        server_round, user, capture = (int(row[name]) for name in ("round", "user", "capture"))
-        for label in run_data.labels:
-            try:
-                image = read_reconstruction(run_data.run, label, server_round, capture).images[0]
-            except (OSError, ValueError, SafetensorError):
-                continue  # not attacked, or the file is damaged
-            path = folder / label / f"round-{server_round:04d}" / f"user-{user:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels(image).permute(1, 2, 0).contiguous().numpy()).save(path)
+    for label, user, image, server_round in tracking.reconstructions(run_data):
+        path = folder / label / f"round-{server_round:04d}" / f"user-{user:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)

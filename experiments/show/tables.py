@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.plan.defended import measures, name
+from experiments.plan.study import leaves
 from fl_sim.config import Config, ConfigError
 from fl_sim.config import load as load_config
 from fl_sim.runs import RunFolder, read_manifest
@@ -70,15 +71,7 @@ def _runs(folder: Path) -> list[Path]:
 def _row(root: Path, config: Config, rounds: pd.DataFrame) -> dict[str, Any]:
     row = {"run": config.name, "folder": str(root), "seed": config.seed, "defense": name(measures(config))}
     row |= {"rounds": len(rounds), **last_round(rounds), **guarantee(RunFolder(root))}
-    return row | dict(_flat(config.model_dump(mode="json", exclude={"name", "seed", "defenses", "attacks"})))
-
-
-def _flat(table: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
+    return row | dict(leaves(config.model_dump(mode="json", exclude={"name", "seed", "defenses", "attacks"})))
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -9,24 +9,17 @@ Steps are rounds. Each arm is a run of its own for TensorBoard, so a chart shows
 photos are never written, whoever they are of; users shown are those of the report's gallery.
 """
 
-import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
-from attacker.capture.store import read_reconstruction
-from experiments.show.report.gallery import USERS, pixels
+from experiments.show import tracking
 from experiments.show.report.run_data import RunData, read
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, private_folder
-
-TRAINING = ("accuracy", "loss", "accepted", "rejected", "seconds")
 
 
 def check() -> None:
@@ -49,7 +42,7 @@ def write(run: RunFolder, folder: Path) -> Path:
     for old in target.glob("*/events.out.tfevents.*"):  # TensorBoard would draw both
         old.unlink()
     writers: dict[str, Any] = {}
-    with private():
+    with tracking.private():
         try:
             for arm, tag, value, step in [*_curves(run_data), *_pictures(run_data)]:
                 if arm not in writers:
@@ -66,41 +59,14 @@ def write(run: RunFolder, folder: Path) -> Path:
 
 def _curves(run_data: RunData) -> Iterator[tuple[str, str, float, int]]:
     """(arm, tag, value, round) of all that is finite."""
-    if run_data.rounds is not None:
-        for row in run_data.rounds.to_dict("records"):
-            for name in TRAINING:
-                if name in row and math.isfinite(row[name]):
-                    yield "training", f"training/{name}", float(row[name]), int(row["round"])
-    for server_round, attacks in run_data.aggregates["rounds"].items():
-        for attack, arms in attacks.items():
-            for arm, figures in arms.items():
-                for figure, interval in figures.items():
-                    if interval.known:
-                        yield arm, f"{attack}/{figure}", interval.mean, int(server_round)
+    yield from (("training", *figure) for figure in tracking.training(run_data))
+    for attack, arm, figure, interval, server_round in tracking.leakage(run_data):
+        if interval.known:
+            yield arm, f"{attack}/{figure}", interval.mean, server_round
 
 
 def _pictures(run_data: RunData) -> Iterator[tuple[str, str, Tensor, int]]:
     """(arm, tag, image (3, H, W) as bytes, round) of the first users who were measured."""
-    if run_data.leakage is None:
-        return
-    shown = sorted(run_data.leakage["user"].unique())[:USERS]
-    rows = run_data.leakage[run_data.leakage["user"].isin(shown)]
-    for _, row in rows[["round", "user", "capture"]].drop_duplicates().iterrows():
-        server_round, user, capture = (int(row[name]) for name in ("round", "user", "capture"))
-        for label in run_data.labels:
-            try:
-                image = read_reconstruction(run_data.run, label, server_round, capture).images[0]
-            except (OSError, ValueError, SafetensorError):
-                continue  # not attacked, or the file is damaged
-            arm = "prior_only" if label in run_data.priors else "attack"
-            yield arm, f"{label}/user-{user:04d}", pixels(image), server_round
-
-
-@contextmanager
-def private() -> Iterator[None]:
-    """What is made meanwhile is for its owner alone."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
+    for label, user, image, server_round in tracking.reconstructions(run_data):
+        arm = "prior_only" if label in run_data.priors else "attack"
+        yield arm, f"{label}/user-{user:04d}", image, server_round

@@ -30,7 +30,7 @@ def rows(cell: Cell, study: Study, run: RunFolder) -> pd.DataFrame:
     facts |= tables.last_round(pd.read_parquet(run.rounds))
     manifest = read_manifest(run)
     stated: dict[str, Any] = manifest["threat_model"]
-    facts |= {key: stated["privacy"]["server"][key] for key in ("epsilon_run", "mechanism")}
+    facts |= {key: stated["privacy"]["server"].get(key) for key in ("epsilon_run", "mechanism")}
     unknown = attackers.known_to_nobody(stated["not_adapted_to"])
     facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
     facts["distorted"] = distorted(manifest, cell.config)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,9 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacker.attack import Attacker, Needs
+from attacker.attack import Attacker
 from attacker.attacks import (
-    available,
     generative_latent,
     guided_sampling,
     inverting_gradients,
@@ -325,59 +323,6 @@ def test_the_paper_s_attack_shows_its_one_image_a_label_as_it_is_whatever_is_kno
     assert torch.allclose(starts[0] * 2 - 1, user_diffusion.beginnings([1], [generator(0)], attacker, None), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "preset", "said"),
-    [
-        ("user_diffusion", "papr", r"attacks\.a\.preset is 'papr'; choose one of paper"),
-        ("user_diffusion", ["paper"], "choose one of paper"),
-        ("user_diffusion", "../../x", "choose one of paper"),
-        ("dlg", "paper", "dlg has none; leave it out"),
-    ],
-)
-def test_an_unknown_preset_is_a_sentence(name: str, preset: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        load("a", {"name": name, "preset": preset})
-
-
-def test_an_attack_says_what_it_needs() -> None:
-    assert load("a", {"name": "dlg"}).needs == Needs(second_derivatives=True)
-    assert load("a", {"name": "prior_only", "prior": "mine"}).needs == Needs(prior="mine")
-    assert load("imprint", {}).needs == Needs()
-    table = {"rounds": 3, "simulated_steps": 2, "eigenface_share": 0.0}
-    assert load("user_diffusion", table).needs == Needs("synthetic64", False, 3, 2, True)
-    assert load("user_diffusion", {}).needs.public_faces
-
-
-THIRD_PARTY = """
-from dataclasses import dataclass
-from attacker.attack import Needs
-
-@dataclass(frozen=True)
-class Settings:
-    generator: str = "mine"
-
-def needs(settings):
-    return {said}
-
-def attack(observations, attacker, settings, generators, progress):
-    return []
-"""
-
-
-@pytest.mark.parametrize("said", ["Needs(prior=settings.generator, rounds=2)", "settings.generator"])
-def test_an_attack_of_somebody_else_says_what_it_needs_too(said: str, tmp_path: Path, monkeypatch: Any) -> None:
-    name = f"somebody_{len(said)}.attack"
-    folder = tmp_path / name.partition(".")[0]
-    folder.mkdir()
-    (folder / "attack.py").write_text(THIRD_PARTY.format(said=said))
-    monkeypatch.syspath_prepend(tmp_path)
-    if said.startswith("Needs"):
-        assert load("a", {"name": name}).needs == Needs("mine", rounds=2)
-    else:
-        with pytest.raises(ConfigError, match=r"gives 'mine'; return an attacker\.attack\.Needs"):
-            load("a", {"name": name})
-
-
 @pytest.mark.parametrize(("steps", "lasting"), [(8, [3, 2, 2, 1]), (5, [1, 2, 1, 1]), (80, [30, 20, 20, 10])])
 def test_the_rate_falls_after_the_published_steps(steps: int, lasting: list[int]) -> None:
     rate = step_decay(1.0, steps)
@@ -390,18 +335,3 @@ def test_victims_of_two_rounds_are_refused() -> None:
     mixed = [observation(attacker, 0, 1), observation(attacker, 1, 2)]
     with pytest.raises(ConfigError, match="one round"):
         user_diffusion.attack(mixed, attacker, user_diffusion.Settings(), [generator(0)] * 2, lambda d, t: None)
-
-
-def test_attacks_are_found_by_name_and_mistakes_named() -> None:
-    assert {"inverting_gradients", "prior_only", "user_diffusion"} <= set(available())
-    assert load("mine", {"name": "prior_only", "steps": 3}).settings == prior_only.Settings(steps=3)
-    with pytest.raises(ConfigError, match=r"did you mean 'attacks.*steps'"):
-        load("user_diffusion", {"stps": 3})
-    with pytest.raises(ConfigError, match="unknown attack 'user_difusion'"):
-        load("user_difusion", {})
-    with pytest.raises(ConfigError, match="cannot be imported"):
-        load("mine", {"name": "no.such_module"})
-    with pytest.raises(ConfigError, match="has no 'Settings'"):
-        load("mine", {"name": "os.path"})
-    with pytest.raises(ConfigError, match=r"attacks.user_diffusion.steps"):
-        load("user_diffusion", {"steps": 0})

@@ -180,3 +180,19 @@ def test_the_threat_model_in_a_line(run: RunFolder) -> None:
         assert "photographs" in line
     finally:
         write_manifest(run, seed=0, threat_model=stated["threat_model"])
+
+
+def test_of_pictures_that_name_as_many_the_most_realistic_are_shown(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "drawn", users=3, rounds=1, draws=4)
+    table = pd.read_parquet(run.leakage)
+    own = (table["attack"] == "user_diffusion") & table["arm"].isin(["attack", "determined"])
+    for real, arm in (("attack", "determined"), ("determined", "attack")):
+        table.loc[table["arm"].isin(["attack", "determined", "all_images"]), "face_probability"] = 0.1
+        table.loc[own, "rank"] = 1
+        table.loc[own, "facial_similarity"] = table["arm"].map({real: 0.5, arm: 0.9})
+        table.loc[own & (table["arm"] == real), "face_probability"] = 0.9
+        table.to_parquet(run.leakage)
+        data = read(run)
+        shown = hero(data, gallery(data, False))
+        assert all(face.named for face in shown.faces)
+        assert ("finds as the mean face" in shown.caption) == (real == "determined")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from safetensors import SafetensorError
 
@@ -15,8 +14,8 @@ from experiments.show.compare.changes import Tested
 from experiments.show.compare.sentences import claim, numbers, p_value, signed, spelled
 from experiments.show.compare.sides import Scores, Side
 from experiments.show.report import figures, svg
-from experiments.show.report.captions import breakable
 from experiments.show.report.gallery import USERS, data_uri
+from experiments.show.report.templates import environment
 from experiments.statistics.verdict import exact
 from fl_sim.runs import write_atomically
 
@@ -41,28 +40,26 @@ def write(comparison: Comparison, path: Path, with_private_photos: bool = False)
     """
     config = comparison.sides[0].run_data.config
     synthetic = config.dataset.name == "synthetic"
-    environment = Environment(
-        loader=FileSystemLoader([HERE, HERE.parent / "report"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = breakable
-    page = environment.get_template("compare.html.j2").render(
-        comparison=comparison,
-        config=config,
-        legend=[(svg.swatch(index), one.name) for index, one in enumerate(comparison.sides)],
-        conclusions=[(pair.kind.split()[0], claim(pair), numbers(pair)) for pair in comparison.pairs],
-        columns=COLUMNS,
-        figures=FIGURES,
-        runs=_runs(comparison),
-        attacks=_attacks(comparison),
-        settings=[(pair, [(key, _plain(a), _plain(b)) for key, a, b in pair.settings]) for pair in comparison.pairs],
-        by_user=dumbbells(comparison),
-        faces=_faces(comparison, synthetic or with_private_photos),
-        synthetic=synthetic,
-        left_out=len(comparison.users) - USERS,
+    page = (
+        environment(HERE)
+        .get_template("compare.html.j2")
+        .render(
+            comparison=comparison,
+            config=config,
+            legend=[(svg.swatch(index), one.name) for index, one in enumerate(comparison.sides)],
+            conclusions=[(pair.kind.split()[0], claim(pair), numbers(pair)) for pair in comparison.pairs],
+            columns=COLUMNS,
+            figures=FIGURES,
+            runs=_runs(comparison),
+            attacks=_attacks(comparison),
+            settings=[
+                (pair, [(key, _plain(a), _plain(b)) for key, a, b in pair.settings]) for pair in comparison.pairs
+            ],
+            by_user=dumbbells(comparison),
+            faces=_faces(comparison, synthetic or with_private_photos),
+            synthetic=synthetic,
+            left_out=len(comparison.users) - USERS,
+        )
     )
     write_atomically(path, page.encode())
     return path

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.table import Table
 
@@ -18,7 +17,8 @@ from experiments.show.frontier import charts, pictures
 from experiments.show.frontier.answers import answers
 from experiments.show.frontier.points import KNOWLEDGE, REALISM, Point, adapting, less_than, points, series, undefended
 from experiments.show.report import svg
-from experiments.show.report.captions import breakable, p_value, spell
+from experiments.show.report.captions import p_value, spell
+from experiments.show.report.templates import environment
 from experiments.statistics.interval import Comparison
 from experiments.statistics.verdict import exact
 from fl_sim.config import ConfigError, parse, read
@@ -36,36 +36,32 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
     if table.empty:
         raise ConfigError(f"no cell of {folder} is finished; give fl-sim sweep again to go on")
     measured = points(table)
-    environment = Environment(
-        loader=FileSystemLoader([HERE, HERE.parent / "report"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = breakable
     study = parse(Study, read(folder / "sweep.toml", []))
     bare = undefended(measured)
     said = answers(measured)
-    page = environment.get_template("frontier.html.j2").render(
-        title=study.title,
-        folder=folder.name,
-        answers=said,
-        about=pictures.reconstructions(folder, table, said.about) if said.about is not None else [],
-        utility=charts.utility(measured),
-        panels=[panel for panel in (charts.privacy(measured), charts.proved(measured)) if panel],
-        promised=any(point.epsilon for point in measured),
-        legend=charts.legend(measured),
-        knowledge=charts.knowledge(measured),
-        knowledge_legend=[(svg.swatch(index), charts.knows(known)) for index, known in enumerate(KNOWLEDGE)],
-        rows=[(point, cells(point, undefended(measured, point.setting))) for point in measured],
-        photos=pictures.photos(folder, measured[0]),
-        bare=pictures.reconstructions(folder, table, bare) if bare is not None else [],
-        strips=[(name, pictures.strips(folder, table, line)) for name, line in series(measured).items()],
-        spell=spell,
-        synthetic=study.base.get("dataset", {}).get("name", "synthetic") == "synthetic",
-        users=measured[0].users,
-        gallery=measured[0].gallery,
+    page = (
+        environment(HERE)
+        .get_template("frontier.html.j2")
+        .render(
+            title=study.title,
+            folder=folder.name,
+            answers=said,
+            about=pictures.reconstructions(folder, table, said.about) if said.about is not None else [],
+            utility=charts.utility(measured),
+            panels=[panel for panel in (charts.privacy(measured), charts.proved(measured)) if panel],
+            promised=any(point.epsilon for point in measured),
+            legend=charts.legend(measured),
+            knowledge=charts.knowledge(measured),
+            knowledge_legend=[(svg.swatch(index), charts.knows(known)) for index, known in enumerate(KNOWLEDGE)],
+            rows=[(point, cells(point, undefended(measured, point.setting))) for point in measured],
+            photos=pictures.photos(folder, measured[0]),
+            bare=pictures.reconstructions(folder, table, bare) if bare is not None else [],
+            strips=[(name, pictures.strips(folder, table, line)) for name, line in series(measured).items()],
+            spell=spell,
+            synthetic=study.base.get("dataset", {}).get("name", "synthetic") == "synthetic",
+            users=measured[0].users,
+            gallery=measured[0].gallery,
+        )
     )
     path = folder / "frontier.html"
     write_atomically(path, page.encode())

@@ -6,16 +6,13 @@ enlarges; the page is complete without it.
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from experiments.show.report import distributions, evidence, figures, svg, tables
-from experiments.show.report.captions import breakable, headline
+from experiments.show.report.captions import headline
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import hero
 from experiments.show.report.run_data import read
+from experiments.show.report.templates import environment
 from fl_sim.runs import RunFolder, write_atomically
-
-HERE = Path(__file__).parent
 
 
 def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
@@ -54,36 +51,36 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
         strips = distributions.strips(run_data, label)
         readings = tables.readings(run_data, first)
     training_columns, training_rows = tables.training(run_data)
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["breakable"] = breakable
     shown = gallery(run_data, with_private_photos)
-    page = environment.get_template("page.html.j2").render(
-        run_data=run_data,
-        head=head,
-        hero=hero(run_data, shown),
-        knows={finding.attack: finding.knowledge for finding in run_data.findings},
-        swatch=svg.swatch,
-        forests=[forest for forest in forests if forest],
-        legend=list(figures.series_of(run_data).items()),
-        rounds=[panel for panel in rounds if panel],
-        readings=readings,
-        numbers=tables.numbers(run_data),
-        verdicts=evidence.verdicts(run_data),
-        realism=evidence.realism(run_data),
-        ranks=[panel for attack in run_data.attacks if (panel := distributions.ranks(run_data, attack))],
-        strips=strips,
-        attributes=figures.attributes(run_data, label) if label else [],
-        accuracy=figures.accuracy(run_data),
-        training_columns=training_columns,
-        training_rows=training_rows,
-        timing=tables.timing(run_data),
-        setup=tables.setup(run_data),
-        threat_model=tables.threat_model(run_data),
-        gallery=shown,
-        in_sweep=(run.root.parent / "sweep.toml").is_file(),
-        config_text=run.config.read_text(encoding="utf-8"),
+    page = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            run_data=run_data,
+            head=head,
+            hero=hero(run_data, shown),
+            knows={finding.attack: finding.knowledge for finding in run_data.findings},
+            swatch=svg.swatch,
+            forests=[forest for forest in forests if forest],
+            legend=list(figures.series_of(run_data).items()),
+            rounds=[panel for panel in rounds if panel],
+            readings=readings,
+            numbers=tables.numbers(run_data),
+            verdicts=evidence.verdicts(run_data),
+            realism=evidence.realism(run_data),
+            ranks=[panel for attack in run_data.attacks if (panel := distributions.ranks(run_data, attack))],
+            strips=strips,
+            attributes=figures.attributes(run_data, label) if label else [],
+            accuracy=figures.accuracy(run_data),
+            training_columns=training_columns,
+            training_rows=training_rows,
+            timing=tables.timing(run_data),
+            setup=tables.setup(run_data),
+            threat_model=tables.threat_model(run_data),
+            gallery=shown,
+            in_sweep=(run.root.parent / "sweep.toml").is_file(),
+            config_text=run.config.read_text(encoding="utf-8"),
+        )
     )
     write_atomically(run.report, page.encode())
     return run.report

@@ -1,7 +1,7 @@
 """The first screen of the report: the threat model in one line, and what the server draws of a few users.
 
-The strip shows the picture that the headline counts: by the attack that names most users; of several that name as
-many, by one that knows the defenses.
+The strip shows pictures that name as many users as the headline says. Of several that name as many, by attacks that
+know the defenses, it shows the most realistic.
 """
 
 import math
@@ -81,7 +81,10 @@ def _knows(run_data: RunData) -> str:
 
 
 def _strongest(run_data: RunData) -> Finding | None:
-    """The finding of one round, by a picture on the page, that names most; ties go to who knows the defenses."""
+    """The finding of one round, by a picture on the page, that names most.
+
+    Ties go to who knows the defenses, then to the picture in which a detector sees a face most surely.
+    """
     first = run_data.measured_rounds[0] if run_data.measured_rounds else None  # the gallery has its mean faces alone
     pictured = [
         finding
@@ -91,9 +94,12 @@ def _strongest(run_data: RunData) -> Finding | None:
         and (finding.arm != "determined" or finding.server_round == first)
     ]
 
-    def strength(finding: Finding) -> tuple[bool, float, bool, float]:
+    def strength(finding: Finding) -> tuple[bool, float, bool, float, float]:
         similarity = finding.similarity.mean if finding.similarity.known else -2.0
-        return finding.names, finding.named / max(finding.users, 1), finding.knowledge != "none", similarity
+        seen = run_data.interval(finding.attack, finding.arm, "face_probability", finding.server_round)
+        real = seen.mean if seen is not None and seen.known else 0.0
+        share = finding.named / max(finding.users, 1)
+        return finding.names, share, finding.knowledge != "none", real, similarity
 
     return max(pictured, key=strength, default=None)
 

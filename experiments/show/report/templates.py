@@ -1,0 +1,22 @@
+"""The templates of the pages: report, frontier, comparison."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.show.report.captions import breakable
+
+REPORT = Path(__file__).parent  # whose style and parts all pages share
+
+
+def environment(folder: Path = REPORT) -> Environment:
+    """The templates in `folder`, and behind them those of the report. A name that a page lacks is an error."""
+    made = Environment(
+        loader=FileSystemLoader([folder, REPORT]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["breakable"] = breakable
+    return made

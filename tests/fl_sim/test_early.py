@@ -1,0 +1,61 @@
+"""What is refused before the heavy imports is refused later too, and nothing else is."""
+
+import ast
+import dataclasses
+
+import pytest
+
+from attacker import attacks
+from clients import defenses
+from experiments.cli import early, parts
+from fl_sim.config import Config, ConfigError, load
+from fl_sim.config_keys import words
+
+
+@pytest.mark.parametrize("name", attacks.available())
+def test_every_key_that_an_attack_takes_passes(name: str) -> None:
+    settings = attacks.load(name, {}).settings
+    table = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
+    table |= {"name": name, "knowledge": "none"}
+    for preset in [None, *attacks.presets(name)]:
+        config = Config(attacks={"mine": table | ({} if preset is None else {"preset": preset})})
+        early.check_names(config)
+        assert attacks.load("mine", config.attacks["mine"]).name == name
+
+
+@pytest.mark.parametrize("kind", ["attacks", "defenses"])
+def test_a_key_that_none_takes_is_refused_early_and_late(kind: str) -> None:
+    for name in parts.names(kind):  # type: ignore[arg-type]
+        table = {"name": name, "no_such_key": 1}
+        config = Config(attacks={"mine": table}) if kind == "attacks" else Config(defenses=[table])
+        with pytest.raises(ConfigError, match="no_such_key"):
+            early.check_names(config)
+        with pytest.raises(ConfigError):
+            attacks.load("mine", table) if kind == "attacks" else defenses.load(table)
+
+
+def test_the_paper_s_recipe_by_its_key_on_the_command_line() -> None:
+    early.check_names(load(None, ["attacks.user_diffusion.preset=paper"]))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        ("int | None", None),
+        ("typing.Optional[int]", "typing.Optional[int]"),
+        ('"Tensor | int"', None),
+        ("'a' | None", "'a' | None"),
+        ("Literal['a']['b']", None),
+        ("list[1 + 2]", None),
+        ("Field(no_such=1)", None),
+        ("Path(1)", None),
+    ],
+)
+def test_any_annotation_of_a_plug_in_is_read_or_left_as_text(annotation: str, said: str | None) -> None:
+    tree = ast.parse(f"x: {annotation}")
+    (field,) = tree.body
+    assert isinstance(field, ast.AnnAssign)
+    kind = parts._type(field.annotation, tree, 2)
+    assert words(kind)
+    if said is not None:
+        assert kind == said
