@@ -176,7 +176,11 @@ def test_every_key_is_listed_with_what_it_takes_and_means(fl_sim):
             for key, one in by_name.items()
             if key.startswith(f"attacks.{name}.")
         }
-        assert {key: one["default"] for key, one in stated.items()} == {**vars(settings), "knowledge": None}
+        assert {key: one["default"] for key, one in stated.items()} == {
+            **vars(settings),
+            "knowledge": None,
+            "preset": None,
+        }
     assert {key.split(".")[1] for key in by_name if key.startswith("defenses.")} == set(defenses.names())
 
 
