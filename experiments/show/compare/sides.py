@@ -118,6 +118,7 @@ def scores(table: pd.DataFrame, users: list[int], attack: str, arm: str) -> Scor
     )
 
 
-def _strength(one: Finding) -> tuple[bool, float, float]:
-    similarity = one.similarity
-    return one.names, one.named / max(one.users, 1), similarity.mean if similarity.known else -2.0
+def _strength(one: Finding) -> tuple[bool, float, bool, float]:
+    """Of attacks that name as many, one whose picture is a photo comes before a mean face: the page shows it."""
+    similarity = one.similarity.mean if one.similarity.known else -2.0
+    return one.names, one.named / max(one.users, 1), one.arm != "determined", similarity
