@@ -1,11 +1,25 @@
-"""What the page of a run at work says, and where it asks for news."""
+"""The page of a run at work: the report of what is there, with a word of what is going on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from experiments.show.report.about import about
+from experiments.show.report.page import render
+from experiments.show.report.private_photos import private_photos
+from experiments.show.report.run_data import read
+from fl_sim.runs import RunFolder
 
 
 @dataclass(frozen=True)
 class Live:
-    """A run as it is watched in a browser."""
+    """What the page says of the run, and by what its script knows that there is a newer one."""
 
-    said: str  # what it is doing, in one sentence
-    token: str  # changes with the page; "": it will not change any more
+    said: str  # what the run is doing, in a sentence
+    token: str  # of this page; "": it asks for no other
+
+
+def live_page(run: RunFolder, live: Live) -> str:
+    """The page of a run as its folder is now, as HTML; no private photo of a real person."""
+    run_data = read(run)
+    if live.token:  # what is missing is still to come
+        run_data = replace(run_data, missing=list(run_data.manifest.get("notes", [])))
+    return render(run_data, about(run_data), private_photos(run_data, False), live)

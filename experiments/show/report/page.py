@@ -1,17 +1,21 @@
 """The page itself: what was measured of a federation, by the template that all reports have."""
 
+from typing import TYPE_CHECKING
+
 from experiments.show.report import distributions, evidence, figures, svg, tables
 from experiments.show.report.about import About
 from experiments.show.report.captions import headline
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import hero
-from experiments.show.report.live import Live
 from experiments.show.report.measured import Measured
 from experiments.show.report.private_photos import PrivatePhotos
 from experiments.show.report.templates import environment
 
+if TYPE_CHECKING:
+    from experiments.show.report.live import Live
 
-def render(run_data: Measured, about: About, private: PrivatePhotos, live: Live | None = None) -> str:
+
+def render(run_data: Measured, about: About, private: PrivatePhotos, live: "Live | None" = None) -> str:
     """The page as HTML; `live`: of a run that is being watched."""
     head = headline(run_data)
     label, first = head.strongest, head.server_round

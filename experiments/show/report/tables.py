@@ -100,15 +100,15 @@ def setup(run_data: RunData) -> list[tuple[str, str]]:
         ("Model", _model(run_data)),
         (
             "Federation",
-            f"FedSGD, {_plural(config.federation.rounds, 'round')} of {_plural(users_per_round(config), 'user')}, "
+            f"FedSGD, {plural(config.federation.rounds, 'round')} of {plural(users_per_round(config), 'user')}, "
             f"server learning rate {config.federation.learning_rate:g}, engine {config.federation.engine}",
         ),
         ("Update", f"{update}, once a round"),
-        ("Defenses", " → ".join(_call(table) for table in config.defenses) or "none"),
+        ("Defenses", " → ".join(call(table) for table in config.defenses) or "none"),
         (
             "Attacks",
             "; ".join(
-                _call({"name": table.get("name", label)} | table, label) for label, table in config.attacks.items()
+                call({"name": table.get("name", label)} | table, label) for label, table in config.attacks.items()
             )
             or "none",
         ),
@@ -235,7 +235,7 @@ def _model(run_data: RunData) -> str:
     return f"{model.name}, {start}"
 
 
-def _call(table: Mapping[str, Any], label: str | None = None) -> str:
+def call(table: Mapping[str, Any], label: str | None = None) -> str:
     """`clip(max_norm=1.0)`, with the label before it where that differs."""
     name = str(table.get("name", "?"))
     settings = ", ".join(f"{key}={value}" for key, value in table.items() if key != "name")
@@ -254,7 +254,8 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """`1 round`, `3 rounds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
