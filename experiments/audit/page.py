@@ -171,7 +171,7 @@ def _threat_model(audit: Audit) -> Facts:
         (
             "Of the defenses",
             "not told: the attack takes an update for what plain training gives. Where clients clip, add noise or "
-            "change their photos, one that knows it may name more: give fl-sim run the federation as a config",
+            "change their photos, an attack that knows it may name more: give fl-sim run the federation as a config",
         ),
         ("Never sees", "any private photo, nor another photo of the same person"),
         *(("Assumed", _sentence(clause)) for clause in audit.assumed),

@@ -15,14 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from experiments.run.watch import State
-from experiments.show.report.live import Live, live_page
+from experiments.show.report.live import live_page
+from experiments.show.report.page import Live
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 
 HOST = "127.0.0.1"
 LEAST = 2.0  # seconds between two pages
 SHARE = 10  # a page is made again after so many times the time that it took: the run needs the cores
-READER = 5.0  # seconds since the last question after which nobody is reading
+READER = 3.0  # seconds since the last question after which nobody is reading; a page at work asks every second
+LINGER = 30.0  # seconds that readers have to load the end of a run
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -76,11 +78,11 @@ class LivePage:
                     self._next = time.monotonic() + max(LEAST, SHARE * took)
             return self._made[1]
 
-    @property
-    def read(self) -> bool:
-        """Whether somebody has the page open."""
-        with self._lock:
-            return time.monotonic() - self._asked < READER
+    def linger(self) -> None:
+        """Wait until whoever has the page open has loaded the end of the run: that page asks no more."""
+        deadline = time.monotonic() + LINGER
+        while time.monotonic() < min(deadline, self._asked + READER):
+            time.sleep(0.1)
 
 
 def sentence(state: State) -> str:

@@ -68,6 +68,8 @@ def watch(
         print(json.dumps(asdict(state)))
     elif web and state.state == "running":
         state = _serve(watched, state, console, port or 0)
+        if not console.is_terminal:
+            console.print(draw(state))
     elif once or not console.is_terminal:
         console.print(draw(state))
     else:
@@ -94,16 +96,16 @@ def _follow(watched: "Watch", state: "State", console: Console, told: Callable[[
 
 def _serve(watched: "Watch", state: "State", console: Console, port: int) -> "State":
     """`_follow` with a page for a browser, which gets the end of the run, too."""
-    from experiments.run.live import READER, LivePage, served
+    from experiments.run.live import LivePage, served
     from fl_sim.threads import one_thread
 
     page = LivePage(watched.run, state)
     with one_thread(), served(page, port) as address:
         messages.print(f"page: {address}   (Ctrl-C ends it, and leaves the run alone)", soft_wrap=True)
         state = _follow(watched, state, console, page.update)
-        if page.read and state.state != "running":
+        if state.state != "running":
             with suppress(KeyboardInterrupt):
-                time.sleep(READER)  # in which the reader's page asks, and is loaded a last time
+                page.linger()
     return state
 
 

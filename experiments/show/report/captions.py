@@ -51,7 +51,7 @@ def headline(run_data: Measured) -> Headline:
     """The verdict of experiments.statistics.verdict, and what stands beside it."""
     judged = run_data.judged
     if judged is None:
-        sentence = "Leakage has not been measured in this run." if run_data.leakage is None else NO_ATTACK
+        sentence = "Leakage has not been measured." if run_data.leakage is None else NO_ATTACK
         return Headline(sentence, "", None, None, "unmeasured")
     best = judged.strongest
     label = best.attack if best.attack in run_data.attacks else run_data.attacks[0]

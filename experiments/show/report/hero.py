@@ -16,7 +16,7 @@ from experiments.statistics.significance import Finding
 
 FACES = 8  # users in the strip
 CAVEAT = "These pictures are no evidence: this attack was not shown to tell more of the users than its controls."
-UNMEASURED = "Whom they show was not measured. A realistic face is no evidence: a prior draws one for any update."
+UNMEASURED = "A realistic face is no evidence: a prior draws one for any update."
 NOWHERE = (math.nan, math.nan)
 Scores = Mapping[int, tuple[float, float]]  # by user: rank, facial similarity
 

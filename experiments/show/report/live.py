@@ -1,20 +1,12 @@
 """The page of a run at work: the report of what is there, with a word of what is going on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from experiments.show.report.about import about
-from experiments.show.report.page import render
+from experiments.show.report.page import Live, render
 from experiments.show.report.private_photos import private_photos
 from experiments.show.report.run_data import read
 from fl_sim.runs import RunFolder
-
-
-@dataclass(frozen=True)
-class Live:
-    """What the page says of the run, and by what its script knows that there is a newer one."""
-
-    said: str  # what the run is doing, in a sentence
-    token: str  # of this page; "": it asks for no other
 
 
 def live_page(run: RunFolder, live: Live) -> str:

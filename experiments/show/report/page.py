@@ -1,6 +1,6 @@
 """The page itself: what was measured of a federation, by the template that all reports have."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from experiments.show.report import distributions, evidence, figures, svg, tables
 from experiments.show.report.about import About
@@ -11,11 +11,16 @@ from experiments.show.report.measured import Measured
 from experiments.show.report.private_photos import PrivatePhotos
 from experiments.show.report.templates import environment
 
-if TYPE_CHECKING:
-    from experiments.show.report.live import Live
+
+@dataclass(frozen=True)
+class Live:
+    """What the page of a run at work says of it, and by what its script knows that there is a newer one."""
+
+    said: str  # what the run is doing, in a sentence
+    token: str  # of this page; "": it asks for no other
 
 
-def render(run_data: Measured, about: About, private: PrivatePhotos, live: "Live | None" = None) -> str:
+def render(run_data: Measured, about: About, private: PrivatePhotos, live: Live | None = None) -> str:
     """The page as HTML; `live`: of a run that is being watched."""
     head = headline(run_data)
     label, first = head.strongest, head.server_round
