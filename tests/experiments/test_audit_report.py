@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from browser import PROGRAM, Browser
 from external_nets import tiny
 from torch import Tensor
 
@@ -112,6 +113,21 @@ def test_the_page_has_verdict_controls_and_limits_and_no_photo_unasked(
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
     page.write(found, data, with_private_photos=True)
     assert "private photo 1 of user 16" in found.run.report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium here; install Debian's chromium package to run this")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_a_browser_shows_all_of_it(leaking: tuple[page.Audit, page.Audited], width: int, dark: bool) -> None:
+    found, data = leaking
+    page.write(found, data, with_private_photos=True)
+    with Browser(width, 844, dark) as browser:
+        browser.open(found.run.report)
+        browser.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert browser.evaluate("document.querySelectorAll('.hero li.hit').length") == 6
+        assert browser.problems == []
 
 
 def test_pictures_of_nobody_are_never_all_clear(tmp_path: Path, known: dict[int, Tensor]) -> None:

@@ -56,6 +56,7 @@ def audit(
     from experiments.audit import judging, page
     from experiments.plan import acquaintance
     from experiments.run.prior_trial import doubts
+    from experiments.statistics.verdict import NO_ATTACK
     from fl_sim.threads import one_thread
 
     run = RunFolder(folder)
@@ -104,11 +105,11 @@ def audit(
         print(json.dumps({"verdict": verdict, "updates": updates, "report": str(run.report)}))
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
-        if judged is not None:
-            print(judged.sentence(f"one {audited.update}"))
+        if people is not None:
+            print(NO_ATTACK if judged is None else judged.sentence(f"one {audited.update}"))
     for sentence in assumed:
         messages.print(sentence, soft_wrap=True)
-    if judged is None:
+    if people is None:
         messages.print(page.UNMEASURED, soft_wrap=True)
     messages.print(f"report: {run.report}", soft_wrap=True)
 
