@@ -151,11 +151,13 @@ def test_a_browser_keeps_its_place_and_gets_the_end(run):
         with Browser(390, 600) as browser:
             browser.open(address)
             browser.evaluate("document.getElementById('setup').open = true; scrollTo(0, 700)")
+            browser.evaluate("document.querySelector('.conceal').click()")
             time.sleep(3)  # a page has its least age
             Log(run, "dispatcher")("done", **job(0), seconds=1.0, queued=2)
             heading = "document.querySelector('h1').textContent"
             wait(browser, f"document.readyState === 'complete' && {heading}.includes('1 of 3')")
             wait(browser, "scrollY === 700 && document.getElementById('setup').open")
+            assert browser.evaluate("document.documentElement.classList.contains('concealed')")
             assert browser.problems == []
             run.report.write_text("<!doctype html><title>the end</title>")
             Log(run, "run")("end")

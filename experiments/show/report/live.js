@@ -1,5 +1,5 @@
 /* Asks the server of `fl-sim watch --web` what the run is doing, and loads the page again once there is more to see.
-   What the reader was looking at stays: place on the page, open parts, filters. */
+   What the reader was looking at stays: place on the page, open parts, filters; and hidden people stay hidden. */
 "use strict";
 (() => {
   const said = document.querySelector("[data-token]");
@@ -11,9 +11,11 @@
   const keep = () => {
     const open = parts.filter((part) => part.open).map(title);
     const chosen = tools ? Object.fromEntries(new FormData(tools)) : {};
-    sessionStorage.setItem(kept, JSON.stringify({ top: scrollY, open, chosen }));
+    const hidden = document.documentElement.classList.contains("concealed");
+    sessionStorage.setItem(kept, JSON.stringify({ top: scrollY, open, chosen, hidden }));
   };
-  const restore = ({ top, open, chosen }) => {
+  const restore = ({ top, open, chosen, hidden }) => {
+    if (hidden) document.querySelector(".conceal").click();
     for (const part of parts) part.open = open.includes(title(part));
     for (const [name, value] of Object.entries(chosen)) if (tools && tools.elements[name]) tools.elements[name].value = value;
     if (tools) tools.dispatchEvent(new Event("input"));
