@@ -7,8 +7,7 @@ the other users.
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -17,14 +16,18 @@ from torch.nn import functional as F
 
 from attacker.capture.store import CaptureStore
 from clients.user import Faces, User
-from experiments.evaluate.candidates import Candidate, candidates, prior_label, references, wrong_user
+from experiments.evaluate.arms import CAPTIONS
+from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.embedders import Embedder
-from experiments.evaluate.evaluator import Evaluator, Models
+from experiments.evaluate.evaluator import Models
 from experiments.evaluate.gallery import Gallery
-from experiments.evaluate.reconstructions import Reconstructions, find_reconstructions
+from experiments.evaluate.realism import BANDS, SHARPNESS, Reference, Textures
+from experiments.evaluate.reconstructions import find_reconstructions
+from experiments.evaluate.score import Scorer
 from fl_sim.runs import RunFolder, write_atomically
 
+NO_PUBLIC = Reference(torch.ones(len(BANDS)), (), 0.0)  # of how real pictures look, nothing is said
 VERIFIED = {"verified_at_far_1e2": 100, "verified_at_far_1e3": 1000}  # column: pairs of people that the rate takes
 
 
@@ -40,6 +43,11 @@ class People:
     def apart(self) -> bool:
         """Whether a photo of each user can be set apart."""
         return all(len(own) > 1 for own in self.photos.values())
+
+    @property
+    def arms(self) -> set[str]:
+        """What can be measured of them: no base rate of public people, a real photo only if it is set apart."""
+        return set(CAPTIONS) - {"base_rate"} - (set() if self.apart else {"own_photo"})
 
     def user(self, number: int) -> User:
         """A user under the place that it has in the gallery."""
@@ -63,27 +71,25 @@ class People:
 def measure(run: RunFolder, people: People, seed: int) -> pd.DataFrame:
     """The leakage table (experiments.evaluate.columns) of all reconstructions of `people` in `run`.
 
-    Written as `leakage.parquet` and `leakage.csv`. A user's picture stands beside the wrong update: what the same
-    attack made of the next user's update of the round. Users are ranked among those of `people`.
+    Written as `leakage.parquet` and `leakage.csv`. Null is what takes photos of public people: how real pictures look,
+    and rates of false acceptance that the pairs of `people` are too few to show.
     """
-    store = CaptureStore(run)
+    store, users = CaptureStore(run), list(people.photos)
     captured = {number: store.users(number) for number in store.finished_rounds()}
+    by_place = {
+        number: {place: user for place, user in enumerate(users) if user in sent} for number, sent in captured.items()
+    }
     found, gallery = find_reconstructions(run, captured), people.gallery()
-    models = Models(people.embed, lambda photos: {}, [], gallery, None, None)
+    unseen = [*SHARPNESS, *(column for column, pairs in VERIFIED.items() if len(gallery.impostors) < pairs)]
     rows = []
-    for number in people.photos:
-        user = people.user(number)
-        evaluator = Evaluator(models, user)
-        shared = [one for one in references(user, people.mean_of_others(number)) if _known(one, people)]
-        shared_rows = [evaluator.score(one) for one in shared]
-        for server_round, users in captured.items():
-            for label in found.labels if number in users else ():
-                kept = found.kept[label, server_round]
-                if kept.captures:
-                    scored = [evaluator.score(one) for one in _candidates(found, label, server_round, number)]
-                    key = {"round": server_round, "user": number, "attack": label, "capture": number, "group_size": 1}
-                    key |= {"run": run.name, "seed": seed, "knowledge": "none"}
-                    rows += [key | _honest(row, gallery) for row in [*scored, *shared_rows]]
+    for user in users:
+        beside = replace(gallery, public_mean=people.mean_of_others(user))
+        models = Models(people.embed, lambda photos: {}, [], beside, NO_PUBLIC, None)
+        nothing = Prediction("base_rate", gallery.templates[0], {})
+        textures = Textures(NO_PUBLIC, len(users))
+        scorer = Scorer(models, found, by_place, (), {}, nothing, lambda updates: None, textures)
+        key = {"run": run.name, "seed": seed, "user": user, **dict.fromkeys(unseen)}
+        rows += [row | key for row in scorer.rows(people.user(user)) if row["arm"] in people.arms]
     table = typed(rows, []).sort_values(KEYS, ignore_index=True)
     file = io.BytesIO()
     table.to_parquet(file, index=False)
@@ -113,25 +119,6 @@ def beside(attacked: pd.DataFrame, leakage: pd.DataFrame, label: str) -> pd.Data
     }
     found = {name: own.loc[own["arm"] == arm, column].reindex(places) for name, (arm, column) in columns.items()}
     return attacked.assign(**{name: values.to_numpy() for name, values in found.items() if values.notna().any()})
-
-
-def _candidates(found: Reconstructions, label: str, server_round: int, user: int) -> list[Candidate]:
-    """What an attack made of the user's update, of another one, and of none."""
-    kept = found.kept[label, server_round]
-    other = wrong_user(user, sorted({user, *kept.captures}))
-    alone = prior_label(found.settings[label], found.priors)
-    prior = None if alone is None else found.read(alone, server_round, {user})
-    return candidates(user, found.read(label, server_round, {user, other}), prior, kept.images > 1, kept.determined)
-
-
-def _known(candidate: Candidate, people: People) -> bool:
-    """Without a photo set apart there is no real photo to compare with."""
-    return candidate.arm != "own_photo" or people.apart
-
-
-def _honest(row: dict[str, Any], gallery: Gallery) -> dict[str, Any]:
-    """Without rates of false acceptance that so few pairs of people cannot show."""
-    return row | {column: None for column, pairs in VERIFIED.items() if len(gallery.impostors) < pairs}
 
 
 def _faces(photos: Tensor) -> Faces:

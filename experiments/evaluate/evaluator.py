@@ -30,7 +30,7 @@ class Models:
     classify: attributes.Classifier
     attributes: list[str]  # that `classify` infers
     gallery: Gallery
-    real: Reference | None  # what photos of public people are like; None: how real pictures look is not measured
+    real: Reference  # what photos of public people are like
     lpips: Path | None  # the weights of LPIPS; None: that column stays empty
 
 
@@ -111,8 +111,6 @@ class Evaluator:
     def _realism(self, images: Tensor, weights: Tensor) -> dict[str, Any]:
         """How real images (k, 3, H, W) look, whomever they show; no probability where the detector fails on photos."""
         real = self.models.real
-        if real is None:
-            return {}
         row: dict[str, Any] = dict(zip(SHARPNESS, (weights @ real.sharpness(images)).tolist(), strict=True))
         if real.detected >= FACES:
             row["face_probability"] = float(weights @ face_probability(images))

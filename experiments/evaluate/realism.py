@@ -106,8 +106,7 @@ def quantiles(values: Tensor) -> Tensor:
 class Textures:
     """The patches of a table's pictures, gathered user by user, and how far each arm's are from a photo's."""
 
-    def __init__(self, real: Reference | None, users: int) -> None:
-        """`real` None: how real pictures look is not measured."""
+    def __init__(self, real: Reference, users: int) -> None:
         self._real, self._users = real, users
         self._patches: dict[tuple[str, int, str], list[tuple[Tensor, ...]]] = {}
 
@@ -121,8 +120,6 @@ class Textures:
 
     def onto(self, table: pd.DataFrame) -> pd.DataFrame:
         """`table` with the columns SWD."""
-        if self._real is None:
-            return table
         columns = pd.DataFrame(math.nan, index=table.index, columns=list(SWD))
         for (attack, number, arm), patches in self._patches.items():
             own = (table["attack"] == attack) & (table["round"] == number) & (table["arm"] == arm)
