@@ -72,7 +72,7 @@ def _unmeasured(run_data: Measured, shown: Gallery) -> Hero:
     ]
     if not faces:
         return Hero([], "", "")
-    caption = f"What {attacks[0]} draws from one {run_data.update} of each."
+    caption = f"By {attacks[0]}, from one {run_data.update} of each."
     return Hero(faces, caption, UNMEASURED)
 
 
