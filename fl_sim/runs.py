@@ -9,7 +9,7 @@ runs/NAME/config.toml                                     the resolved configura
          rounds.parquet  leakage.parquet  leakage.csv  report.html
          log.jsonl                                        what happened when, a line an event
 
-Of somebody else's federation, which has no config of ours: audit.json in its place, captures/, reconstructions/.
+Of somebody else's federation, which has no config of ours: audit.json in its place, and no rounds.parquet.
 """
 
 import fcntl

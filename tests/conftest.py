@@ -77,6 +77,7 @@ CHAINS = {
         "test_dispatch",
         "test_metrics",
         "test_watch",
+        "test_watch_web",
         "test_queue",
         "test_dispatcher_killed",
         "test_report_browser",

@@ -1,21 +1,18 @@
 """The audit of somebody else's federation, in a folder that `AuditedStrategy` captured into.
 
-`reconstruct` attacks the captures and writes the reconstructions into the folder, with `ATTACK.png`: a row a user,
-a column a round. Where the attack draws what an update leaves open, `ATTACK-draws.png` has a row an update. What a
-picture has to do with its user only private photos can tell; where the auditor has them, a folder a user, `measure`
-compares, beside what the same pictures have to do with the other users.
+`reconstruct` attacks the captures and writes the reconstructions into the folder. What a picture has to do with its
+user only private photos can tell: experiments.audit.judging compares, experiments.audit.page shows.
 """
 
 import dataclasses
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from attacker.attack import Attack
@@ -26,14 +23,11 @@ from attacker.external.modes import Mode
 from attacker.observation import Observation
 from clients.datasets.duplicates import Whose
 from clients.datasets.images import UnreadableImage, centre_square, decode, fingerprint, fit
-from experiments.audit.inversion import png
-from experiments.evaluate import draws
-from experiments.evaluate.embedders import Embedder
 from experiments.statistics.verdict import EXPLAINED
 from fl_sim.config import ConfigError
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.runs import RunFolder
 
-SIDE, GAP = 96, 4  # pixels of a picture on the sheet, and between two
+PRIOR_ONLY = "prior_only"  # the attack that looks at no update
 WITNESSES = 4  # users by whose updates it is decided how batch norm is trained
 
 
@@ -109,12 +103,8 @@ def reconstruct(
 
     Where batch norm has a `mode`, the updates are matched in it, and the column `batch_norm` says which.
     """
-    run = captures.run
-    settings = dataclasses.asdict(attack.settings) | {"seed": seed}
-    if captures.num_examples is not None:
-        settings["num_examples"] = captures.num_examples
+    run, table = captures.run, _told(captures, attack, seed, mode)
     norm = {} if mode is None else {"batch_norm": mode.batch_norm}
-    table = json.loads(json.dumps({"name": attack.name, **settings, **norm}, default=str))
     rows = []
     for done, (server_round, user) in enumerate(captures.updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
@@ -133,6 +123,32 @@ def reconstruct(
         )
         progress(done, len(captures.updates))
     return pd.DataFrame(rows)
+
+
+def control(captures: CapturedUpdates, attack: Attack, seed: int, mode: Mode | None = None) -> Attack | None:
+    """What the prior of `attack` draws without any update; None where it has no prior, or is that control itself.
+
+    Labelled `prior_only`, and after the attack where that label is taken by one of other settings.
+    """
+    if attack.needs.prior is None or attack.name == PRIOR_ONLY:
+        return None
+    alone = external_model.open_attack(PRIOR_ONLY, {"prior": attack.needs.prior})
+    kept = (read_attack_table(captures.run, PRIOR_ONLY, *update) for update in captures.updates)
+    taken = next((table for table in kept if table is not None), None)
+    if taken in (None, _told(captures, alone, seed, mode)):
+        return alone
+    return dataclasses.replace(alone, label=f"{PRIOR_ONLY}-{attack.label}")
+
+
+def _told(captures: CapturedUpdates, attack: Attack, seed: int, mode: Mode | None) -> dict[str, Any]:
+    """The table of an attack that is written beside its reconstructions: all that decides what they are."""
+    told = {"name": attack.name, **dataclasses.asdict(attack.settings), "seed": seed}
+    if captures.num_examples is not None:
+        told["num_examples"] = captures.num_examples
+    if mode is not None:
+        told["batch_norm"] = mode.batch_norm
+    table: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    return table
 
 
 def unexplained(table: pd.DataFrame) -> str | None:
@@ -171,88 +187,6 @@ def read_photos(folder: Path, users: Sequence[int], size: int) -> dict[int, Tens
     if len(photos) < 2:
         raise ConfigError(f"{folder} holds photos of {len(photos)} user; a similarity means something beside another's")
     return photos
-
-
-def measure(
-    run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Tensor], embed: Embedder
-) -> pd.DataFrame:
-    """`table` with how like its user each picture is, by the cosine of embeddings; written to `audit-LABEL.csv`.
-
-    facial_similarity   mean cosine to the user's own photos, in [-1, 1]; higher leaks
-    others              the same to the photos of the other users: what any face scores
-    rank                of the user among all users, by the mean embedding of their photos; 1 leaks
-    draws_similarity    facial_similarity of a draw, the mean over all draws of the update; only of attacks with draws
-    determined          facial_similarity of the mean face behind them
-    """
-    embedded = {user: embed(own) for user, own in photos.items()}
-    rows = []
-    for row in table.to_dict("records"):
-        made = read_reconstruction(run, label, int(row["round"]), int(row["user"]))
-        face = embed(made.images[:1])[0]  # (d,)
-        cosines = {user: float((known @ face).mean()) for user, known in embedded.items()}
-        own = cosines.pop(int(row["user"]))
-        above = sum(other >= own for other in cosines.values())  # ties count against the attacker
-        others = sum(cosines.values()) / len(cosines)
-        rows.append({**row, "facial_similarity": own, "others": others, "rank": 1 + above, "among": len(photos)})
-        behind = {"draws_similarity": made.draws, "determined": made.determined}
-        for name, images in behind.items():
-            if images is not None:
-                cosines_of = embedded[int(row["user"])] @ embed(images.reshape(-1, *images.shape[-3:])).T
-                rows[-1][name] = float(cosines_of.mean())
-    judged = pd.DataFrame(rows)
-    write_atomically(run.root / f"audit-{label}.csv", judged.to_csv(index=False).encode())
-    return judged
-
-
-def sheet(run: RunFolder, label: str, table: pd.DataFrame, photos: dict[int, Tensor] | None = None) -> Path:
-    """Write `LABEL.png` beside the reconstructions: a row a user, a column a round, after a private photo if given."""
-    users, rounds = sorted(set(table["user"])), sorted(set(table["round"]))
-    first = 1 if photos else 0
-    rows = {}
-    for user in users:
-        shown = {0: photos[user][0]} if photos else {}
-        for column, server_round in enumerate(rounds, first):
-            if run.reconstruction(label, server_round, user).exists():
-                shown[column] = read_reconstruction(run, label, server_round, user).images[0]
-        rows[f"user {user}"] = shown
-    path = run.reconstructions / f"{label}.png"
-    _write_sheet(path, ["private"] * first + [f"round {server_round}" for server_round in rounds], rows)
-    return path
-
-
-def draws_sheet(run: RunFolder, label: str, table: pd.DataFrame) -> Path | None:
-    """Write `LABEL-draws.png`: a row an update, with the mean face that it determines, a map of where the draws differ
-    (experiments.evaluate.draws.heat), and the draws. None where the attack left none."""
-    rows, most = {}, 0
-    for user, server_round in zip(table["user"], table["round"], strict=True):
-        made = read_reconstruction(run, label, int(server_round), int(user))
-        if made.draws is None:
-            continue
-        shown = {1: draws.heat(made.draws), **dict(enumerate(made.draws, 2))}
-        rows[f"user {user}\nround {server_round}"] = shown if made.determined is None else {0: made.determined, **shown}
-        most = max(most, len(made.draws))
-    if not rows:
-        return None
-    path = run.reconstructions / f"{label}-draws.png"
-    _write_sheet(path, ["determined", "they differ", *(f"draw {number}" for number in range(1, most + 1))], rows)
-    return path
-
-
-def _write_sheet(path: Path, captions: Sequence[str], rows: Mapping[str, Mapping[int, Tensor]]) -> None:
-    """A PNG with a caption a column, and by the name of each row the picture (3, H, W) of each column."""
-    page = Image.new("RGB", (len(captions) * (SIDE + GAP) + 60, len(rows) * (SIDE + GAP) + 20), "white")
-    pen = ImageDraw.Draw(page)
-    for column, caption in enumerate(captions):
-        pen.text((60 + column * (SIDE + GAP), 4), caption, fill="black")
-    for line, (name, shown) in enumerate(rows.items()):
-        top = 20 + line * (SIDE + GAP)
-        pen.text((4, top), name, fill="black")
-        for column, image in shown.items():
-            picture = Image.open(io.BytesIO(png(image))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-            page.paste(picture, (60 + column * (SIDE + GAP), top))
-    file = io.BytesIO()
-    page.save(file, "PNG")
-    write_atomically(path, file.getvalue())
 
 
 def _photo(path: Path, size: int, whose: Whose, user: str) -> Tensor:

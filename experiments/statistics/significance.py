@@ -145,7 +145,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "matching_loss": finding.matching_loss,
         "epsilon": finding.epsilon if finding.epsilon is not None and np.isfinite(finding.epsilon) else None,
         "epsilon_audited": finding.epsilon_audited,
-        "delta": finding.delta,
+        "delta": finding.delta if np.isfinite(finding.delta) else None,
     }
 
 

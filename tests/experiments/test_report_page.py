@@ -11,6 +11,7 @@ from fake_run import fake_run
 from experiments.show.report import write_report
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import CAVEAT, FACES, hero, threat_line
+from experiments.show.report.private_photos import private_photos
 from experiments.show.report.run_data import read
 from fl_sim.runs import RunFolder, read_manifest, write_manifest
 
@@ -109,7 +110,7 @@ def test_the_script_fetches_nothing_and_the_page_does_not_need_it(page: str) -> 
 
 def test_the_strip_shows_what_the_headline_counts(run: RunFolder) -> None:
     material = read(run)
-    shown = hero(material, gallery(material, False))
+    shown = hero(material, gallery(material, private_photos(material, False)))
     assert len(shown.faces) == 3
     assert all(face.named == (face.label == "named") for face in shown.faces)
     assert sum(face.named for face in shown.faces) == max(one.named for one in material.findings if one.server_round)
@@ -120,7 +121,7 @@ def test_the_strip_shows_what_the_headline_counts(run: RunFolder) -> None:
 
 def test_pictures_that_are_no_evidence_are_said_to_be_none_and_name_nobody(tmp_path: Path) -> None:
     material = read(fake_run(tmp_path / "safe", rounds=1, leaks=False))
-    shown = hero(material, gallery(material, False))
+    shown = hero(material, gallery(material, private_photos(material, False)))
     assert shown.caveat == CAVEAT
     assert not any(face.named or face.label == "named" for face in shown.faces)
     assert all(re.fullmatch(r"rank \d+", face.label) for face in shown.faces)
@@ -135,7 +136,7 @@ def test_many_users_are_shown_from_the_best_to_the_worst_recognised(tmp_path: Pa
     table.loc[own, "rank"] = table.loc[own, "user"].map(lambda user: 1 if user < 9 else 10 * user)
     table.to_parquet(run.leakage)
     material = read(run)
-    shown = hero(material, gallery(material, False))
+    shown = hero(material, gallery(material, private_photos(material, False)))
     assert len(shown.faces) == FACES
     assert [face.label for face in shown.faces[-2:]] == ["not named, rank 90", "not named, rank 100"]
     assert all(face.named for face in shown.faces[:-2])
@@ -151,7 +152,10 @@ def test_of_attacks_that_name_as_many_the_one_that_knows_the_defense_is_shown(tm
     table.loc[table["attack"] == "inverting_gradients", "knowledge"] = "parameters"
     table.to_parquet(run.leakage)
     material = read(run)
-    assert "inverting_gradients, which knows the defense, draws" in hero(material, gallery(material, False)).caption
+    assert (
+        "inverting_gradients, which knows the defense, draws"
+        in hero(material, gallery(material, private_photos(material, False))).caption
+    )
     assert "knows the defense (clip)" in threat_line(material)
 
 
@@ -160,7 +164,7 @@ def test_private_photos_of_real_people_are_not_on_the_first_screen(tmp_path: Pat
     run = fake_run(tmp_path / "real", users=2, rounds=1)
     run.config.write_text(run.config.read_text().replace("[dataset]", '[dataset]\nname = "tiny_faces:open_tiny"'))
     material = read(run)
-    shown = hero(material, gallery(material, False))
+    shown = hero(material, gallery(material, private_photos(material, False)))
     assert len(shown.faces) == 2
     assert all(face.photo is None for face in shown.faces)
 
@@ -193,6 +197,6 @@ def test_of_pictures_that_name_as_many_the_most_realistic_are_shown(tmp_path: Pa
         table.loc[own & (table["arm"] == real), "face_probability"] = 0.9
         table.to_parquet(run.leakage)
         data = read(run)
-        shown = hero(data, gallery(data, False))
+        shown = hero(data, gallery(data, private_photos(data, False)))
         assert all(face.named for face in shown.faces)
         assert ("finds as the mean face" in shown.caption) == (real == "determined")

@@ -71,13 +71,14 @@ class Browser:
         os.close(self._read)
         self._profile.cleanup()
 
-    def open(self, page: Path) -> None:
-        """Load a file and wait until it is complete."""
-        self.call("Page.navigate", url=page.resolve().as_uri())
+    def open(self, page: Path | str) -> None:
+        """Load a file, or an address, and wait until it is complete."""
+        address = page.resolve().as_uri() if isinstance(page, Path) else page
+        self.call("Page.navigate", url=address)
         deadline = time.monotonic() + 60
-        while self.evaluate("document.readyState + location.protocol") != "completefile:":
+        while self.evaluate("document.readyState + location.protocol") != f"complete{address.partition('/')[0]}":
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{page.name} was not loaded within 60 s")
+                raise TimeoutError(f"{address} was not loaded within 60 s")
             time.sleep(0.05)
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 

@@ -1,6 +1,7 @@
 """`fl-sim audit`: what the updates of somebody else's federation give away."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from fl_sim.runs import RunFolder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from experiments.evaluate.embedders import Embedder
+    from experiments.audit.judging import People
 
 
 def audit(
@@ -38,79 +39,95 @@ def audit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     as_json: AsJson = False,
+    with_private_photos: Annotated[
+        bool, typer.Option("--with-private-photos", help="Embed photos of --photos in the report.")
+    ] = False,
 ) -> None:
     """Attack the captures of somebody else's federation; leakage is measured where you have the private photos.
 
     For example: fl-sim audit audit/ --attack inverting_gradients -o steps=200
     """
+    if photos is not None:
+        _check_embedder_named(embedder)
+    elif with_private_photos:
+        raise ConfigError("--with-private-photos shows photos of --photos; give --photos with it")
     from attacker.external import external_model
     from experiments.audit import audit as auditing
+    from experiments.audit import judging, page
     from experiments.plan import acquaintance
     from experiments.run.prior_trial import doubts
+    from experiments.statistics.verdict import NO_ATTACK
     from fl_sim.threads import one_thread
 
     run = RunFolder(folder)
     model = external_model.read(run)
     settings = read(None, override or [])
     chosen = external_model.open_attack(label or attack, {"name": attack, **settings})
+    told: list[str] = []  # who reads the report should know it, too
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        note(sentence)
+
     for remark in auditing.remarks(run, rounds or []):
-        note(remark)
+        tell(remark)
     captures = auditing.captured(run, rounds or [], num_examples)
-    if photos is not None:
-        _check_embedder_named(embedder)
+    if embedder == "synthetic" and photos is not None:
+        tell(f"--embedder synthetic: {acquaintance.UNSEEN}")
     if (warning := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
-        note(warning)
-    truth = None  # read before the attacks, which take their time
+        tell(warning)
+    people = None  # read before the attacks, which take their time
     if photos is not None:
         users = sorted({user for _, user in captures.updates})
-        truth = _truth(auditing.read_photos(photos, users, model.image_size), embedder, embedder_path)
+        people = _people(auditing.read_photos(photos, users, model.image_size), str(embedder), embedder_path)
     for sentence in doubts([chosen], model.image_size):
-        note(sentence)
+        tell(sentence)
     with one_thread(), bars() as progress:
         mode = auditing.mode_of(captures, model, seed)
-        table = auditing.reconstruct(
-            captures, model, chosen, seed, lambda done, total: progress("updates", done, total), mode
-        )
-        if truth is not None:
-            table = auditing.measure(run, chosen.label, table, *truth)
-    page = auditing.sheet(run, chosen.label, table, None if truth is None else truth[0])
+        alone = auditing.control(captures, chosen, seed, mode)
+        table = auditing.reconstruct(captures, model, chosen, seed, partial(progress, "updates"), mode)
+        if alone is not None:
+            auditing.reconstruct(captures, model, alone, seed, partial(progress, "prior only"), mode)
+        leakage = None if people is None else judging.measure(run, people, seed)
+        if leakage is not None:
+            table = judging.beside(table, leakage, chosen.label)
+        if (doubt := auditing.unexplained(table)) is not None:
+            tell(doubt)
+        assumed = [*([] if mode is None else [mode.sentence()]), *external_model.remarks(model)]
+        training = captures.observation(*captures.updates[0]).local
+        audit = page.Audit(run, model, training, seed, people, leakage, told, assumed)
+        audited = page.read(audit)
+        page.write(audit, audited, with_private_photos)
+    judged = audited.judged
     if as_json:
-        print(json.dumps(json.loads(table.to_json(orient="records"))))
+        verdict = None if judged is None else judged.facts()
+        updates = json.loads(table.to_json(orient="records"))
+        print(json.dumps({"verdict": verdict, "updates": updates, "report": str(run.report)}))
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
-    if (doubt := auditing.unexplained(table)) is not None:
-        note(doubt)
-    messages.print(f"pictures: {page}", soft_wrap=True)
-    if (drawn := auditing.draws_sheet(run, chosen.label, table)) is not None:
-        note(
-            f"what each update determines, and what was drawn: {drawn}. Where the draws differ, they do not settle it. "
-            "A realistic face is no evidence: the prior draws one for any update"
-        )
-    for sentence in [*([] if mode is None else [mode.sentence()]), *external_model.remarks(model)]:
+        if people is not None:
+            print(NO_ATTACK if judged is None else judged.sentence(f"one {audited.update}"))
+    for sentence in assumed:
         messages.print(sentence, soft_wrap=True)
-    if truth is None:
-        messages.print("leakage was not measured, which takes the private photos: --photos PHOTOS/USER/*.png")
+    if people is None:
+        messages.print(page.UNMEASURED, soft_wrap=True)
+    messages.print(f"report: {run.report}", soft_wrap=True)
 
 
 def _check_embedder_named(embedder: str | None) -> None:
     """ConfigError where nobody said what judges the photos, which may be of any kind."""
-    from experiments.plan import acquaintance
-
     if embedder in (None, "auto"):
         raise ConfigError(
             "--photos without --embedder; give dlib, facenet, onnx (with --embedder-path) or synthetic (rendered faces)"
         )
-    if embedder == "synthetic":
-        note(f"--embedder synthetic: {acquaintance.UNSEEN}")
 
 
-def _truth(
-    photos: "dict[int, Tensor]", embedder: str | None, path: Path | None
-) -> "tuple[dict[int, Tensor], Embedder]":
-    """The private photos by user, and an embedder that was tried on them."""
+def _people(photos: "dict[int, Tensor]", embedder: str, path: Path | None) -> "People":
+    """The audited users by their private photos, and an embedder that was tried on them."""
+    from experiments.audit.judging import People
     from experiments.evaluate.embedders import open_embedder
     from experiments.evaluate.recognition import check_embedder
 
     opened = open_embedder(parse(Leakage, {"embedder": embedder, "embedder_path": path}, "leakage"))
     check_embedder(opened, next(iter(photos.values()))[0], f"--embedder {embedder}")
-    return photos, opened
+    return People(photos, opened, embedder)

@@ -1,7 +1,9 @@
-"""`fl-sim watch`: what a run is doing, in the terminal."""
+"""`fl-sim watch`: what a run is doing, in the terminal and, if asked, in a browser."""
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.console import AsJson, Run, config_of
+from experiments.cli.console import AsJson, Run, config_of, messages
+from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
 
 if TYPE_CHECKING:
-    from experiments.run.watch import State
+    from experiments.run.watch import State, Watch
 
 LOOK = 1.0  # seconds between two looks at the folder
 SHOWN = 4  # jobs under way
@@ -38,32 +41,72 @@ def watch(
         bool, typer.Option("--once", help="Print the state and end, as where stdout is no terminal.")
     ] = False,
     as_json: AsJson = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Serve the page of the run, too, to a browser of this machine alone.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Where --web serves; default: a free port.")
+    ] = None,
 ) -> None:
     """Show what a run is doing, until it has ended; from another terminal, or on another machine that sees the folder.
 
-    For example: fl-sim watch runs/quickstart
+    For example: fl-sim watch runs/quickstart --web
 
     Exit code: 0 finished, 1 it or some of its jobs failed, 2 no such run, 3 not finished: at work, or stopped.
     """
-    config_of(RunFolder(folder))
+    if port is not None and not web:
+        raise ConfigError("--port says where --web serves; give --web with it")
+    if web and (once or as_json):
+        raise ConfigError(f"--web goes on until the run has ended; leave {'--once' if once else '--json'} out")
+    run = RunFolder(folder)
+    config_of(run)
     from experiments.run.watch import Watch  # and so pandas, which takes a second to import
 
-    watched, console = Watch(RunFolder(folder)), Console(highlight=False)
+    watched, console = Watch(run), Console(highlight=False)
     state = watched.look()
     if as_json:
         print(json.dumps(asdict(state)))
+    elif web and state.state == "running":
+        state = _serve(watched, state, console, port or 0)
+        if not console.is_terminal:
+            console.print(draw(state))
     elif once or not console.is_terminal:
         console.print(draw(state))
     else:
-        with Live(draw(state), console=console, auto_refresh=False) as live:
-            try:
-                while state.state == "running":
-                    time.sleep(LOOK)
-                    state = watched.look()
-                    live.update(draw(state), refresh=True)
-            except KeyboardInterrupt:  # the way to leave while the run goes on
-                pass
+        state = _follow(watched, state, console, lambda state: None)
+    if web and state.state == "finished":
+        messages.print(f"report: {run.report}", soft_wrap=True)
+    elif web and state.state == "running":
+        messages.print("the run goes on; the same command serves its page again")
     raise typer.Exit(CODES[state.state])
+
+
+def _follow(watched: "Watch", state: "State", console: Console, told: Callable[["State"], None]) -> "State":
+    """Look until the run has ended, or Ctrl-C; the last state. Each is drawn in a terminal, and `told`."""
+    drawing = Live(draw(state), console=console, auto_refresh=False) if console.is_terminal else None
+    with drawing or nullcontext(), suppress(KeyboardInterrupt):  # the way to leave while the run goes on
+        while state.state == "running":
+            time.sleep(LOOK)
+            state = watched.look()
+            told(state)
+            if drawing is not None:
+                drawing.update(draw(state), refresh=True)
+    return state
+
+
+def _serve(watched: "Watch", state: "State", console: Console, port: int) -> "State":
+    """`_follow` with a page for a browser, which gets the end of the run, too."""
+    from experiments.run.live import LivePage, served
+    from fl_sim.threads import one_thread
+
+    page = LivePage(watched.run, state)
+    with one_thread(), served(page, port) as address:
+        messages.print(f"page: {address}   (Ctrl-C ends it, and leaves the run alone)", soft_wrap=True)
+        state = _follow(watched, state, console, page.update)
+        if state.state != "running":
+            with suppress(KeyboardInterrupt):
+                page.linger()
+    return state
 
 
 def draw(state: "State") -> RenderableType:

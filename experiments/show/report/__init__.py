@@ -6,12 +6,10 @@ enlarges; the page is complete without it.
 
 from pathlib import Path
 
-from experiments.show.report import distributions, evidence, figures, svg, tables
-from experiments.show.report.captions import headline
-from experiments.show.report.gallery import gallery
-from experiments.show.report.hero import hero
+from experiments.show.report.about import about
+from experiments.show.report.page import render
+from experiments.show.report.private_photos import private_photos
 from experiments.show.report.run_data import read
-from experiments.show.report.templates import environment
 from fl_sim.runs import RunFolder, write_atomically
 
 
@@ -22,65 +20,6 @@ def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
     Raises FileNotFoundError for a folder without config.toml.
     """
     run_data = read(run)
-    head = headline(run_data)
-    label, first = head.strongest, head.server_round
-    forests, rounds, strips, readings = [], [], None, []
-    if label is not None and first is not None:
-        forests = [
-            figures.forest(
-                run_data,
-                "rank1",
-                "Named: rank-1",
-                "Share of users who come out nearest to their picture.",
-                label,
-                first,
-            ),
-            figures.forest(
-                run_data,
-                "facial_similarity",
-                "Alike: facial similarity",
-                "Cosine to the user's private photos.",
-                label,
-                first,
-            ),
-        ]
-        rounds = [
-            figures.per_round(run_data, "rank1", "Named: rank-1", label),
-            figures.per_round(run_data, "facial_similarity", "Alike: facial similarity", label),
-        ]
-        strips = distributions.strips(run_data, label)
-        readings = tables.readings(run_data, first)
-    training_columns, training_rows = tables.training(run_data)
-    shown = gallery(run_data, with_private_photos)
-    page = (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            run_data=run_data,
-            head=head,
-            hero=hero(run_data, shown),
-            knows={finding.attack: finding.knowledge for finding in run_data.findings},
-            swatch=svg.swatch,
-            forests=[forest for forest in forests if forest],
-            legend=list(figures.series_of(run_data).items()),
-            rounds=[panel for panel in rounds if panel],
-            readings=readings,
-            numbers=tables.numbers(run_data),
-            verdicts=evidence.verdicts(run_data),
-            realism=evidence.realism(run_data),
-            ranks=[panel for attack in run_data.attacks if (panel := distributions.ranks(run_data, attack))],
-            strips=strips,
-            attributes=figures.attributes(run_data, label) if label else [],
-            accuracy=figures.accuracy(run_data),
-            training_columns=training_columns,
-            training_rows=training_rows,
-            timing=tables.timing(run_data),
-            setup=tables.setup(run_data),
-            threat_model=tables.threat_model(run_data),
-            gallery=shown,
-            in_sweep=(run.root.parent / "sweep.toml").is_file(),
-            config_text=run.config.read_text(encoding="utf-8"),
-        )
-    )
+    page = render(run_data, about(run_data), private_photos(run_data, with_private_photos))
     write_atomically(run.report, page.encode())
     return run.report

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from experiments.evaluate.arms import CAPTIONS
-from experiments.show.report.run_data import RunData, distorted, unknown_defenses
+from experiments.show.report.measured import Measured
 from experiments.show.report.svg import DASH, number
 from experiments.statistics.interval import Interval
-from experiments.statistics.verdict import NO_ATTACK, exact, percent, verdict
+from experiments.statistics.verdict import NO_ATTACK, exact, percent
 
 METRICS = {  # column of the aggregates: heading
     "facial_similarity": "facial similarity",
@@ -47,18 +47,16 @@ class Headline:
     verdict: str  # a class of the page: the first word of a Verdict's kind, or "unmeasured"
 
 
-def headline(run_data: RunData) -> Headline:
+def headline(run_data: Measured) -> Headline:
     """The verdict of experiments.statistics.verdict, and what stands beside it."""
-    manifest = run_data.manifest
-    judged = verdict(run_data.findings, unknown_defenses(manifest), distorted(manifest, run_data.config))
+    judged = run_data.judged
     if judged is None:
-        sentence = "Leakage has not been measured in this run." if run_data.leakage is None else NO_ATTACK
+        sentence = "Leakage has not been measured." if run_data.leakage is None else NO_ATTACK
         return Headline(sentence, "", None, None, "unmeasured")
     best = judged.strongest
     label = best.attack if best.attack in run_data.attacks else run_data.attacks[0]
     first = best.server_round or run_data.measured_rounds[0]
     when = f"in round {first}" if best.server_round else "over all rounds"
-    what = "one gradient" if run_data.config.federation.update == "gradient" else "one weight update"
     parts = [
         f"Rank-1 {spell_share(best.share)} and facial similarity {spell(best.similarity)}, {when}; "
         f"guessing names as many with p {p_value(best.p_named)}."
@@ -77,7 +75,7 @@ def headline(run_data: RunData) -> Headline:
         )
     if len(run_data.attacks) > 1:
         parts.append(f"{best.attack} is the strongest of {len(run_data.attacks)} attacks here.")
-    return Headline(judged.sentence(what), " ".join(parts), label, first, judged.kind.split()[0])
+    return Headline(judged.sentence(f"one {run_data.update}"), " ".join(parts), label, first, judged.kind.split()[0])
 
 
 def spell_share(share: Interval) -> str:

@@ -8,10 +8,10 @@ from experiments.evaluate.arms import CAPTIONS, CONTROLS, GROUPS, REFERENCES
 from experiments.show.report import svg
 from experiments.show.report.captions import bracket
 from experiments.show.report.figures import PANEL, ROW, DotTable, Panel, Row, axis, grid, row_grid, scale_of, series_of
-from experiments.show.report.run_data import RunData
+from experiments.show.report.measured import Measured
 
 
-def ranks(run_data: RunData, attack: str) -> Panel | None:
+def ranks(run_data: Measured, attack: str) -> Panel | None:
     """Histogram of the ranks, attack beside its controls, all rounds together; a dash at the level of a blind guess."""
     arms = {
         arm: rows
@@ -57,7 +57,7 @@ def ranks(run_data: RunData, attack: str) -> Panel | None:
     )
 
 
-def strips(run_data: RunData, label: str) -> DotTable | None:
+def strips(run_data: Measured, label: str) -> DotTable | None:
     """Facial similarity of every user and round, one strip an arm; controls are those of attack `label`."""
     sources = [
         (attack, attack, "attack", f"s{series % svg.SERIES}", series) for attack, series in series_of(run_data).items()

@@ -3,11 +3,11 @@
 from experiments.evaluate.arms import CAPTIONS, title
 from experiments.evaluate.realism import SHARPNESS, SWD
 from experiments.show.report.captions import p_value, spell, spell_share
-from experiments.show.report.run_data import RunData
+from experiments.show.report.measured import Measured
 from experiments.show.report.svg import DASH, number
 
 
-def realism(run_data: RunData) -> list[list[str]]:
+def realism(run_data: Measured) -> list[list[str]]:
     """How real the pictures look, over all rounds: (attack or arm, face detected, sharpness, patch distance)."""
     rows = [(title(attack, arm), attack, arm) for attack in run_data.attacks for arm in ("attack", "determined")]
     rows += [(CAPTIONS[arm], run_data.attacks[0], arm) for arm in ("prior_only", "own_photo") if run_data.attacks]
@@ -22,7 +22,7 @@ def realism(run_data: RunData) -> list[list[str]]:
     return lines
 
 
-def verdicts(run_data: RunData) -> list[list[str]]:
+def verdicts(run_data: Measured) -> list[list[str]]:
     """What each attack tells in each round, as text; the columns are those of the page."""
     return [
         [

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from experiments.evaluate.arms import CAPTIONS, CONTROLS, GROUPS, REFERENCES
 from experiments.show.report import svg
 from experiments.show.report.captions import bracket, digits, heading, spell
-from experiments.show.report.run_data import RunData
+from experiments.show.report.measured import Measured
 from experiments.statistics.interval import Interval
 
 ROW = 30  # CSS pixels, height of a row that holds a drawing
@@ -47,12 +47,12 @@ class Panel:
     drawing: Markup
 
 
-def series_of(run_data: RunData) -> dict[str, int]:
+def series_of(run_data: Measured) -> dict[str, int]:
     """Marker and colour of each attack, the same all over the page."""
     return {label: index for index, label in enumerate(run_data.attacks)}
 
 
-def forest(run_data: RunData, metric: str, title: str, caption: str, label: str, server_round: int) -> DotTable | None:
+def forest(run_data: Measured, metric: str, title: str, caption: str, label: str, server_round: int) -> DotTable | None:
     """Attacks, controls and references of one round on one axis; controls are those of attack `label`."""
     lines: list[tuple[str, Markup, str, str, Interval]] = []
     for attack, series in series_of(run_data).items():
@@ -79,7 +79,7 @@ def forest(run_data: RunData, metric: str, title: str, caption: str, label: str,
     return DotTable(title, caption, rows, axis(scale))
 
 
-def per_round(run_data: RunData, metric: str, title: str, label: str) -> Panel | None:
+def per_round(run_data: Measured, metric: str, title: str, label: str) -> Panel | None:
     """The metric of every attack over the rounds; controls and references of attack `label` as lines."""
     rounds = run_data.measured_rounds
     points = {
@@ -139,7 +139,7 @@ def per_round(run_data: RunData, metric: str, title: str, label: str) -> Panel |
     )
 
 
-def attributes(run_data: RunData, label: str) -> list[DotTable]:
+def attributes(run_data: Measured, label: str) -> list[DotTable]:
     """Share of users whose attribute is read right, all rounds together, against the commonest value of public people.
 
     One table an attribute, all on one axis; what is not an attack (prior only, the regression on the update that needs
@@ -169,7 +169,7 @@ def attributes(run_data: RunData, label: str) -> list[DotTable]:
     return tables
 
 
-def accuracy(run_data: RunData) -> Panel | None:
+def accuracy(run_data: Measured) -> Panel | None:
     """Accuracy of the global model on held-out photos over the rounds."""
     table = run_data.rounds
     if table is None or "accuracy" not in table or not table["accuracy"].notna().any():

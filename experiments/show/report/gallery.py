@@ -14,13 +14,12 @@ from torch import Tensor
 
 from attacker.capture.store import read_attack_table, read_reconstruction
 from attacker.observation import Reconstruction
-from clients.datasets import open_dataset
-from clients.user import FaceDataset
 from experiments.evaluate import draws
 from experiments.show.report import svg
 from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
 from experiments.show.report.figures import series_of
-from experiments.show.report.run_data import RunData
+from experiments.show.report.measured import Measured, reconstructed_users
+from experiments.show.report.private_photos import PrivatePhotos
 
 USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
@@ -101,7 +100,7 @@ class Gallery:
         return any(strip.drawn for portrait in self.portraits for strip in portrait.strips)
 
 
-def gallery(run_data: RunData, with_private_photos: bool) -> Gallery:
+def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
     """The first users with their private photos, where those may be shown, and every attack's pictures."""
     users = _users(run_data)
     notes = []
@@ -112,35 +111,18 @@ def gallery(run_data: RunData, with_private_photos: bool) -> Gallery:
     rounds = _thinned(_rounds(run_data))
     if len(rounds) < len(_rounds(run_data)):
         notes.append(f"{len(rounds)} of {len(_rounds(run_data))} rounds are shown.")
-    dataset: FaceDataset | None = None
-    if run_data.config.dataset.name == "synthetic" or with_private_photos:
-        try:
-            dataset = open_dataset(run_data.config.dataset, run_data.config.seed)
-        except Exception as error:  # a dataset may be third-party code; the page must come out all the same
-            notes.append(f"The private photos are not shown: the dataset cannot be opened ({error}).")
-    else:
-        notes.append(
-            "The private photos are not shown: they are of real people, and this page may travel. "
-            "fl-sim report RUN --with-private-photos puts them in."
-        )
     portraits, photos_of = [], 0
     for user in users[:USERS]:
-        photos, mean = [], None
-        if dataset is not None and user < dataset.num_users:
-            private = dataset.user(user).private.photos
-            photos_of = max(photos_of, len(private))
-            photos = [
-                _picture(photo, f"private photo {i + 1} of user {user}") for i, photo in enumerate(private[:PHOTOS])
-            ]
-            mean = _picture(
-                private.mean(0), f"mean of the {len(private)} private photos of user {user}", f"mean of {len(private)}"
-            )
+        photos, mean, own = [], None, private.of(user)
+        if own is not None:
+            photos_of = max(photos_of, len(own))
+            photos = [_picture(photo, f"private photo {i + 1} of user {user}") for i, photo in enumerate(own[:PHOTOS])]
+            mean = _picture(own.mean(0), f"mean of the {len(own)} private photos of user {user}", f"mean of {len(own)}")
         strips, traits = _strips(run_data, user, rounds), _traits(run_data, user)
         portraits.append(Portrait(user, _alike(run_data, user), photos, mean, strips, traits))
     columns = [(label, svg.swatch(series)) for label, series in series_of(run_data).items()]
-    return Gallery(
-        portraits, columns, run_data.measured_rounds[0] if run_data.measured_rounds else None, photos_of, notes
-    )
+    first = run_data.measured_rounds[0] if run_data.measured_rounds else None
+    return Gallery(portraits, columns, first, photos_of, [*notes, *private.notes])
 
 
 def pixels(photo: Tensor) -> Tensor:
@@ -155,7 +137,7 @@ def data_uri(photo: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _strips(run_data: RunData, user: int, rounds: list[int]) -> list[Strip]:
+def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
     strips = []
     series = series_of(run_data)
     for label in sorted(run_data.labels, key=lambda label: label in run_data.priors):
@@ -181,7 +163,9 @@ def _strips(run_data: RunData, user: int, rounds: list[int]) -> list[Strip]:
     return strips
 
 
-def _drawn(run_data: RunData, reconstruction: Reconstruction, label: str, server_round: int, user: int) -> Drawn | None:
+def _drawn(
+    run_data: Measured, reconstruction: Reconstruction, label: str, server_round: int, user: int
+) -> Drawn | None:
     if reconstruction.draws is None or not bool(reconstruction.draws.isfinite().all()):
         return None
     count, of = len(reconstruction.draws), f"of user {user} by {label} in round {server_round}"
@@ -199,7 +183,9 @@ def _drawn(run_data: RunData, reconstruction: Reconstruction, label: str, server
     return Drawn(server_round, count, determined, others, heat)
 
 
-def _scored(run_data: RunData, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack") -> Picture:
+def _scored(
+    run_data: Measured, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack"
+) -> Picture:
     row = _row(run_data, label, server_round, user, arm)
     rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
     rank_caption = f"rank {rank:.0f}" if math.isfinite(rank) else ""
@@ -212,7 +198,7 @@ def _scored(run_data: RunData, image: Tensor, label: str, server_round: int, use
     return Picture(data_uri(image), alt, caption, rank_caption, said, rank == 1, server_round)
 
 
-def _alike(run_data: RunData, user: int) -> str:
+def _alike(run_data: Measured, user: int) -> str:
     if run_data.leakage is None or "in_batch_min" not in run_data.leakage:
         return ""
     rows = run_data.leakage[run_data.leakage["user"] == user]
@@ -220,7 +206,7 @@ def _alike(run_data: RunData, user: int) -> str:
     return " to ".join(svg.number(end) for end in ends) if ends and math.isfinite(ends[0]) else ""
 
 
-def _traits(run_data: RunData, user: int) -> list[Trait]:
+def _traits(run_data: Measured, user: int) -> list[Trait]:
     traits = []
     first = run_data.measured_rounds[0] if run_data.measured_rounds else 0
     for attribute in run_data.attribute_names:
@@ -241,14 +227,14 @@ def _traits(run_data: RunData, user: int) -> list[Trait]:
     return traits
 
 
-def _class_name(run_data: RunData, attribute: str, value: float) -> str:
+def _class_name(run_data: Measured, attribute: str, value: float) -> str:
     assert run_data.leakage is not None  # there are attributes
     columns = [f"attr_{attribute}_true", f"attr_{attribute}_inferred"]
     largest = max(float(run_data.leakage[column].max()) for column in columns if column in run_data.leakage)
-    return class_name(attribute, value, largest, run_data.config.dataset.name == "synthetic")
+    return class_name(attribute, value, largest, run_data.synthetic)
 
 
-def _row(run_data: RunData, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
+def _row(run_data: Measured, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
     """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
     sources = [(label, arm)]
     if label in run_data.priors:
@@ -274,14 +260,13 @@ def _picture(photo: Tensor, alt: str, caption: str = "") -> Picture:
     return Picture(data_uri(photo), alt, caption, "", "", False)
 
 
-def _users(run_data: RunData) -> list[int]:
+def _users(run_data: Measured) -> list[int]:
     if run_data.leakage is not None:
         return sorted(int(user) for user in run_data.leakage["user"].unique())
-    users = {int(path.stem.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*/user-*.safetensors")}
-    return sorted(users) or list(range(run_data.config.dataset.users))
+    return reconstructed_users(run_data.run) or list(range(run_data.users))
 
 
-def _rounds(run_data: RunData) -> list[int]:
+def _rounds(run_data: Measured) -> list[int]:
     rounds = {int(path.name.split("-")[1]) for path in run_data.run.reconstructions.glob("*/round-*")}
     return sorted(rounds | set(run_data.measured_rounds))
 

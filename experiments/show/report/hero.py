@@ -1,7 +1,7 @@
 """The first screen of the report: the threat model in one line, and what the server draws of a few users.
 
 The strip shows pictures that name as many users as the headline says. Of several that name as many, by attacks that
-know the defenses, it shows the most realistic.
+know the defenses, it shows the most realistic. Where nothing is measured, it shows what there is.
 """
 
 import math
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from experiments.evaluate.arms import PICTURES
 from experiments.show.report.gallery import Gallery, Picture, Portrait
+from experiments.show.report.measured import Measured
 from experiments.show.report.run_data import RunData
 from experiments.statistics.significance import Finding
 
 FACES = 8  # users in the strip
 CAVEAT = "These pictures are no evidence: this attack was not shown to tell more of the users than its controls."
+UNMEASURED = "A realistic face is no evidence: a prior draws one for any update."
 NOWHERE = (math.nan, math.nan)
 Scores = Mapping[int, tuple[float, float]]  # by user: rank, facial similarity
 
@@ -27,33 +29,51 @@ class Face:
     photo: Picture | None
     drawn: Picture
     named: bool  # by the picture, where its attack names more users than guessing and the controls do
-    label: str  # "named", "not named, rank 7", or the rank alone where naming does not exceed guessing
+    label: str  # "named", "not named, rank 7"; the rank alone where naming does not exceed guessing; "": not measured
 
 
 @dataclass(frozen=True)
 class Hero:
     """What the first screen says beside the headline."""
 
-    threat: str  # the threat model in one line
     faces: list[Face]
     caption: str  # what drew the pictures, and which users are shown; empty without pictures
     caveat: str  # why the pictures are no evidence; empty where they are some
 
 
-def hero(run_data: RunData, shown: Gallery) -> Hero:
-    """The threat model of a run, and up to FACES users of its gallery, from the best to the worst recognised."""
-    threat = threat_line(run_data)
+def hero(run_data: Measured, shown: Gallery) -> Hero:
+    """Up to FACES users of the gallery, from the best to the worst recognised."""
     best = _strongest(run_data)
     if best is None:
-        return Hero(threat, [], "", "")
+        return _unmeasured(run_data, shown)
     scores = _scores(run_data, best)
     drawn = [(portrait, found) for portrait in shown.portraits if (found := _drawn(portrait, best)) is not None]
     drawn.sort(key=lambda pair: _recognised(scores, pair[0].user))
     faces = [_face(portrait, picture, scores, best.names) for portrait, picture in _spread(drawn)]
     if not faces:
-        return Hero(threat, [], "", "")
+        return Hero([], "", "")
     caveat = "" if best.names or best.resembles or best.reads_attributes else CAVEAT
-    return Hero(threat, faces, _caption(run_data, best, len(faces), len(drawn)), caveat)
+    return Hero(faces, _caption(run_data, best, len(faces), len(drawn)), caveat)
+
+
+def _unmeasured(run_data: Measured, shown: Gallery) -> Hero:
+    """The first users, and what the first attack drew of each in the first round; nothing once it was measured."""
+    if run_data.leakage is not None:
+        return Hero([], "", "")
+    attacks = [label for label in run_data.labels if label not in run_data.priors]
+    drawn = [
+        (portrait, strip)
+        for portrait in shown.portraits
+        for strip in portrait.strips
+        if attacks and strip.label == attacks[0]
+    ][:FACES]
+    faces = [
+        Face(one.user, one.photos[0] if one.photos else None, strip.pictures[0], False, "") for one, strip in drawn
+    ]
+    if not faces:
+        return Hero([], "", "")
+    caption = f"By {attacks[0]}, from one {run_data.update} of each."
+    return Hero(faces, caption, UNMEASURED)
 
 
 def threat_line(run_data: RunData) -> str:
@@ -80,7 +100,7 @@ def _knows(run_data: RunData) -> str:
     return f"{'knows' if told else 'does not know'} the defense ({defenses})"
 
 
-def _strongest(run_data: RunData) -> Finding | None:
+def _strongest(run_data: Measured) -> Finding | None:
     """The finding of one round, by a picture on the page, that names most.
 
     Ties go to who knows the defenses, then to the picture in which a detector sees a face most surely.
@@ -104,7 +124,7 @@ def _strongest(run_data: RunData) -> Finding | None:
     return max(pictured, key=strength, default=None)
 
 
-def _scores(run_data: RunData, best: Finding) -> Scores:
+def _scores(run_data: Measured, best: Finding) -> Scores:
     """(rank, similarity) of each user by the arm that `best` is about; NaN where there is none."""
     rows = run_data.rows(best.attack, best.arm, best.server_round)
     scores = rows[["rank", "facial_similarity"]].astype("float64").itertuples(index=False)
@@ -142,13 +162,12 @@ def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) ->
     return Face(portrait.user, portrait.photos[0] if portrait.photos else None, picture, named, label)
 
 
-def _caption(run_data: RunData, best: Finding, faces: int, pictured: int) -> str:
+def _caption(run_data: Measured, best: Finding, faces: int, pictured: int) -> str:
     knows = ", which knows the defense," if best.knowledge != "none" else ""
     what = {"determined": "finds as the mean face", "all_images": "draws first"}.get(best.arm, "draws")
-    update = "gradient" if run_data.config.federation.update == "gradient" else "weight update"
     who = f"All {faces} users" if faces == pictured == best.users else f"{faces} of {best.users} users"
     if pictured < best.users:
         who += f", out of the {pictured} shown below"
     said = f"{who}, from the best to the worst recognised among {best.gallery} people, and what {best.attack}{knows} "
-    said += f"{what} from one {update} of round {best.server_round}."
+    said += f"{what} from one {run_data.update} of round {best.server_round}."
     return f"{said} They are judged by all images together." if best.arm == "all_images" else said

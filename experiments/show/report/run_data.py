@@ -1,6 +1,5 @@
 """The data of a report: everything a run folder holds, read once; missing pieces stay None."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,86 +8,26 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from attacker.capture.store import CaptureStore, read_attack_table
-from experiments.evaluate.arms import PICTURES
 from experiments.plan.attackers import known_to_nobody
-from experiments.statistics.aggregate import Aggregates, Arms, aggregate, attribute_names
-from experiments.statistics.interval import Interval
-from experiments.statistics.significance import Finding, findings
+from experiments.show.report.measured import Measured
+from experiments.statistics.aggregate import Aggregates, aggregate
+from experiments.statistics.significance import findings
+from experiments.statistics.verdict import Verdict, verdict
 from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
 
 
-@dataclass(frozen=True)
-class RunData:
+@dataclass(frozen=True, kw_only=True)
+class RunData(Measured):
     """One run, read."""
 
-    run: RunFolder
     config: Config
     manifest: Mapping[str, Any]  # empty where there is none
-    rounds: pd.DataFrame | None  # one row a round: accuracy, loss, accepted, ...
-    leakage: pd.DataFrame | None  # one row per (round, user, attack, arm)
-    aggregates: Aggregates  # without any attack where nothing was measured
-    findings: list[Finding]  # what each attack tells in each round
-    rejected: list[Mapping[str, Any]]  # rows of the capture index
-    labels: list[str]  # attacks that left reconstructions, those of the config first
-    priors: frozenset[str]  # labels that are the prior alone: a control, not an attack
-    missing: list[str]  # sentences: what is not there, and why; what is to be known of the data and their judges
 
     @property
-    def attacks(self) -> list[str]:
-        """Labels of the measured attacks, in the order of the config; the prior alone only if it is all there is."""
-        if self.leakage is None:
-            return []
-        present = set(self.leakage["attack"])
-        known = dict.fromkeys([*self.config.attacks, *self.labels, *sorted(present)])
-        order = [label for label in known if label in present]
-        return [label for label in order if label not in self.priors] or order
-
-    @property
-    def measured_rounds(self) -> list[int]:
-        return [] if self.leakage is None else sorted(int(value) for value in self.leakage["round"].unique())
-
-    def interval(self, attack: str, arm: str, metric: str, server_round: int | None = None) -> Interval | None:
-        """An aggregate, of one round or (None) of all; None where it was not measured.
-
-        Its ends are finite: those that cannot be computed are the mean.
-        """
-        table: dict[str, Arms] = self.aggregates["overall"]
-        if server_round is not None:
-            table = self.aggregates["rounds"].get(str(server_round), {})
-        measured = table.get(attack, {}).get(arm, {}).get(metric)
-        if measured is None or not measured.known:
-            return None
-        low, high = (end if math.isfinite(end) else measured.mean for end in (measured.low, measured.high))
-        return Interval(measured.mean, low, high)
-
-    def rows(self, attack: str, arm: str, server_round: int | None = None) -> pd.DataFrame:
-        """The leakage rows of an arm; empty where there are none."""
-        if self.leakage is None:
-            return pd.DataFrame()
-        keep = (self.leakage["attack"] == attack) & (self.leakage["arm"] == arm)
-        if server_round is not None:
-            keep &= self.leakage["round"] == server_round
-        return self.leakage[keep]
-
-    def leaks(self, attack: str) -> bool:
-        """Whether the pictures of an attack tell more of the users than its controls, in any round."""
-        own = [one for one in self.findings if one.attack == attack and one.arm in PICTURES]
-        return any(one.names or one.resembles or one.reads_attributes for one in own)
-
-    @property
-    def attribute_names(self) -> list[str]:
-        if self.leakage is None:
-            return []
-        return [name for name in attribute_names(self.leakage) if self.leakage[f"attr_{name}_true"].notna().any()]
-
-    @property
-    def gallery_size(self) -> int:
-        """People among whom the users were looked for."""
-        if self.leakage is not None and "gallery_size" in self.leakage and self.leakage["gallery_size"].notna().any():
-            return int(self.leakage["gallery_size"].max())
-        return self.config.leakage.gallery_size
+    def judged(self) -> Verdict | None:
+        return verdict(self.findings, unknown_defenses(self.manifest), distorted(self.manifest, self.config))
 
 
 def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
@@ -135,8 +74,25 @@ def read(run: RunFolder) -> RunData:
     config = load(run.config)
     missing += manifest.get("notes", [])
     labels, priors = _labels(run, config)
-    tests = findings(leakage) if leakage is not None else []
-    return RunData(run, config, manifest, rounds, leakage, aggregates, tests, rejected, labels, priors, missing)
+    return RunData(
+        run=run,
+        name=config.name,
+        update="gradient" if config.federation.update == "gradient" else "weight update",
+        synthetic=config.dataset.name == "synthetic",
+        planned=tuple(config.attacks),
+        users=config.dataset.users,
+        people=config.leakage.gallery_size,
+        rounds=rounds,
+        leakage=leakage,
+        aggregates=aggregates,
+        findings=findings(leakage) if leakage is not None else [],
+        rejected=rejected,
+        labels=labels,
+        priors=priors,
+        missing=missing,
+        config=config,
+        manifest=manifest,
+    )
 
 
 def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:

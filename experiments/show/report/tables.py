@@ -10,6 +10,7 @@ import pandas as pd
 from experiments.evaluate.arms import ARMS
 from experiments.plan.privacy import sentences
 from experiments.show.report.captions import METRICS, bracket, digits, spell
+from experiments.show.report.measured import Measured
 from experiments.show.report.run_data import RunData, unknown_defenses
 from experiments.show.report.svg import DASH, number
 from experiments.statistics.interval import Interval
@@ -44,7 +45,7 @@ class NumberTable:
 LOOKS = {"upper_bound": "reading", "prediction": "control"}  # groups of arms that look like another group
 
 
-def readings(run_data: RunData, server_round: int) -> list[tuple[str, list[str]]]:
+def readings(run_data: Measured, server_round: int) -> list[tuple[str, list[str]]]:
     """What an attack's first image says of the user, all its images together, and the best of them, in one round.
 
     (attack, one cell "similarity interval, rank-1" each); only attacks that leave several images.
@@ -61,7 +62,7 @@ def readings(run_data: RunData, server_round: int) -> list[tuple[str, list[str]]
     return rows
 
 
-def numbers(run_data: RunData) -> list[NumberTable]:
+def numbers(run_data: Measured) -> list[NumberTable]:
     """One table an attack: a block for all rounds, one for each round; an arm a row, a metric a column."""
     tables = []
     scopes = [("All rounds", None), *((f"Round {r}", r) for r in run_data.measured_rounds)]
@@ -99,15 +100,15 @@ def setup(run_data: RunData) -> list[tuple[str, str]]:
         ("Model", _model(run_data)),
         (
             "Federation",
-            f"FedSGD, {_plural(config.federation.rounds, 'round')} of {_plural(users_per_round(config), 'user')}, "
+            f"FedSGD, {plural(config.federation.rounds, 'round')} of {plural(users_per_round(config), 'user')}, "
             f"server learning rate {config.federation.learning_rate:g}, engine {config.federation.engine}",
         ),
         ("Update", f"{update}, once a round"),
-        ("Defenses", " → ".join(_call(table) for table in config.defenses) or "none"),
+        ("Defenses", " → ".join(call(table) for table in config.defenses) or "none"),
         (
             "Attacks",
             "; ".join(
-                _call({"name": table.get("name", label)} | table, label) for label, table in config.attacks.items()
+                call({"name": table.get("name", label)} | table, label) for label, table in config.attacks.items()
             )
             or "none",
         ),
@@ -188,7 +189,7 @@ def _seen(run_data: RunData) -> str:
     return "each user's own update in every round, not only their sum"
 
 
-def timing(run_data: RunData) -> list[tuple[str, int, str, str]]:
+def timing(run_data: Measured) -> list[tuple[str, int, str, str]]:
     """(attack, pictures, median seconds a user, seconds in all)."""
     rows: list[tuple[str, int, str, str]] = []
     if run_data.leakage is None or "seconds" not in run_data.leakage:
@@ -200,7 +201,7 @@ def timing(run_data: RunData) -> list[tuple[str, int, str, str]]:
     return rows
 
 
-def training(run_data: RunData) -> tuple[list[str], list[list[str]]]:
+def training(run_data: Measured) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the rounds, as text."""
     if run_data.rounds is None:
         return [], []
@@ -234,7 +235,7 @@ def _model(run_data: RunData) -> str:
     return f"{model.name}, {start}"
 
 
-def _call(table: Mapping[str, Any], label: str | None = None) -> str:
+def call(table: Mapping[str, Any], label: str | None = None) -> str:
     """`clip(max_norm=1.0)`, with the label before it where that differs."""
     name = str(table.get("name", "?"))
     settings = ", ".join(f"{key}={value}" for key, value in table.items() if key != "name")
@@ -253,7 +254,8 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """`1 round`, `3 rounds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
