@@ -88,13 +88,12 @@ def described(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def sources(root: Path) -> str:
-    """A line a figure: the page it is on, its stored result, what measures it and what that takes."""
+    """An entry a figure: page, stored result, what that takes to measure, where it is from, and the command."""
     placed = {name: path for path in pages(root) for name in names(path.read_text(encoding="utf-8"))}
-    lines = ["| figure | stored | measured by | takes | origin |", "|---|---|---|---|---|"]
+    entries = []
     for name, facts in described(root).items():
-        where = placed[name].name if name in placed else facts["page"]
-        link = f"[{name}]({'../' if where == 'README.md' else ''}{where})"
-        files = ", ".join(f"[{file}](results/{file})" for file in facts.get("files", ())) or facts.get("stored", "")
-        command = facts["command"].replace("|", "\\|")
-        lines.append(f"| {link} | {files} | `{command}` | {facts['takes']} | {facts['origin']} |")
-    return "\n".join(lines)
+        page = placed[name].name if name in placed else facts["page"]
+        link = f"[{name}]({'../' if page == 'README.md' else ''}{page})"
+        files = ", ".join(f"[{file}](results/{file})" for file in facts.get("files", ())) or facts["stored"]
+        entries.append(f"- {link}: {files}. {facts['takes']}; {facts['origin']}:\n  `{facts['command']}`")
+    return "\n".join(entries)

@@ -143,4 +143,4 @@ def _told(end: End, folder: Path) -> str:
     wanted = {"arm": "attack", "label": end.label, "cell": end.cell, "round": end.round}
     rows = stored.read(folder / f"{end.file}.csv")
     row = stored.find(rows, **{key: value for key, value in wanted.items() if value is not None})
-    return f"{row['facial_similarity']:.2f}, {stored.named(row)}"
+    return ", ".join(filter(None, (f"{row['facial_similarity']:.2f}", stored.named(row))))
