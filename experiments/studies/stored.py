@@ -2,11 +2,13 @@
 
     python -m experiments.studies.stored runs/training > docs/results/training.csv
 
-One row an attack and arm, of all users together: what was varied, the number of users, and the means of FIGURES and of
-attributes with their 95 % intervals as FIGURE_low and FIGURE_high.
+One row an attack and arm, of all users together: what was varied, the number of users, and the means of FIGURES with
+their 95 % intervals as FIGURE_low and FIGURE_high. Where attributes were also inferred without a picture, the shares
+that were read rightly are there too.
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,17 +21,22 @@ from experiments.evaluate.arms import CAPTIONS
 FIGURES = ("facial_similarity", "rank1")
 KEYS = ["cell", "round", "attack", "setting", "value", "label", "arm", "users"]
 BESIDE = ("wrong_update", "prior_only", "own_photo")  # arms that stand beside the attacks
+PREDICTED = ("base_rate", "attribute_inference")  # arms without a picture
+ARMS = ("attack", "determined", *BESIDE, *PREDICTED)
+WORDS = dict.fromkeys(("cell", "round", "value"), "string")  # columns that are read as they stand
 Row = Mapping[str, Any]
 Grid = dict[str, dict[str, str]]  # by row and column of a table, what is in the cell
 
 
 def stored(folder: Path) -> pd.DataFrame:
     """The rows of a finished study, or of a run."""
-    table = pd.read_csv(folder / "study.csv") if (folder / "study.csv").is_file() else _of_run(folder)
-    figures = [name for name in table if name in FIGURES or str(name).startswith("attr_")]
-    ends = [f"{name}{end}" for name in figures for end in ("_low", "_high") if f"{name}{end}" in table]
-    kept = [name for name in [*KEYS, *(column for column in table if column in {*figures, *ends})] if name in table]
-    return table[kept].dropna(axis="columns", how="all").round(4)
+    table = pd.read_csv(folder / "study.csv", dtype=WORDS) if (folder / "study.csv").is_file() else _of_run(folder)
+    inferred = (table["arm"] == "attribute_inference").any()
+    attributes = [name for name in table if re.fullmatch(r"attr_.*(?<!_low)(?<!_high)", str(name)) and inferred]
+    figures = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
+    kept = [name for name in [*KEYS, *figures, *attributes] if name in table]
+    rows = table.loc[table["arm"].isin(ARMS if inferred else ARMS[: -len(PREDICTED)]), kept]
+    return rows.dropna(axis="columns", how="all").round(4)
 
 
 def _of_run(folder: Path) -> pd.DataFrame:
@@ -45,7 +52,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a stored file; None where it says nothing."""
-    table = pd.read_csv(path, dtype=dict.fromkeys(("cell", "round", "value"), "string")).astype(object)
+    table = pd.read_csv(path, dtype=WORDS).astype(object)
     return [
         {str(key): value for key, value in row.items()} for row in table.where(table.notna(), None).to_dict("records")
     ]
