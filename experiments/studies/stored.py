@@ -72,13 +72,17 @@ def told(row: Row) -> str:
 
 
 def similarity(row: Row) -> str:
-    mean, low, high = (row.get(f"facial_similarity{end}") for end in ("", "_low", "_high"))
-    return (
-        "" if mean is None else f"{_level(mean)}" if low is None else f"{_level(mean)} [{_level(low)}, {_level(high)}]"
-    )
+    """Similarity with its interval, as far as known: `0.50 [0.47, 0.53]`."""
+    ends = [_level(row[f"facial_similarity{end}"]) for end in ("", "_low", "_high") if _known(row, end)]
+    return f"{ends[0]} [{ends[1]}, {ends[2]}]" if len(ends) == 3 else "".join(ends[:1])
+
+
+def _known(row: Row, end: str) -> bool:
+    return row.get(f"facial_similarity{end}") is not None
 
 
 def named(row: Row) -> str:
+    """Users named first, if known: `56 of 58`."""
     share, users = row.get("rank1"), row.get("users")
     return "" if share is None or users is None else f"{round(share * users)} of {users}"
 

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -199,8 +198,8 @@ def as_stored(file: str) -> Table:
     """A CSV as it is."""
 
     def table(folder: Path) -> str:
-        rows: list[dict[str, Any]] = pd.read_csv(folder / file, dtype="string").fillna("").to_dict("records")
-        lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        cells = pd.read_csv(folder / file, dtype="string").fillna("")
+        lines = [[*map(str, cells)], ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     return table
