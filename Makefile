@@ -4,6 +4,7 @@
 # make check  what a developer runs all day: linters, types, import rules, fast tests, known vulnerabilities
 # make bench  what running it costs, as ratios beside the committed ones; two idle cores, a quarter of an hour
 # make docs   the documentation as a site, in build/site
+# make figures  every table and figure of README and docs, printed anew of docs/results; seconds
 # make audit  known vulnerabilities in the pinned dependencies; says so and passes where there is no network
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 TWO := -n 2
 test check: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check bench docs audit install browser clean
+.PHONY: demo test check bench docs figures audit install browser clean
 
 demo: install
 	$(BIN)/fl-sim run --config experiments/configs/quickstart.toml
@@ -41,6 +42,9 @@ docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs
 	$(BIN)/mkdocs build --quiet
 	@echo build/site/index.html
+
+figures: install
+	$(BIN)/python -m experiments.studies.figures
 
 audit: install
 	$(BIN)/python .ci/audit.py

@@ -168,14 +168,21 @@ def through(mod: Any, sent: ArrayRecord, back: ArrayRecord) -> dict[str, Any]:
     return {name: array.numpy() for name, array in answer.content["arrays"].items()}
 
 
-def main() -> None:
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+def lines() -> list[str]:
+    """What was found, a line each."""
     TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
-    print(f"flwr {version('flwr')}")
-    for part in (sensitivity, pairing, adaptive, local, clipping, averages):
-        for what, found in part():
-            print(f"{what:75} {found}")
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = (sensitivity, pairing, adaptive, local, clipping, averages)
+            return [f"{what:75} {found}" for part in parts for what, found in part()]
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def main() -> None:
+    print(f"flwr {version('flwr')}", *lines(), sep="\n")
 
 
 if __name__ == "__main__":

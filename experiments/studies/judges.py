@@ -140,8 +140,15 @@ def markdown(found: Figures) -> str:
         head = [f"{kind}, {told}", "photos", *(HEADS[column] for column in columns)]
         lines = [head, ["---"] * len(head)]
         lines += [[row["judge"], f"{row['size']} px", *(_cell(row.get(one)) for one in columns)] for row in rows]
+        if kind == "classifier" and rows:
+            lines.append(["the commoner class", "", *(_share_of_commoner(rows[0], one) for one in columns)])
         tables += ["\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []
     return "\n\n".join(tables) + "\n"
+
+
+def _share_of_commoner(row: Figures, attribute: str) -> str:
+    known = row.get(f"{attribute}_commoner")
+    return "" if known is None else f"{known:.2f}"
 
 
 def _cell(value: Any) -> str:

@@ -1,19 +1,12 @@
 """The README's table of real faces: who is named, by task and training, from stored results of the study `task`.
 
-    cd docs/results && python -m experiments.studies.task_table untrained=task_real_untrained.csv \\
-        trained=task_real_trained.csv
-
-Each file is a study.csv of `python -m experiments.studies task --faces ...` (docs/studies.md), of which the columns
-that are read here may be kept alone.
+Each file holds the rows of a study, as `python -m experiments.studies.stored runs/task` prints them (docs/figures.md).
 """
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-KEPT = ["cell", "label", "arm", "users", *(f"{name}{end}" for name in ("facial_similarity", "rank1")
-        for end in ("", "_low", "_high"))]  # fmt: skip
 COLUMNS = (
     "model, task",
     "named by `user_diffusion`",
@@ -45,7 +38,3 @@ def _named(row: "pd.Series[float]") -> str:
 
 def _interval(row: "pd.Series[float]") -> str:
     return f"[{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]"
-
-
-if __name__ == "__main__":
-    print(table({state: Path(path) for state, _, path in (given.partition("=") for given in sys.argv[1:])}))

@@ -74,10 +74,3 @@ def test_the_command_prints_a_table_and_writes_figures_alone(
     assert str(tmp_path) not in (tmp_path / "judges.json").read_text()
     assert judges.main([*options, "--embedder", "onnx=absent.onnx"]) == 2
     assert "does not exist" in capsys.readouterr().err
-
-
-def test_the_tables_in_the_docs_are_those_of_the_stored_result() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    found = json.loads((docs / "results/judges_real.json").read_text())
-    for table in judges.markdown(found).split("\n\n"):
-        assert table.strip() in (docs / "data.md").read_text()

@@ -1,7 +1,5 @@
 """Laws that hold for every family of models that a user may bring."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from clients.local_training import local_gradient
 from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from experiments.run.pipeline import preflight
-from experiments.studies.model_families import FAMILIES, table
+from experiments.studies.model_families import FAMILIES
 from fl_sim import models
 from fl_sim.config import Config, ConfigError
 from fl_sim.initial_model import remarks
@@ -138,9 +136,3 @@ def test_several_outputs_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPat
         check_model(pair(2, 32), "pair", 32, 2)
     with pytest.raises(ConfigError, match=r"returns shape \(4, 2\) for 4 images, expected logits \(4, 3\)"):
         check_model(model, "mlp", 32, 3)
-
-
-def test_the_table_of_the_docs_is_that_of_the_stored_results(repository: Path) -> None:
-    rows = json.loads((repository / "docs" / "results" / "model_families.json").read_text())
-    assert set(rows) == set(FAMILIES)
-    assert table(rows) in (repository / "docs" / "models.md").read_text()

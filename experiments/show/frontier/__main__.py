@@ -57,7 +57,7 @@ def markdown(rows: pd.DataFrame) -> str:
         promised = "none" if pd.isna(first["epsilon"]) else f"{first['epsilon']:.3g}"
         cells = [
             str(cell),
-            f"{first['accuracy']:.2f}",
+            "" if pd.isna(first["accuracy"]) else f"{first['accuracy']:.2f}",
             *knowing,
             f"{most} of {users} {interval}",
             promised,

@@ -173,13 +173,17 @@ def _schedule(item: Item, options: Options, command: str) -> list[str]:
     if outcome.table.empty:
         raise ConfigError(f"no run of {item.name} is finished: {'; '.join(outcome.problems)}")
     table = outcome.table
-    settings = parse(Settings, study.base["attacks"]["user_diffusion"])
-    centre = [window_centre(settings, step / max(settings.steps - 1, 1)) for step in range(settings.steps)]
     drawn = {
-        f"{item.name}.png": pictures.schedule(centre, settings.window, settings.steps),
+        f"{item.name}.png": draw_schedule(parse(Settings, study.base["attacks"]["user_diffusion"])),
         f"{item.name}-leakage.png": plot.draw(study, table),
     }
     setup = setup_caption(parse(Config, study.base), int(table["users"].max()))
     record = {"command": command, "setup": [setup], "pictures": drawn, "tables": [tables.varied(table)]}
     _write(options, item, record)
     return outcome.problems
+
+
+def draw_schedule(settings: Settings) -> bytes:
+    """The window of time steps of `user_diffusion` over its steps (Figure 5). A PNG."""
+    centre = [window_centre(settings, step / max(settings.steps - 1, 1)) for step in range(settings.steps)]
+    return pictures.schedule(centre, settings.window, settings.steps)

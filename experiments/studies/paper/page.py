@@ -24,10 +24,15 @@ answer from a prior, the mean face that the update determines, given which it is
 
 
 def write(out: Path) -> Path:
-    """Assemble `OUT.md` from the records in `out`; an item without one is named with the command that makes it."""
+    """Assemble `OUT.md` from the records in `out`."""
     path = out.with_suffix(".md")
-    write_atomically(path, "\n".join([HEAD, *(section(item, out) for item in ITEMS.values())]).encode())
+    write_atomically(path, text(out).encode())
     return path
+
+
+def text(out: Path) -> str:
+    """The page of the records in `out`; an item without one is named with the command that makes it."""
+    return "\n".join([HEAD, *(section(item, out) for item in ITEMS.values())])
 
 
 def section(item: Item, out: Path) -> str:
