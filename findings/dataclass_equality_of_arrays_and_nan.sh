@@ -3,7 +3,7 @@
 # Guessed: two dataclasses are equal as the tuples of their fields are, in every Python that a project supports.
 # Seen: up to 3.12 the fields are compared as tuples, where a field that is the same object counts as equal. From 3.13 on
 #   they are compared one by one. So a shallow copy equals its original up to 3.12. From 3.13 on it does not if a field is
-#   NaN; `==` raises if a field is an array, and returns an array if that field is the last one.
+#   NaN; with an array among the fields `==` raises, or returns an array where that is the last field.
 # So a test or a cache that compares records of a run passes on 3.12 and fails on 3.13, and `if a == b` of two updates that
 #   share a gradient ends in "the truth value of an array is ambiguous".
 # Output seen:
