@@ -9,7 +9,7 @@ ENV PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0
 
 WORKDIR /build
-COPY requirements.txt ./
+COPY requirements.txt constraints-cuda.txt ./
 # ray[default] brings Ray's dashboard.
 RUN pip install --no-cache-dir uv==0.12.24 \
     && uv pip install --system --no-cache -r requirements.txt "ray[default]==2.55.1"

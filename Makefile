@@ -51,11 +51,12 @@ audit: install
 
 install: .venv/installed
 
-.venv/installed: requirements.txt pyproject.toml
-	@$(USED) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo \
-		"$(USED) is $$($(USED) --version 2>&1); give Python 3.11, 3.12 or 3.13: make install PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+.venv/installed: requirements.txt constraints-cuda.txt pyproject.toml
+	@$(USED) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null || { echo \
+		"$(USED) is $$(command -v $(USED) >/dev/null && $(USED) --version 2>&1 || echo not there);" \
+		"fl-sim needs Python 3.11 to 3.14: $(if $(wildcard $(BIN)/python),make clean; )make install PYTHON=python3.12" \
+		>&2; exit 1; }
+	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-version-check uv; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@

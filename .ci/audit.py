@@ -14,10 +14,11 @@ PIP_AUDIT = "pip-audit==2.10.1"
 LIMIT = 300  # seconds
 
 
-def audit(requirements: Path) -> tuple[int, str]:
-    """(exit code, what to say)."""
-    command = [Path(sys.executable).parent / "uv", "tool", "run", "--quiet", PIP_AUDIT, "--requirement", requirements]
-    options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", "15", "--format", "json"]
+def audit(*pinned: Path) -> tuple[int, str]:
+    """(exit code, what to say) of the files of `pinned` versions."""
+    command = [Path(sys.executable).parent / "uv", "tool", "run", "--quiet", PIP_AUDIT]
+    options = [part for path in pinned for part in ("--requirement", path)]
+    options += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", "15", "--format", "json"]
     try:
         done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
@@ -45,6 +46,6 @@ def verdict(report: str, errors: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    code, said = audit(PROJECT / "requirements.txt")
+    code, said = audit(PROJECT / "requirements.txt", PROJECT / "constraints-cuda.txt")
     print(said)
     sys.exit(code)

@@ -1,5 +1,6 @@
 """`fl-sim up` and `fl-sim down`: a deployment of native processes on loopback, TLS and node authentication on."""
 
+import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ def up(state: State, users: int, port: int, progress: Callable[[str], None]) -> 
     ConfigError if one is up already with this state or the port is taken, DeploymentError if a process fails;
     then nothing is left running.
     """
+    if shutil.which("ps") is None:
+        raise DeploymentError("fl-sim up watches its processes with ps, which is not on PATH; install procps")
     before = processes.recorded(state)
     if before is not None and before.alive():
         raise ConfigError(f"a deployment of {before.users} users is up at {before.superlink}; fl-sim down stops it")

@@ -93,6 +93,13 @@ def test_a_process_that_only_has_the_pid_of_ours_is_left_alone(state):
         stranger.wait()
 
 
+def test_without_ps_nothing_is_started(state, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeploymentError, match="install procps"):
+        native.up(state, 2, 9092, print)
+    assert not state.record.exists()
+
+
 def test_with_a_process_end_all_that_it_started(state):
     child = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '61']).pid, flush=True); time.sleep(60)"
     ours = processes.start(state, "parent", [sys.executable, "-c", child])
