@@ -65,9 +65,13 @@ def best_lpips(picture: Tensor, photos: Tensor, weights: Path) -> float:
 
 def lpips_weights(leakage: Leakage) -> Path | None:
     """The AlexNet file in `leakage.lpips_weights`, or where torchvision keeps it; None if it is in neither place."""
-    places = [leakage.lpips_weights] if leakage.lpips_weights is not None else [Path(torch.hub.get_dir())]
-    files = [folder / part / ALEXNET for folder in places for part in ("", "checkpoints")]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in lpips_places(leakage) if file.is_file()), None)
+
+
+def lpips_places(leakage: Leakage) -> list[Path]:
+    """Where the AlexNet file is looked for."""
+    folder = leakage.lpips_weights or Path(torch.hub.get_dir())
+    return [folder / part / ALEXNET for part in ("", "checkpoints")]
 
 
 def lpips_available(config: Config) -> str | None:

@@ -23,6 +23,7 @@ from experiments.plan.setup import Setup, prepare
 from experiments.run import leakage
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
+from experiments.show.answer import Answer, answer, keep, made_of
 from experiments.show.report import write_report
 from fl_sim.config import Config, ConfigError, Dataset, difference, dump, load
 from fl_sim.deployment.flower import Connection
@@ -47,6 +48,7 @@ class Outcome:
     table: pd.DataFrame  # the leakage table; empty if nothing was attacked
     report: Path
     problems: list[str] = field(default_factory=list)  # one sentence each: attacks that failed
+    said: Answer | None = None  # verdict and figures; None if nothing was attacked
 
 
 def run(
@@ -74,7 +76,7 @@ def run(
 
             with dispatcher(folder, config, progress, follow=True) as dispatch:
                 run_federation(setup, folder, lambda done, total: progress("rounds", done, total), superlink)
-            return _judge(folder, config, progress, dispatch)
+            return _concluded(folder, config, progress, dispatch)
 
 
 def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -96,7 +98,7 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
         write_atomically(folder.config, dump(config).encode())
         with dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
             pass
-        return _judge(folder, config, progress, dispatch)
+        return _concluded(folder, config, progress, dispatch)
 
 
 def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -149,13 +151,27 @@ def threat_model(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
-    table = pd.DataFrame()
-    if dispatch is not None:
-        table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
-    page = write_report(folder)
+def judge(
+    folder: RunFolder, config: Config, progress: Progress, with_private_photos: bool = False
+) -> tuple[pd.DataFrame, Path, Answer | None]:
+    """Measure the leakage, write the report, and keep what is said of both; no answer to an empty table."""
+    made = made_of(folder, config.leakage)
+    table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
+    page = write_report(folder, with_private_photos)
+    if not len(table):
+        return table, page, None
+    said = answer(folder, table)
+    keep(folder, said, made, with_private_photos)
+    return table, page, said
+
+
+def _concluded(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
+    if dispatch is None:
+        table, page, said = pd.DataFrame(), write_report(folder), None
+    else:
+        table, page, said = judge(folder, config, progress)
     Log(folder, "run")("report", file=page.name, measurements=len(table))
-    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])])
+    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])], said)
 
 
 def _unheard(folder: RunFolder) -> list[str]:
