@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_sim.config import Leakage, load
-from fl_sim.runs import RunFolder, read_manifest, versions, write_atomically
+from fl_sim.config import Leakage
+from fl_sim.runs import RunFolder, versions, write_atomically
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from experiments.show.report.run_data import RunData
 
 WEIGHTS = Path(__file__).parents[1] / "evaluate" / "weights"  # of the shipped judges
 WIDTH = 80  # columns of the tables in a terminal
@@ -36,22 +36,21 @@ class Answer:
     text: str  # the same for a terminal, with its colours
 
 
-def answer(run: RunFolder, table: "pd.DataFrame") -> Answer:
-    """The verdict and the figures of a leakage table that is not empty."""
+def answer(data: "RunData") -> Answer:
+    """The verdict and the figures of a run whose leakage was measured."""
     from rich.console import Console
 
     from experiments.show.report.run_data import distorted, unknown_defenses
-    from experiments.statistics.aggregate import aggregate
     from experiments.statistics.interval import dumps
-    from experiments.statistics.significance import as_json, findings
+    from experiments.statistics.significance import as_json
     from experiments.statistics.summary import leakage_tables
     from experiments.statistics.verdict import NO_ATTACK, verdict
 
-    figures, found, manifest = aggregate(table), findings(table), read_manifest(run)
-    judged = verdict(found, unknown_defenses(manifest), distorted(manifest, load(run.config)))
-    stated = {"verdict": judged.facts() if judged else None, "findings": [as_json(one) for one in found], **figures}
+    judged = verdict(data.findings, unknown_defenses(data.manifest), distorted(data.manifest, data.config))
+    found = [as_json(one) for one in data.findings]
+    stated = {"verdict": judged.facts() if judged else None, "findings": found, **data.aggregates}
     shown = Console(file=io.StringIO(), width=WIDTH, highlight=False, force_terminal=True, color_system="standard")
-    shown.print(leakage_tables(figures, found))
+    shown.print(leakage_tables(data.aggregates, data.findings))
     shown.print(NO_ATTACK if judged is None else judged.sentence(), soft_wrap=True)
     assert isinstance(shown.file, io.StringIO)
     return Answer(json.loads(dumps(stated)), shown.file.getvalue().rstrip("\n"))

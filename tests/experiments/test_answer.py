@@ -16,6 +16,7 @@ from fake_run import fake_run
 from experiments.run import pipeline
 from experiments.show.answer import Answer, answer, keep, kept, made_of
 from experiments.show.report import write_report
+from experiments.show.report.run_data import read
 from fl_sim.config import Leakage, load
 from fl_sim.runs import RunFolder
 
@@ -26,7 +27,7 @@ JUDGE = "judge.onnx"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Answer]:
     folder = fake_run(tmp_path_factory.mktemp("runs") / "fake", users=2, rounds=1)
     write_report(folder)
-    return folder, answer(folder, pd.read_parquet(folder.leakage))
+    return folder, answer(read(folder))
 
 
 @pytest.fixture

@@ -10,18 +10,19 @@ from experiments.show.report import distributions, evidence, figures, svg, table
 from experiments.show.report.captions import headline
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import hero
-from experiments.show.report.run_data import read
+from experiments.show.report.run_data import RunData, read
 from experiments.show.report.templates import environment
 from fl_sim.runs import RunFolder, write_atomically
 
 
-def write_report(run: RunFolder, with_private_photos: bool = False) -> Path:
+def write_report(run: RunFolder, with_private_photos: bool = False, run_data: RunData | None = None) -> Path:
     """Write the page of a run and return its path. What the run does not hold yet is said on the page.
 
+    `run_data`: what `run` holds, if it was read already.
     Private photos are put in for synthetic people, else only if `with_private_photos`.
     Raises FileNotFoundError for a folder without config.toml.
     """
-    run_data = read(run)
+    run_data = run_data or read(run)
     head = headline(run_data)
     label, first = head.strongest, head.server_round
     forests, rounds, strips, readings = [], [], None, []
