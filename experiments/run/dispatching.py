@@ -35,7 +35,13 @@ class Dispatch:
     """The dispatcher process and what it said."""
 
     def __init__(
-        self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool, await_faces: bool
+        self,
+        folder: RunFolder,
+        config: Config,
+        progress: Progress,
+        follow: bool,
+        force: bool,
+        await_faces: bool = False,
     ) -> None:
         self.problems: list[str] = []
         self.folder = folder
