@@ -81,10 +81,10 @@ def _plain(folder: Path, config: Mapping[str, Any]) -> "UNet | None":
     if not all(bool(value.isfinite().all()) for value in weights.values()):
         return None
     try:
-        with torch.device("meta"):  # no weights are drawn that the file replaces
+        with torch.random.fork_rng(devices=[]):  # for weights that the file replaces
             network = UNet(Sizes(**{name: config[name] for name in Sizes._fields}))
-        # Copies: where in memory a file's tensors begin would decide the last bits of a matrix product.
-        network.to_empty(device="cpu").load_state_dict(weights)
+        # A copy: where in memory a file's tensors begin would decide the last bits of a matrix product.
+        network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError):  # of any config or weights
         return None
     return network.eval().requires_grad_(False)

@@ -97,7 +97,7 @@ def test_another_network_is_read_by_diffusers(tmp_path: Path, other: dict[str, A
 def test_the_shipped_prior_loads_without_diffusers() -> None:
     code = (
         "import sys; from attacker.priors.prior import load_prior; load_prior('synthetic64', 64); "
-        "print([name for name in ('diffusers', 'torch._dynamo') if name in sys.modules])"
+        "print([name for name in ('diffusers', 'torch._dynamo', 'sympy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
