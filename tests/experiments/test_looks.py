@@ -4,6 +4,7 @@ import torch
 
 from attacker.observation import Reconstruction
 from experiments.evaluate import looks
+from experiments.evaluate.remembered import MOST
 from fl_sim.seeds import generator
 
 PICTURES = torch.rand(5, 3, 8, 8, generator=generator(0, "looks"))
@@ -30,12 +31,12 @@ def test_a_picture_is_seen_once_and_alone() -> None:
 
 def test_the_picture_of_longest_ago_is_forgotten() -> None:
     seen, asked = counting()
-    for number in range(looks.MOST + 1):
+    for number in range(MOST + 1):
         seen.embedding(torch.full((3, 1, 1), float(number)))
-    seen.embedding(torch.full((3, 1, 1), float(looks.MOST)))
-    assert len(asked) == looks.MOST + 1
+    seen.embedding(torch.full((3, 1, 1), float(MOST)))
+    assert len(asked) == MOST + 1
     seen.embedding(torch.zeros(3, 1, 1))
-    assert len(asked) == looks.MOST + 2
+    assert len(asked) == MOST + 2
 
 
 def test_what_was_foreseen_is_not_asked_again() -> None:
