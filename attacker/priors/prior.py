@@ -207,7 +207,7 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
     size = _checked_size(path, config, schedule)
     autoencoder = read_autoencoder(parts)
     parts.fetch(parts.unet)
-    unet = read_unet(parts.unet, config)
+    unet: Any = read_unet(parts.unet, config)
     conditional = is_conditional(parts.unet)
     _check_channels(path, unet, schedule, autoencoder, conditional)
     return Prior(

@@ -125,6 +125,7 @@ class UNet(nn.Module):
         time = self.time_embedding(t)
         x = self.conv_in(x)
         left = [x]
+        block: Any  # _Block, which ModuleList forgets
         for block in self.down_blocks:
             for layer in range(len(block.resnets)):
                 x = block(layer, x, time)
@@ -153,7 +154,9 @@ class _Block(nn.Module):
 
     def forward(self, layer: int, x: Tensor, time: Tensor) -> Tensor:
         x = self.resnets[layer](x, time)
-        return self.attentions[layer](x) if self.attentions else x
+        if self.attentions:
+            x = self.attentions[layer](x)
+        return x
 
 
 class _Resnet(nn.Module):
@@ -169,8 +172,8 @@ class _Resnet(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        shortcut: Tensor = self.conv_shortcut(x)
-        return shortcut + self.conv2(F.silu(self.norm2(hidden)))
+        added: Tensor = self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+        return added
 
 
 class _Attention(nn.Module):
@@ -194,7 +197,8 @@ class _Attention(nn.Module):
         )
         seen = F.scaled_dot_product_attention(query, key, value)  # (n, heads, pixels, head)
         seen = self.to_out[0](seen.transpose(1, 2).reshape(n, -1, self.heads * self.head))
-        return seen.transpose(-1, -2).reshape(x.shape) + x
+        added: Tensor = seen.transpose(-1, -2).reshape(x.shape) + x
+        return added
 
 
 class _Downsample(nn.Module):

@@ -16,7 +16,8 @@ def beside(work: Callable[[], None]) -> Iterator[None]:
 
     def go() -> None:
         try:
-            outcome.set_result(work())
+            work()
+            outcome.set_result(None)
         except BaseException as error:
             outcome.set_exception(error)
 
