@@ -100,7 +100,8 @@ def fit(photos: Tensor, people: Tensor | None = None) -> Eigenfaces:
         raise ValueError(f"{len(photos)} photos given; a face space needs two or more")
     images = photos * 2 - 1
     mean = (images.mean(0) + images.mean(0).flip(-1)) / 2
-    centred = (torch.cat([images, images.flip(-1)]) - mean).flatten(1)  # (2 n, 3 * H * W)
+    centred = torch.cat([images, images.flip(-1)]).sub_(mean).flatten(1)  # (2 n, 3 * H * W)
+    del images  # as large as half of that
     rank = min(COMPONENTS, len(photos))
     directions, sizes = _principal(centred.T, rank)
     components = directions.T.contiguous()

@@ -277,7 +277,9 @@ def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     with one_thread():
         albums = [opened.public(index).photos for index in range(people)]
         whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
-        return eigenfaces.encode(eigenfaces.fit(torch.cat(albums), whose))
+        photos = torch.cat(albums)
+        albums.clear()  # of the size of `photos`
+        return eigenfaces.encode(eigenfaces.fit(photos, whose))
 
 
 def _lacks_faces(folder: RunFolder, setup: Setup) -> bool:
