@@ -6,7 +6,7 @@ runs/NAME/config.toml                                     the resolved configura
          captures/round-0001/rewritten.safetensors  what it sent instead, where it is actively malicious
          captures/index.jsonl                             one line a reply, rejected ones too
          reconstructions/LABEL/round-0001/user-0007.safetensors
-         rounds.parquet  leakage.parquet  leakage.csv  report.html
+         rounds.parquet  leakage.parquet  leakage.csv  report.html  answer.json
          log.jsonl                                        what happened when, a line an event
 
 Of somebody else's federation, which has no config of ours: audit.json in its place, and no rounds.parquet.
@@ -79,6 +79,11 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def answer(self) -> Path:
+        """What was last said of the run (experiments.show.answer)."""
+        return self.root / "answer.json"
 
     @property
     def log(self) -> Path:

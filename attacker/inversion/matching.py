@@ -200,7 +200,20 @@ def _double_backward(
     loss, directions = differentiate([gradient.detach().reshape(-1) for gradient in gradients])
     pairs = [(g, v.view_as(g)) for g, v in zip(gradients, directions, strict=True) if g.requires_grad]
     outputs, along = zip(*pairs, strict=True)
-    return loss, torch.autograd.grad(outputs, x, along)[0]
+    return loss, torch.autograd.grad(_Along.apply(along, *outputs), x)[0]
+
+
+class _Along(torch.autograd.Function):
+    """A number whose derivatives in `outputs` are `along`: what `grad_outputs` says, for which torch imports sympy."""
+
+    @staticmethod
+    def forward(context: Any, along: Sequence[Tensor], *outputs: Tensor) -> Tensor:
+        context.along = along
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(context: Any, grad: Tensor) -> Any:
+        return None, *context.along
 
 
 def _directions(

@@ -100,11 +100,10 @@ def fit(photos: Tensor, people: Tensor | None = None) -> Eigenfaces:
         raise ValueError(f"{len(photos)} photos given; a face space needs two or more")
     images = photos * 2 - 1
     mean = (images.mean(0) + images.mean(0).flip(-1)) / 2
-    centred = (torch.cat([images, images.flip(-1)]) - mean).flatten(1)  # (2 n, 3 * H * W)
+    centred = torch.cat([images, images.flip(-1)]).sub_(mean).flatten(1)  # (2 n, 3 * H * W)
+    del images  # as large as half of that
     rank = min(COMPONENTS, len(photos))
-    with torch.random.fork_rng(devices=[]):  # the randomised decomposition draws from the global generator
-        torch.manual_seed(0)
-        directions, sizes, _ = torch.svd_lowrank(centred.T, q=rank, niter=2)
+    directions, sizes = _principal(centred.T, rank)
     components = directions.T.contiguous()
     discriminants = None if people is None else _discriminants(centred[: len(photos)] @ directions, people)
     return Eigenfaces(mean, components, sizes / len(centred) ** 0.5, discriminants)
@@ -131,6 +130,23 @@ def _discriminants(along: Tensor, people: Tensor) -> Discriminants | None:
     if not kept:
         return None
     return Discriminants(analysis[:kept].float(), synthesis[:, :kept].float().contiguous(), values[:kept].float())
+
+
+def _principal(columns: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (m, rank) and values (rank,), falling, of `columns` (m, n).
+
+    The randomised decomposition of Halko et al. 2009, algorithm 5.1, with two power iterations: `torch.svd_lowrank`,
+    which draws from the global generator, so that it may not run beside anything else that does.
+    """
+    wide = columns.shape[0] < columns.shape[1]
+    tall = columns.mH if wide else columns
+    draw = torch.Generator(tall.device).manual_seed(0)
+    basis = torch.linalg.qr(tall @ torch.randn(tall.shape[1], rank, generator=draw, device=tall.device)).Q
+    for _ in range(2):
+        basis = torch.linalg.qr(tall.mH @ basis).Q
+        basis = torch.linalg.qr(tall @ basis).Q
+    left, sizes, right = torch.linalg.svd(basis.mH @ tall, full_matrices=False)
+    return right.mH if wide else basis @ left, sizes
 
 
 def encode(space: Eigenfaces) -> bytes:

@@ -73,22 +73,44 @@ def read_schedule(folder: Path) -> NoiseSchedule:
         raise _unreadable(path, f"is of a {kind} for {OTHER_PROCESSES['FlowM']}")
     if config.get("timestep_type") == "continuous":
         raise _unreadable(path, f"is of a {kind} for {OTHER_PROCESSES['ScoreSdeVp']} (timestep_type)")
-    scheduler = _build(path, kind, config)
-    prediction = _prediction(path, config, scheduler.config.prediction_type)
-    # Not its alphas_cumprod: some samplers raise a zero at the end of it.
-    alphas = _checked(path, torch.cumprod(1 - scheduler.betas.detach().float().cpu(), 0), prediction)
+    betas, said = _linear(config) or _built(path, kind, config)
+    prediction = _prediction(path, config, said)
+    # Not a scheduler's alphas_cumprod: some samplers raise a zero at the end of it.
+    alphas = _checked(path, torch.cumprod(1 - betas, 0), prediction)
     return NoiseSchedule(alphas, prediction, str(config.get("variance_type")).startswith("learned"))
 
 
-def _build(path: Path, kind: str, config: dict[str, Any]) -> Any:
+def _linear(config: dict[str, Any]) -> tuple[Tensor, str] | None:
+    """The betas (T,) and the prediction of a DDPMScheduler that says all of them: the linear ones of Ho et al. 2020.
+
+    None for any other, which diffusers builds; importing it takes seconds.
+    """
+    match config:
+        case {
+            "_class_name": "DDPMScheduler",
+            "beta_schedule": "linear",
+            "trained_betas": None,
+            "rescale_betas_zero_snr": False,
+            "num_train_timesteps": int(steps),
+            "beta_start": float(first),
+            "beta_end": float(last),
+            "prediction_type": str(said),
+        } if steps > 0:
+            return torch.linspace(first, last, steps, dtype=torch.float32), said
+    return None
+
+
+def _built(path: Path, kind: str, config: dict[str, Any]) -> tuple[Tensor, str]:
+    """The betas (T,) and the prediction of a scheduler of class `kind`; its defaults fill what the file leaves out."""
     import diffusers
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # it warns of each key that another class has left there
     try:
-        return getattr(diffusers, kind).from_config(config)
+        scheduler = getattr(diffusers, kind).from_config(config)
     except Exception as error:  # diffusers' errors on wrong values are of many kinds
         text = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is no {kind} ({text}); mend it, or save the prior again") from error
+    return scheduler.betas.detach().float().cpu(), scheduler.config.prediction_type
 
 
 def _prediction(path: Path, config: dict[str, Any], said: str) -> str:

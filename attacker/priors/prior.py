@@ -1,4 +1,4 @@
-"""A diffusion prior over faces: a diffusers UNet2DModel and its noise schedule, on pixels or on latents.
+"""A diffusion prior over faces: a U-Net as diffusers writes it and its noise schedule, on pixels or on latents.
 
 `load_prior(name, image_size, device)` takes the shipped prior (`synthetic64`), a folder written by
 `save_pretrained` (of a DDPM pipeline, or of `unet/` and `scheduler/`), or a hub name such as
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attacker.priors.autoencoder import Autoencoder, read_autoencoder
-from attacker.priors.files import find_parts, read_config, read_network
+from attacker.priors.files import find_parts, read_config
 from attacker.priors.noise_schedule import PREDICTIONS, NoiseSchedule, read_schedule
+from attacker.priors.unet import read_unet
 from fl_sim.config import ConfigError
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -201,16 +202,14 @@ def load_prior(name: str, image_size: int, device: torch.device | str = "cpu") -
     Raises ConfigError, in one sentence, where files are missing, do not fit together or are of no such prior.
     """
     parts = find_parts(name, SHIPPED)
-    schedule = read_schedule(parts.scheduler)
-    path = parts.unet / "config.json"
-    size = _checked_size(path, read_config(path), schedule)
+    schedule, path = read_schedule(parts.scheduler), parts.unet / "config.json"
+    config = read_config(path)
+    size = _checked_size(path, config, schedule)
     autoencoder = read_autoencoder(parts)
     parts.fetch(parts.unet)
-    from diffusers import UNet2DModel
-
-    unet = read_network(UNet2DModel, parts.unet)
+    unet: Any = read_unet(parts.unet, config)
     conditional = is_conditional(parts.unet)
-    _check_channels(path, unet.config, schedule, autoencoder, conditional)
+    _check_channels(path, unet, schedule, autoencoder, conditional)
     return Prior(
         unet=unet.to(device, memory_format=torch.channels_last),
         alphas_cumprod=schedule.alphas_cumprod.to(device),
@@ -278,9 +277,10 @@ def _square(path: Path, given: Any, levels: int) -> int:
 
 
 def _check_channels(
-    path: Path, config: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None, conditional: bool
+    path: Path, unet: Any, schedule: NoiseSchedule, autoencoder: Autoencoder | None, conditional: bool
 ) -> None:
-    given, wanted = (config.in_channels, config.out_channels), 3 if autoencoder is None else autoencoder.channels
+    given = unet.conv_in.in_channels, unet.conv_out.out_channels
+    wanted = 3 if autoencoder is None else autoencoder.channels
     if conditional and autoencoder is not None:
         raise ConfigError(f"{path} is of a conditional prior on codes; give one on pixels, as fl-sim train-prior makes")
     inputs = 2 * wanted if conditional else wanted

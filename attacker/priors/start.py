@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from attacker.priors.files import find_parts
+from attacker.priors.files import find_parts, read_network
 from attacker.priors.noise_schedule import NoiseSchedule, read_schedule
 from attacker.priors.prior import SHIPPED, load_prior
 from fl_sim.config import ConfigError
@@ -71,7 +71,8 @@ def of_prior(name: str, size: int) -> Start:
         )
     parts = find_parts(name, SHIPPED)
     config = json.loads((parts.scheduler / "scheduler_config.json").read_text(encoding="utf-8"))
-    unet = prior.unet if prior.conditional else _widened(prior.unet)
+    unet = read_network(UNet2DModel, parts.unet)  # the prior's own may be one that cannot be trained
+    unet = unet if prior.conditional else _widened(unet)
     return Start(unet.train().requires_grad_(True), read_schedule(parts.scheduler), config, name)
 
 

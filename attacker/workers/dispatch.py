@@ -1,9 +1,10 @@
 """The dispatcher: hands captured updates to the attack workers, while training goes on or afterwards.
 
-    python -m attacker.workers.dispatch runs/NAME [--follow] [--force] [--parent PID]
+    python -m attacker.workers.dispatch runs/NAME [--follow] [--await-faces] [--force] [--parent PID]
 
 It is a process of its own, with its own Ray connection. Without --follow it attacks the rounds that
-are there; with it, until all rounds of the config are. Jobs whose results exist are not done again.
+are there; with it, until all rounds of the config are. With
+--await-faces no job begins before the run folder holds the face space. Jobs whose results exist are not done again.
 One JSON object a line on stdout, and in the run's log:
 
     {"event": "start", "backend", "workers"}                      the pool is up (absent if nothing is to do)
@@ -55,6 +56,7 @@ class Dispatcher:
     config: Config
     emit: Emit
     force: bool = False
+    await_faces: bool = False
     seen: set[int] = field(default_factory=set)  # rounds whose jobs are known
     waiting: list[Job] = field(default_factory=list)  # known, not yet handed to the pool
     under_way: set[Job] = field(default_factory=set)
@@ -71,6 +73,8 @@ class Dispatcher:
 
     def look(self) -> None:
         """Find newly finished rounds and what is to be done there. ConfigError for results made otherwise."""
+        if self.await_faces and not self.run.faces.exists():
+            return
         index = self.run.captures / "index.jsonl"
         size = index.stat().st_size if index.exists() else 0
         if size == self.index_size:  # a look every POLL seconds must not parse a long index each time
@@ -150,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--follow", action="store_true", help="wait for the rounds that are still to come")
+    parser.add_argument("--await-faces", action="store_true", help="wait for faces.safetensors before any job")
     parser.add_argument("--force", action="store_true", help="replace results made with other settings")
     parser.add_argument("--parent", type=int, help="end when this process, the one that started us, is gone")
     given = parser.parse_args(arguments)
@@ -163,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         emit = _emitter(stdout, log, open_metrics(config.workers.metrics_port, config.attacks))
         if config.workers.backend == "none":
             raise ConfigError("workers.backend is 'none', so this run has no attack; set it to ray or local")
-        dispatcher = Dispatcher(run, config, emit, given.force)
+        dispatcher = Dispatcher(run, config, emit, given.force, given.await_faces)
         dispatch(
             dispatcher,
             open_workers=lambda: open_pool(run.root, config.workers),

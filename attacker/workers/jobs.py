@@ -186,12 +186,17 @@ class Workbench:
         return None if space is None else space.at(self.config.dataset.image_size, self.device)
 
     def warm(self) -> None:
-        """Load everything that any job may need, while the first round is still being trained."""
+        """Load what any job may need, while the first round is still being trained.
+
+        But for the face space, which may not be there yet.
+        """
         # A broken attack or a missing prior concerns the jobs that need it, and `attempt` tells them.
         with suppress(Exception):
+            self.model  # noqa: B018
             for attack in self.attacks.values():
                 with suppress(Exception):
-                    self.attacker(attack)
+                    if attack.needs.prior is not None:
+                        self.prior(attack.needs.prior)
 
     def common(self) -> list[Path]:
         """The files of the run folder that all jobs read."""

@@ -39,17 +39,23 @@ def task_of(dataset: Dataset, seed: int) -> str:
     return str(getattr(open_dataset(dataset, seed), "task", dataset.task))
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that is neither of a dataset nor of a factory; nothing is imported for it."""
+    from fl_sim.config import ConfigError
+
+    if name not in DATASETS and ":" not in name:
+        near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of:"
+        allowed = f"{', '.join(DATASETS)}, or package.module:factory"
+        raise ConfigError(f"unknown dataset {name!r}; {hint} ({allowed})")
+
+
 @lru_cache(maxsize=4)
 def _open(dataset: Dataset, seed: int) -> FaceDataset:
     from fl_sim.config import ConfigError
 
-    target = DATASETS.get(dataset.name, dataset.name)
-    module, colon, attribute = target.partition(":")
-    if not colon:
-        near = difflib.get_close_matches(dataset.name, DATASETS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "choose one of:"
-        allowed = f"{', '.join(DATASETS)}, or package.module:factory"
-        raise ConfigError(f"unknown dataset {dataset.name!r}; {hint} ({allowed})")
+    check_name(dataset.name)
+    module, _, attribute = DATASETS.get(dataset.name, dataset.name).partition(":")
     if dataset.name in DATASETS and dataset.name != "synthetic":
         if dataset.root is None:
             raise ConfigError(f"dataset.root is not set; give the folder of {dataset.name!r}: -o dataset.root=PATH")

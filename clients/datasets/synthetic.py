@@ -26,6 +26,7 @@ HELD_OUT_PHOTOS = 10
 PUBLIC_PHOTOS = 10
 PUBLIC_PEOPLE = 10_000
 _CACHE_BYTES = 128 * 2**20  # of rendered users; a user of 40 photos at 64 px takes half a megabyte
+_PUBLIC_CACHE_BYTES = 32 * 2**20  # of public people, at whom face space, gallery and checks look: 260 of them at 64 px
 _SMILE = [parameter.name for parameter in NUISANCE_PARAMETERS].index("smile")
 
 
@@ -44,6 +45,8 @@ class SyntheticFaces:
         self.seed = seed
         size = (photos + HELD_OUT_PHOTOS) * 3 * image_size * image_size  # bytes a user
         self._user_pictures = lru_cache(maxsize=max(1, _CACHE_BYTES // size))(self._render_user)
+        size = PUBLIC_PHOTOS * 3 * image_size * image_size
+        self._public_pictures = lru_cache(maxsize=max(1, _PUBLIC_CACHE_BYTES // size))(self._render_public)
 
     def user(self, partition: int) -> User:
         """The user of a partition in [0, num_users); the same every time. ValueError outside."""
@@ -64,8 +67,7 @@ class SyntheticFaces:
         """
         if not 0 <= index < self.num_public:
             raise ValueError(f"public person {index} does not exist; they are 0 to {self.num_public - 1}")
-        person = draw_person(self.seed, "public", index)
-        pictures = take_photos(person, PUBLIC_PHOTOS, self.image_size, self.seed, "public", index)
+        person, pictures = self._public_pictures(index)
         return self._faces(person, *pictures, -1)
 
     def _render_user(self, partition: int) -> tuple[Person, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -73,6 +75,10 @@ class SyntheticFaces:
         private = take_photos(person, self.photos, self.image_size, self.seed, "user", partition, "private")
         held_out = take_photos(person, HELD_OUT_PHOTOS, self.image_size, self.seed, "user", partition, "held-out")
         return person, private, held_out
+
+    def _render_public(self, index: int) -> tuple[Person, tuple[Tensor, Tensor]]:
+        person = draw_person(self.seed, "public", index)
+        return person, take_photos(person, PUBLIC_PHOTOS, self.image_size, self.seed, "public", index)
 
     def _faces(self, person: Person, photos: Tensor, smiles: Tensor, partition: int) -> Faces:
         facts = person.attributes()

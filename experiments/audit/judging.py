@@ -22,6 +22,7 @@ from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.evaluator import Models
 from experiments.evaluate.gallery import Gallery
+from experiments.evaluate.looks import Looks
 from experiments.evaluate.realism import BANDS, SHARPNESS, Reference, Textures
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Scorer
@@ -80,11 +81,12 @@ def measure(run: RunFolder, people: People, seed: int) -> pd.DataFrame:
         number: {place: user for place, user in enumerate(users) if user in sent} for number, sent in captured.items()
     }
     found, gallery = find_reconstructions(run, captured), people.gallery()
+    looks = Looks(people.embed, _no_attributes)
     unseen = [*SHARPNESS, *(column for column, pairs in VERIFIED.items() if len(gallery.impostors) < pairs)]
     rows = []
     for user in users:
         beside = replace(gallery, public_mean=people.mean_of_others(user))
-        models = Models(people.embed, lambda photos: {}, [], beside, NO_PUBLIC, None)
+        models = Models(people.embed, _no_attributes, looks, [], beside, NO_PUBLIC, None)
         nothing = Prediction("base_rate", gallery.templates[0], {})
         textures = Textures(NO_PUBLIC, len(users))
         scorer = Scorer(models, found, by_place, (), {}, nothing, lambda updates: None, textures)
@@ -123,3 +125,7 @@ def beside(attacked: pd.DataFrame, leakage: pd.DataFrame, label: str) -> pd.Data
 
 def _faces(photos: Tensor) -> Faces:
     return Faces(photos, torch.full((len(photos),), -1), {})
+
+
+def _no_attributes(photos: Tensor) -> dict[str, Tensor]:
+    return {}

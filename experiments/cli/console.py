@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from fl_sim.config import ConfigError, load
+from experiments.show.answer import Answer
+from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, read_manifest
 
 messages = Console(stderr=True, highlight=False)
@@ -85,8 +87,8 @@ def _lines() -> Callable[[str, int, int], None]:
 
 
 def finish(folder: RunFolder, outcome: Any, as_json: bool, seconds: float) -> None:
-    if len(outcome.table):
-        print_leakage(folder, outcome.table, as_json)
+    if outcome.said is not None:
+        print_answer(outcome.said, as_json)
     elif as_json:
         print(json.dumps({"overall": {}, "rounds": {}}))
     for line in [] if as_json else _privacy(folder):
@@ -105,25 +107,12 @@ def _privacy(folder: RunFolder) -> list[str]:
     return privacy_lines(told) if told else []
 
 
-def print_leakage(folder: RunFolder, table: Any, as_json: bool) -> None:
-    """The verdict and the figures of a leakage table that is not empty."""
-    from experiments.show.report.run_data import distorted, unknown_defenses
-    from experiments.statistics.aggregate import aggregate
-    from experiments.statistics.interval import dumps
-    from experiments.statistics.significance import as_json as plain
-    from experiments.statistics.significance import findings
-    from experiments.statistics.summary import leakage_tables
-    from experiments.statistics.verdict import NO_ATTACK, verdict
-
-    figures, found, manifest = aggregate(table), findings(table), read_manifest(folder)
-    judged = verdict(found, unknown_defenses(manifest), distorted(manifest, load(folder.config)))
+def print_answer(said: Answer, as_json: bool) -> None:
+    """The verdict and the figures of a run."""
     if as_json:
-        stated = {"verdict": judged.facts() if judged else None, "findings": [plain(one) for one in found]}
-        print(dumps({**stated, **figures}))
-        return
-    console = Console(highlight=False)
-    console.print(leakage_tables(figures, found))
-    console.print(NO_ATTACK if judged is None else judged.sentence(), soft_wrap=True)
+        print(json.dumps(said.figures))
+    else:
+        Console(highlight=False).print(Text.from_ansi(said.text), soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:

@@ -81,9 +81,10 @@ def _disk() -> Finding:
 def _ray() -> Finding:
     """In a process of its own: Ray prints a lot and leaves threads."""
     address = os.environ.get("RAY_ADDRESS", "local")
+    few = ", num_cpus=0" * (address == "local")  # else Ray starts a worker a core, which is not asked of it
     code = (
         "import ray;"
-        f"ray.init(address={address!r}, include_dashboard=False, log_to_driver=False, logging_level='ERROR');"
+        f"ray.init(address={address!r}, include_dashboard=False, log_to_driver=False, logging_level='ERROR'{few});"
         "r = ray.cluster_resources(); print(int(r.get('CPU', 0)), r.get('GPU', 0)); ray.shutdown()"
     )
     try:
@@ -92,7 +93,8 @@ def _ray() -> Finding:
     except (subprocess.SubprocessError, ValueError):
         remedy = "unset RAY_ADDRESS, or work without: -o workers.backend=local --engine inprocess"
         return Finding("Ray", "broken", f"not reachable at {address!r}", remedy)
-    return Finding("Ray", "ok", f"{address!r}: {cpus} CPUs, {float(gpus):g} GPUs")
+    held = "starts here" if few else f"{cpus} CPUs, {float(gpus):g} GPUs"
+    return Finding("Ray", "ok", f"{address!r}: {held}")
 
 
 def _browser() -> Finding:

@@ -1,13 +1,14 @@
 """Mistakes that are told at once, before torch, pandas and Flower are imported, which takes seconds.
 
-What is refused here would be refused later too, by `attacker.attacks`, `clients.defenses` and
-`experiments.run.pipeline`, which look closer: here names are compared, and nothing of an attack or a defense is run.
+What is refused here would be refused later too, by `attacker.attacks`, `clients.defenses`, `clients.datasets`,
+`fl_sim.models` and `experiments.run.pipeline`, which look closer: here names are compared, and nothing is run.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clients import datasets
 from experiments.cli import parts
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
 from fl_sim.config_errors import hint
@@ -17,7 +18,13 @@ WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know les
 
 
 def check_names(config: Config) -> None:
-    """ConfigError for an attack or a defense that does not exist, and for a setting that it does not have."""
+    """ConfigError for a dataset, model, attack or defense that does not exist, and a setting that it does not have."""
+    datasets.check_name(config.dataset.name)
+    model, models = config.model.name, parts.models()
+    if model not in models and ":" not in model:
+        raise ConfigError(
+            f"unknown model {short(model)!r}; choose one of {', '.join(models)} or package.module:factory"
+        )
     for label, table in config.attacks.items():
         _check("attacks", f"attacks.{label}", table.get("name", label), table)
     for table in config.defenses:

@@ -1,4 +1,4 @@
-"""Attacks and defenses, and the keys that each takes, read off their files: nothing of them is imported or run.
+"""Attacks and defenses with the keys that each takes, and models, read off their files: nothing is imported or run.
 
 So a misspelt name is refused, and a key explained, before torch is imported, which takes seconds. The meaning of a
 setting is the comment behind it.
@@ -55,6 +55,17 @@ def names(kind: Kind) -> list[str]:
 
 def shipped(kind: Kind) -> list[Part]:
     return [part for name in names(kind) if (part := read(kind, FOLDERS[kind] / f"{name}.py", name)) is not None]
+
+
+def models() -> list[str]:
+    """The keys of `fl_sim.models.MODELS`."""
+    tree = ast.parse((ROOT / "fl_sim" / "models.py").read_text("utf-8"))
+    (table,) = (
+        one.value
+        for one in tree.body
+        if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) == "MODELS" and isinstance(one.value, ast.Dict)
+    )
+    return [ast.literal_eval(key) for key in table.keys if key is not None]
 
 
 def find(kind: Kind, name: str) -> Part | None:

@@ -16,7 +16,8 @@ from experiments.evaluate.candidates import Candidate, Prediction
 from experiments.evaluate.draws import spread
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.gallery import Gallery, build_gallery
-from experiments.evaluate.realism import FACES, SHARPNESS, Reference, face_probability, reference
+from experiments.evaluate.looks import Looks
+from experiments.evaluate.realism import FACES, SHARPNESS, Reference, reference
 from fl_sim.config import Dataset, Leakage
 
 PUBLIC = 100  # people whose photos pictures are compared with
@@ -28,6 +29,7 @@ class Models:
 
     embed: Embedder
     classify: attributes.Classifier
+    looks: Looks  # of both and a face detector, at single pictures
     attributes: list[str]  # that `classify` infers
     gallery: Gallery
     real: Reference  # what photos of public people are like
@@ -43,15 +45,18 @@ def open_models(dataset: Dataset, leakage: Leakage, seed: int) -> Models:
     photos = torch.cat([people.public(index).photos[:2] for index in range(shown)])
     gallery = build_gallery(people, embed, leakage.gallery_size)
     lpips = image_metrics.lpips_weights(leakage)
-    return Models(embed, classify, attributes.names(classify), gallery, reference(photos), lpips)
+    return Models(
+        embed, classify, Looks(embed, classify), attributes.names(classify), gallery, reference(photos), lpips
+    )
 
 
 class Evaluator:
     """Scores candidates and predictions against one user."""
 
     def __init__(self, models: Models, user: User) -> None:
-        self.models, self.user = models, user
+        self.models, self.looks, self.user = models, models.looks, user
         self.photos = user.private.photos  # (n, 3, H, W)
+        self.best_ssim = image_metrics.BestSsim(self.photos)
         self.embeddings = models.embed(self.photos)  # (n, d)
         above = torch.triu_indices(len(self.photos), len(self.photos), 1)
         pairs = (self.embeddings @ self.embeddings.T)[above[0], above[1]]  # (n (n - 1) / 2,) cosines
@@ -67,15 +72,14 @@ class Evaluator:
         images, weights = candidate.images, candidate.weights
         if images is None or not bool(torch.isfinite(images).all()):
             return row
-        # One at a time: the batch would decide the last bits.
-        embeddings = torch.cat([self.models.embed(image[None]) for image in images])  # (k, d)
+        embeddings = torch.stack([self.looks.embedding(image) for image in images])  # (k, d)
         if candidate.arm == "best_image":
             best = (embeddings @ self.embeddings.mean(0)).argmax(0, keepdim=True)
             images, weights, embeddings = images[best], torch.ones(1), embeddings[best]
         embedding = embeddings[0] if len(images) == 1 else F.normalize(weights @ embeddings, dim=0)
         row |= self._recognised(embedding) | {
             "psnr": _mean([image_metrics.best_psnr(image, self.photos) for image in images], weights),
-            "ssim": _mean([image_metrics.best_ssim(image, self.photos) for image in images], weights),
+            "ssim": _mean([self.best_ssim(image) for image in images], weights),
         }
         row |= self._realism(images, weights)
         if self.models.lpips is not None:
@@ -92,7 +96,7 @@ class Evaluator:
 
     def _vote(self, images: Tensor, weights: Tensor) -> dict[str, tuple[int, float]]:
         """Of each attribute the class that `images` (k, 3, H, W) show by weighted vote, and its share in (0, 1]."""
-        classes = [self.models.classify(image[None]) for image in images]
+        classes = [self.looks.classes(image) for image in images]
         winners = {}
         for name in self.models.attributes:
             votes = torch.bincount(torch.cat([of_image[name] for of_image in classes]), weights.double())  # (classes,)
@@ -101,7 +105,8 @@ class Evaluator:
 
     def _drawn(self, draws: Tensor) -> dict[str, Any]:
         """What `draws` (n, 3, H, W) of one update say: the columns `draws...`, and attributes by their majority."""
-        cosines = torch.cat([self.models.embed(draw[None]) for draw in draws]).double() @ self.embeddings.double().T
+        embeddings = torch.stack([self.looks.embedding(draw) for draw in draws])  # (n, d)
+        cosines = embeddings.double() @ self.embeddings.double().T
         row: dict[str, Any] = {"draws": len(draws), "draws_spread": spread(draws)}
         row["draws_similarity"] = float(cosines.mean())
         for name, (value, share) in self._vote(draws, torch.ones(len(draws))).items():
@@ -113,7 +118,7 @@ class Evaluator:
         real = self.models.real
         row: dict[str, Any] = dict(zip(SHARPNESS, (weights @ real.sharpness(images)).tolist(), strict=True))
         if real.detected >= FACES:
-            row["face_probability"] = float(weights @ face_probability(images))
+            row["face_probability"] = float(weights @ torch.stack([self.looks.face(image) for image in images]))
         return row
 
     def _blank(self, arm: str) -> dict[str, Any]:

@@ -27,21 +27,28 @@ def best_psnr(picture: Tensor, photos: Tensor) -> float:
     return math.inf if error == 0 else float(10 * torch.log10(1 / error))
 
 
-def best_ssim(picture: Tensor, photos: Tensor) -> float:
+class BestSsim:
     """max over photos of the structural similarity (Wang et al. 2004: 11 px Gaussian window of sigma 1.5,
     edges reflected).
 
-    In [-1, 1], 1 for the same picture. `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
+    In [-1, 1], 1 for the same picture. `photos` (n, 3, H, W) in [0, 1], which are looked at once.
     """
-    picture, photos = F.pad(picture, (5,) * 4, "reflect"), F.pad(photos, (5,) * 4, "reflect")
-    mean, means = _blurred(picture[None]), _blurred(photos)
-    variance = (_blurred(picture[None].square()) - mean.square()).clamp_min(0)
-    variances = (_blurred(photos.square()) - means.square()).clamp_min(0)
-    covariance = _blurred(picture * photos) - mean * means
-    c1, c2 = 0.01**2, 0.03**2
-    likeness = (2 * mean * means + c1) * (2 * covariance + c2)
-    each = likeness / ((mean.square() + means.square() + c1) * (variance + variances + c2))
-    return float(each.flatten(1).mean(1).max())
+
+    def __init__(self, photos: Tensor) -> None:
+        self._photos = F.pad(photos, (5,) * 4, "reflect")
+        self._means = _blurred(self._photos)
+        self._variances = (_blurred(self._photos.square()) - self._means.square()).clamp_min(0)
+
+    def __call__(self, picture: Tensor) -> float:
+        """Of `picture` (3, H, W) in [0, 1]."""
+        picture = F.pad(picture, (5,) * 4, "reflect")
+        mean = _blurred(picture[None])
+        variance = (_blurred(picture[None].square()) - mean.square()).clamp_min(0)
+        covariance = _blurred(picture * self._photos) - mean * self._means
+        c1, c2 = 0.01**2, 0.03**2
+        likeness = (2 * mean * self._means + c1) * (2 * covariance + c2)
+        each = likeness / ((mean.square() + self._means.square() + c1) * (variance + self._variances + c2))
+        return float(each.flatten(1).mean(1).max())
 
 
 def _blurred(images: Tensor) -> Tensor:
@@ -65,9 +72,13 @@ def best_lpips(picture: Tensor, photos: Tensor, weights: Path) -> float:
 
 def lpips_weights(leakage: Leakage) -> Path | None:
     """The AlexNet file in `leakage.lpips_weights`, or where torchvision keeps it; None if it is in neither place."""
-    places = [leakage.lpips_weights] if leakage.lpips_weights is not None else [Path(torch.hub.get_dir())]
-    files = [folder / part / ALEXNET for folder in places for part in ("", "checkpoints")]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in lpips_places(leakage) if file.is_file()), None)
+
+
+def lpips_places(leakage: Leakage) -> list[Path]:
+    """Where the AlexNet file is looked for."""
+    folder = leakage.lpips_weights or Path(torch.hub.get_dir())
+    return [folder / part / ALEXNET for part in ("", "checkpoints")]
 
 
 def lpips_available(config: Config) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attacker.gaussian_blur import gaussian_blur
 from experiments.evaluate.candidates import Candidate
+from experiments.evaluate.remembered import remembered
 from fl_sim import seeds
 
 BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
@@ -107,23 +108,27 @@ class Textures:
     """The patches of a table's pictures, gathered user by user, and how far each arm's are from a photo's."""
 
     def __init__(self, real: Reference, users: int) -> None:
-        self._real, self._users = real, users
+        self._real = real
         self._patches: dict[tuple[str, int, str], list[tuple[Tensor, ...]]] = {}
+        self._project = remembered(lambda picture: projected_patches(picture, users))
 
     def add(self, attack: str, server_round: int, candidates: Iterable[Candidate]) -> None:
         """The candidates of one user, as far as they are of the arms TEXTURED."""
         for candidate in candidates:
             images = candidate.images
             if candidate.arm in TEXTURED and images is not None and bool(torch.isfinite(images).all()):
-                patches = projected_patches(images[:1], self._users)
-                self._patches.setdefault((attack, server_round, candidate.arm), []).append(patches)
+                self._patches.setdefault((attack, server_round, candidate.arm), []).append(self._project(images[0]))
 
     def onto(self, table: pd.DataFrame) -> pd.DataFrame:
         """`table` with the columns SWD."""
         columns = pd.DataFrame(math.nan, index=table.index, columns=list(SWD))
+        told: dict[tuple[int, ...], list[float]] = {}  # of groups of the same pictures, such as a real photo of each
         for (attack, number, arm), patches in self._patches.items():
             own = (table["attack"] == attack) & (table["round"] == number) & (table["arm"] == arm)
-            columns.loc[own] = self._real.patch_swd([torch.cat(scale) for scale in zip(*patches, strict=True)])
+            group = tuple(map(id, patches))
+            if group not in told:
+                told[group] = self._real.patch_swd([torch.cat(scale) for scale in zip(*patches, strict=True)])
+            columns.loc[own] = told[group]
         return table.assign(**columns)
 
 

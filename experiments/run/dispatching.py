@@ -34,7 +34,15 @@ def planned_jobs(config: Config) -> int:
 class Dispatch:
     """The dispatcher process and what it said."""
 
-    def __init__(self, folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        progress: Progress,
+        follow: bool,
+        force: bool,
+        await_faces: bool = False,
+    ) -> None:
         self.problems: list[str] = []
         self.folder = folder
         self.log = folder.root / "attack.log"
@@ -46,6 +54,7 @@ class Dispatch:
         command += ["--parent", str(os.getpid())]
         command += ["--follow"] if follow else []
         command += ["--force"] if force else []
+        command += ["--await-faces"] if await_faces else []
         self.log.touch(mode=0o600)
         with self.log.open("w", encoding="utf-8") as log:
             environment = {**os.environ, "PYTHONPATH": import_path.as_variable()}
@@ -80,6 +89,10 @@ class Dispatch:
             )
             Log(self.folder, "run")("problem", "error", reason=self.problems[0])
 
+    @property
+    def at_work(self) -> bool:
+        return self.process.poll() is None
+
     def end(self) -> None:
         self.process.terminate()
         self.process.wait()
@@ -87,13 +100,21 @@ class Dispatch:
 
 @contextmanager
 def dispatcher(
-    folder: RunFolder, config: Config, progress: Progress, follow: bool, force: bool = False
+    folder: RunFolder,
+    config: Config,
+    progress: Progress,
+    follow: bool,
+    force: bool = False,
+    await_faces: bool = False,
 ) -> Iterator[Dispatch | None]:
-    """The dispatcher at work beside the block, waited for after it; ended if the block fails."""
+    """The dispatcher at work beside the block, waited for after it; ended if the block fails.
+
+    `await_faces`: somebody is making the face space of the run, which no attack must begin without.
+    """
     if config.workers.backend == "none" or not config.attacks:
         yield None
         return
-    dispatch = Dispatch(folder, config, progress, follow, force)
+    dispatch = Dispatch(folder, config, progress, follow, force, await_faces)
     try:
         yield dispatch
         dispatch.wait()

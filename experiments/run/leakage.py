@@ -6,11 +6,14 @@ only the column `seconds` is a measured time.
 """
 
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 
-from attacker.capture.store import CaptureStore
+from attacker.capture.store import CaptureStore, read_reconstruction
 from clients.datasets import open_dataset
 from clients.defenses import load_all
 from clients.user import FaceDataset
@@ -19,7 +22,7 @@ from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.evaluator import Models, open_models
 from experiments.evaluate.ground_truth import best_members, captures_by_user
-from experiments.evaluate.realism import Textures
+from experiments.evaluate.realism import FACES, Textures
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Row, Scorer
 from experiments.plan import privacy
@@ -30,6 +33,7 @@ from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
 Progress = Callable[[int, int], None]
+LOOK = 0.5  # seconds between two looks for new reconstructions
 
 
 def measure(run: RunFolder, config: Config, progress: Progress | None = None) -> pd.DataFrame:
@@ -48,6 +52,20 @@ def measure(run: RunFolder, config: Config, progress: Progress | None = None) ->
     table["epsilon_audited"] = audit(table, gaussian=guarantee.noise is not None and guarantee.noise.kind == "gaussian")
     _write(run, table)
     return table
+
+
+def look_ahead(run: RunFolder, config: Config, at_work: Callable[[], bool]) -> None:
+    """Have the judges look at pictures while attacks are `at_work` on others: `measure` then finds most of it said."""
+    with suppress(Exception), one_thread():  # what fails here fails in `measure`, when the attacks have ended
+        models, seen = open_models(config.dataset, config.leakage, config.seed), set[Path]()
+        detects = models.real.detected >= FACES
+        while at_work():
+            new = set(run.reconstructions.glob("*/round-*/user-*.safetensors")) - seen
+            for path in sorted(new):
+                label, number, capture = path.parts[-3], int(path.parts[-2][6:]), int(path.stem[5:])
+                models.looks.foresee(read_reconstruction(run, label, number, capture), detects)
+            seen |= new
+            time.sleep(LOOK)
 
 
 def _scorer(

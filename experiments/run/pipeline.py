@@ -21,9 +21,12 @@ from clients.datasets import open_dataset
 from experiments.plan import attackers
 from experiments.plan.setup import Setup, prepare
 from experiments.run import leakage
+from experiments.run.beside import beside
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
+from experiments.show.answer import Answer, answer, keep, made_of
 from experiments.show.report import write_report
+from experiments.show.report.run_data import read
 from fl_sim.config import Config, ConfigError, Dataset, difference, dump, load
 from fl_sim.deployment.flower import Connection
 from fl_sim.log import Log
@@ -47,6 +50,7 @@ class Outcome:
     table: pd.DataFrame  # the leakage table; empty if nothing was attacked
     report: Path
     problems: list[str] = field(default_factory=list)  # one sentence each: attacks that failed
+    said: Answer | None = None  # verdict and figures; None if nothing was attacked
 
 
 def run(
@@ -64,17 +68,22 @@ def run(
     """
     setup = prepare(config)
     config, notes = setup.config, _checked(setup, note)
-    with locked(folder.root):
+    # Threads that each set the number of torch's threads, and set it back, would leave each other with another one.
+    with one_thread(), locked(folder.root):
         _claim(config, folder)
         with Log(folder, "run").around(command="run", jobs=planned_jobs(config)):
             _begin(folder, setup, note, notes)
+            if config.federation.engine == "inprocess":  # its clients use the dataset, in this process
+                _make_faces(folder, setup)
             from experiments.run.federation import (
                 run_federation,  # Flower takes seconds to import; mistakes are told before
             )
 
-            with dispatcher(folder, config, progress, follow=True) as dispatch:
-                run_federation(setup, folder, lambda done, total: progress("rounds", done, total), superlink)
-            return _judge(folder, config, progress, dispatch)
+            with dispatcher(folder, config, progress, follow=True, await_faces=_lacks_faces(folder, setup)) as dispatch:
+                with beside(lambda: _make_faces(folder, setup)):
+                    run_federation(setup, folder, lambda done, total: progress("rounds", done, total), superlink)
+                _look_ahead(folder, config, dispatch)
+            return _concluded(folder, config, progress, dispatch)
 
 
 def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -91,12 +100,13 @@ def attack(folder: RunFolder, config: Config, force: bool, progress: Progress, n
     config, notes = setup.config, _checked(setup, note)
     with locked(folder.root), Log(folder, "run").around(command="attack", jobs=planned_jobs(config)):
         _begin(folder, setup, note, notes)
+        _make_faces(folder, setup)
         if not CaptureStore(folder).finished_rounds():
             raise ConfigError(f"{folder.root} holds no captured round; give a run that fl-sim run has made")
         write_atomically(folder.config, dump(config).encode())
         with dispatcher(folder, config, progress, follow=False, force=force) as dispatch:
-            pass
-        return _judge(folder, config, progress, dispatch)
+            _look_ahead(folder, config, dispatch)
+        return _concluded(folder, config, progress, dispatch)
 
 
 def complete(config: Config, folder: RunFolder, progress: Progress, note: Callable[[str], None]) -> Outcome:
@@ -149,13 +159,33 @@ def threat_model(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _judge(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
-    table = pd.DataFrame()
+def judge(
+    folder: RunFolder, config: Config, progress: Progress, with_private_photos: bool = False
+) -> tuple[pd.DataFrame, Path, Answer | None]:
+    """Measure the leakage, write the report, and keep what is said of both; no answer to an empty table."""
+    made = made_of(folder, config.leakage)
+    table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
+    data = read(folder)
+    page = write_report(folder, with_private_photos, data)
+    if not len(table):
+        return table, page, None
+    said = answer(data)
+    keep(folder, said, made, with_private_photos)
+    return table, page, said
+
+
+def _look_ahead(folder: RunFolder, config: Config, dispatch: Dispatch | None) -> None:
     if dispatch is not None:
-        table = leakage.measure(folder, config, lambda done, total: progress("leakage", done, total))
-    page = write_report(folder)
+        leakage.look_ahead(folder, config, lambda: dispatch.at_work)
+
+
+def _concluded(folder: RunFolder, config: Config, progress: Progress, dispatch: Dispatch | None) -> Outcome:
+    if dispatch is None:
+        table, page, said = pd.DataFrame(), write_report(folder), None
+    else:
+        table, page, said = judge(folder, config, progress)
     Log(folder, "run")("report", file=page.name, measurements=len(table))
-    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])])
+    return Outcome(table, page, [*_unheard(folder), *(dispatch.problems if dispatch else [])], said)
 
 
 def _unheard(folder: RunFolder) -> list[str]:
@@ -201,11 +231,8 @@ def _begin(folder: RunFolder, setup: Setup, note: Callable[[str], None], notes: 
 
 
 def _stamp(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
-    """Write what a run lacks of manifest and face space: a new one, or one that `flwr run` has captured."""
+    """Write the manifest that a run lacks: a new one, or one that `flwr run` has captured."""
     config, dataset = setup.config, setup.dataset
-    people = min(config.threat_model.public_people, dataset.num_public)
-    if people and not folder.faces.exists() and _looks_at_faces(setup):
-        write_atomically(folder.faces, _eigenfaces(config.dataset, config.seed, people))
     if folder.manifest.exists():
         _restate(folder, setup, notes)
         return
@@ -237,6 +264,12 @@ def _restate(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
         write_atomically(folder.manifest, json.dumps(new, indent=2).encode())
 
 
+def _make_faces(folder: RunFolder, setup: Setup) -> None:
+    if _lacks_faces(folder, setup):
+        people = min(setup.config.threat_model.public_people, setup.dataset.num_public)
+        write_atomically(folder.faces, _eigenfaces(setup.config.dataset, setup.config.seed, people))
+
+
 @lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
 def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
@@ -244,12 +277,17 @@ def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     with one_thread():
         albums = [opened.public(index).photos for index in range(people)]
         whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
-        return eigenfaces.encode(eigenfaces.fit(torch.cat(albums), whose))
+        photos = torch.cat(albums)
+        albums.clear()  # of the size of `photos`
+        return eigenfaces.encode(eigenfaces.fit(photos, whose))
 
 
-def _looks_at_faces(setup: Setup) -> bool:
-    """Whether an attack of this run wants to know what faces have in common."""
-    if setup.config.workers.backend == "none":
+def _lacks_faces(folder: RunFolder, setup: Setup) -> bool:
+    """Whether an attack of this run wants to know what faces have in common, and may, but the run does not hold it."""
+    config = setup.config
+    if folder.faces.exists() or config.workers.backend == "none":
+        return False
+    if not min(config.threat_model.public_people, setup.dataset.num_public):
         return False
     return any(attack.needs.public_faces for attack in setup.attacks.values())
 

@@ -16,6 +16,7 @@ from dispatching import capture, make_run, results, third_party, wait_for
 import attacker
 from attacker.attacks import load as load_attack
 from attacker.capture.store import read_reconstruction
+from attacker.priors import eigenfaces
 from attacker.workers.dispatch import Dispatcher, dispatch
 from attacker.workers.jobs import Job, Workbench, attempt, batches, is_done
 from attacker.workers.pool import Completion, on_gpus
@@ -205,6 +206,25 @@ def test_rounds_are_attacked_while_others_are_still_to_come(tmp_path: Path) -> N
     dispatch(Dispatcher(run, load(run.config), emit), lambda: Now(run), follow=True, alive=lambda: True)
     one_round = ["round", *["done"] * 4]
     assert events == ["idle", "start", *one_round, "idle", *one_round]
+    assert len(results(run)) == 20
+
+
+@pytest.mark.usefixtures("plugins")
+def test_no_job_begins_before_the_face_space_that_is_being_made(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    capture(run, 1)
+    capture(run, 2)
+    events: list[str] = []
+
+    def emit(event: str, **facts: Any) -> None:
+        events.append(event)
+        if event == "idle":
+            assert not results(run)
+            run.faces.write_bytes(eigenfaces.encode(eigenfaces.fit(torch.rand(3, 3, 8, 8))))
+
+    dispatcher = Dispatcher(run, load(run.config), emit, await_faces=True)
+    dispatch(dispatcher, lambda: Now(run), follow=True, alive=lambda: True)
+    assert events[:4] == ["idle", "start", "round", "round"]
     assert len(results(run)) == 20
 
 

@@ -29,6 +29,22 @@ def test_components_are_orthonormal_and_hold_the_variance_of_the_photos() -> Non
     assert float(space.deviations.square().sum()) == pytest.approx(float(variance), rel=1e-3)
 
 
+@pytest.mark.parametrize("count", [10, 300])  # fewer, and more, than an image has numbers
+def test_it_is_torch_s_randomised_decomposition_from_generators_of_its_own(count: int) -> None:
+    images = photos(count, rank=9)
+    before = torch.get_rng_state()
+    space = fit(images)
+    assert torch.equal(torch.get_rng_state(), before)
+    shown = images * 2 - 1
+    mean = (shown.mean(0) + shown.mean(0).flip(-1)) / 2
+    centred = (torch.cat([shown, shown.flip(-1)]) - mean).flatten(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        directions, sizes, _ = torch.svd_lowrank(centred.T, q=len(space.deviations))
+    assert torch.equal(space.components, directions.T)
+    assert torch.equal(space.deviations, sizes / len(centred) ** 0.5)
+
+
 def test_a_step_stays_within_what_faces_show() -> None:
     space = fit(photos())
     grad = torch.randn(2, 3, SIZE, SIZE, generator=generator(0, "gradient"))

@@ -7,9 +7,11 @@ import pytest
 
 from attacker import attacks
 from clients import defenses
+from clients.datasets import DATASETS
 from experiments.cli import early, parts
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.config_keys import words
+from fl_sim.models import MODELS
 
 
 @pytest.mark.parametrize("name", attacks.available())
@@ -32,6 +34,17 @@ def test_a_key_that_none_takes_is_refused_early_and_late(kind: str) -> None:
             early.check_names(config)
         with pytest.raises(ConfigError):
             attacks.load("mine", table) if kind == "attacks" else defenses.load(table)
+
+
+def test_models_and_datasets_are_known_early_and_others_refused() -> None:
+    assert parts.models() == list(MODELS)
+    for name in [*MODELS, "mine:factory"]:
+        early.check_names(load(None, [f"model.name={name}"]))
+    for name in [*DATASETS, "mine:factory"]:
+        early.check_names(load(None, [f"dataset.name={name}"]))
+    for key in ("model", "dataset"):
+        with pytest.raises(ConfigError, match=f"unknown {key} 'convnett'"):
+            early.check_names(load(None, [f"{key}.name=convnett"]))
 
 
 def test_the_paper_s_recipe_by_its_key_on_the_command_line() -> None:

@@ -1,11 +1,13 @@
-"""`fl-sim report`: the table and the report of an existing run, made anew."""
+"""`fl-sim report`: what is known of an existing run, measured again where it has changed."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli.console import AsJson, Run, bars, config_of, messages, print_leakage
+from experiments.cli.console import AsJson, Run, bars, config_of, messages, print_answer
+from experiments.show.answer import Answer, keep, kept, made_of
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
 
@@ -29,30 +31,55 @@ def report(
         str | None,
         typer.Option(metavar="URI", help="Write it as a run of MLflow too: a server, file:FOLDER or sqlite:///FILE."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure and write all anew, whether or not anything has changed.")
+    ] = False,
     faces: Annotated[bool, typer.Option("--faces", help="With --mlflow: write the pictures of users, too.")] = False,
 ) -> None:
-    """Measure an existing run again, and write its table and report anew.
+    """Tell what an existing run leaked; measure it again if captures, attacks or judges have changed.
 
     For example: fl-sim report runs/quickstart
     """
-    from experiments.run import leakage
-    from experiments.show import mlflow as tracking
-    from experiments.show import tensorboard as events
-    from experiments.show.report import write_report
-
     target = RunFolder(folder)
-    if tensorboard is not None:
-        events.check()
+    path = config_of(target)
     if faces and mlflow is None:
         raise ConfigError("--faces says what --mlflow writes; give --mlflow URI with it")
-    settings = load(config_of(target))
-    client = None if mlflow is None else tracking.connect(mlflow)
-    with bars() as progress:
-        table = leakage.measure(target, settings, lambda done, total: progress("leakage", done, total))
-    page = write_report(target, with_private_photos)
-    print_leakage(target, table, as_json)
-    messages.print(f"report: {page}")
+    client = None
+    if tensorboard is not None:
+        from experiments.show import tensorboard as events
+
+        events.check()
+    if mlflow is not None:
+        from experiments.show import mlflow as tracking
+
+        client = tracking.connect(mlflow)
+    said = None if again else _unchanged(target, with_private_photos)
+    if said is None:
+        from experiments.run import pipeline
+
+        with bars() as progress:
+            _, _, said = pipeline.judge(target, load(path), progress, with_private_photos)
+    if said is not None:
+        print_answer(said, as_json)
+    elif as_json:
+        print(json.dumps({"overall": {}, "rounds": {}}))
+    messages.print(f"report: {target.report}")
     if tensorboard is not None:
         messages.print(f"curves and pictures: {events.write(target, tensorboard)}; tensorboard --logdir {tensorboard}")
     if client is not None:
         messages.print(f"MLflow: run {tracking.write(target, client, faces)} of {tracking.EXPERIMENT} at {mlflow}")
+
+
+def _unchanged(run: RunFolder, with_private_photos: bool) -> Answer | None:
+    """The answer that still holds, after the page was written with or without private photos as asked; else None."""
+    found = kept(run)
+    if found is None:
+        return None
+    said, shown = found
+    if shown != with_private_photos:
+        from experiments.show.report import write_report
+
+        made = made_of(run, load(run.config).leakage)
+        write_report(run, with_private_photos)
+        keep(run, said, made, with_private_photos)
+    return said
