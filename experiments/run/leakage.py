@@ -19,9 +19,9 @@ from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.evaluator import Models, open_models
 from experiments.evaluate.ground_truth import best_members, captures_by_user
-from experiments.evaluate.realism import Textures
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Row, Scorer
+from experiments.evaluate.textures import Textures
 from experiments.plan import privacy
 from experiments.statistics.significance import audit
 from fl_sim.config import Config
