@@ -237,7 +237,7 @@ def _restate(folder: RunFolder, setup: Setup, notes: list[str]) -> None:
         write_atomically(folder.manifest, json.dumps(new, indent=2).encode())
 
 
-@lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
+@lru_cache(maxsize=4)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
 def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
     opened = open_dataset(dataset, seed)

@@ -29,8 +29,8 @@ from fl_sim.models import MODELS
 from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
 
-_passed: set[str] = set()
-"""Trials that went well in this process: the cells of a sweep have most in common."""
+passed: set[str] = set()
+"""Trials that went well in this process, or in the one that started it: the cells of a sweep have most in common."""
 
 
 def preflight(setup: Setup, note: Callable[[str], None]) -> None:
@@ -105,9 +105,9 @@ def _try_attacks(setup: Setup, user: trials.Victim) -> list[str]:
         if prior is not None:
             doubts |= dict.fromkeys(filter(None, (doubt, prior_trial.undrawn(attack, prior))))
         key = _key(config, attack.label)
-        if key not in _passed:
+        if key not in passed:
             trials.try_attack(attack, user, prior)
-            _passed.add(key)
+            passed.add(key)
     return list(doubts)
 
 
