@@ -4,8 +4,8 @@
 
 A made-up run of one round, as the quickstart leaves one: `user_diffusion` with its answer, the mean face and four
 draws, `inverting_gradients` with an image a label, `prior_only`; their pictures are photos of the users and noise. CPU
-seconds of `experiments.run.leakage.measure` a user, after one measurement that opened the gallery, to those of one
-embedding of 64 photos, which any machine must spend on the like of it.
+seconds of `experiments.run.leakage.measure` a user, after one measurement that opened the gallery and drew the photos,
+to those of one embedding of 64 photos.
 """
 
 import argparse
