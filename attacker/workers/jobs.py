@@ -169,7 +169,7 @@ class Workbench:
         return network.to(self.device)
 
     def prior(self, name: str) -> Prior:
-        return _prior(name, self.config.dataset.image_size, self.device)
+        return loaded_prior(name, self.config.dataset.image_size, self.device)
 
     def attacker(self, attack: Attack) -> Attacker:
         """What `attack` gets beside the observations; a prior where it needs one."""
@@ -236,7 +236,8 @@ class Workbench:
 
 
 @lru_cache(maxsize=4)  # runs that share a process have it in common
-def _prior(name: str, image_size: int, device: torch.device) -> Prior:
+def loaded_prior(name: str, image_size: int, device: torch.device) -> Prior:
+    """`load_prior`, once in this process."""
     return load_prior(name, image_size, device)
 
 

@@ -38,7 +38,8 @@ class Scorer:
         self.inferred, self.base_rate, self.promise = inferred, base_rate, promise
         self._eye = models.eye
         (self._public_mean,), _ = self._eye.look([models.gallery.public_mean])
-        self._answer = lru_cache(KEPT)(self._look)
+        # Those of a user and of the next one, whose updates are this one's control: each is looked at once.
+        self._answer = lru_cache(min(2 * len(reconstructions.kept), KEPT))(self._look)
         self._group_sizes = {number: Counter(by_user.values()) for number, by_user in captures.items()}
 
     def rows(self, user: User) -> list[Row]:

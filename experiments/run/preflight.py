@@ -10,11 +10,14 @@ know besides goes to `note`. Settings are looked at first; then model, priors an
 from collections.abc import Callable
 from functools import lru_cache
 
+import torch
+
 from attacker.attack import Attack
 from attacker.attacks import rewriter
 from attacker.inversion.model_check import check_model
-from attacker.priors.prior import Prior, load_prior
+from attacker.priors.prior import Prior
 from attacker.workers import metrics, remote_storage
+from attacker.workers.jobs import loaded_prior
 from clients.datasets import open_dataset
 from experiments.evaluate import attribute_inference, attributes, embedders, image_metrics, recognition
 from experiments.evaluate.gallery import check_size
@@ -114,7 +117,7 @@ def _try_attacks(setup: Setup, user: trials.Victim) -> list[str]:
 @lru_cache(maxsize=4)  # the attacks of a run and the cells of a sweep have it in common
 def _prior(name: str, image_size: int) -> tuple[Prior, str | None]:
     """A prior that was tried, and a sentence if it does not denoise."""
-    prior = load_prior(name, image_size)
+    prior = loaded_prior(name, image_size, torch.device("cpu"))
     return prior, prior_trial.doubt(prior, name)
 
 
