@@ -121,8 +121,8 @@ class ThreatModel(Section):
 
 
 class Workers(Section):
-    backend: Literal["ray", "local", "none"] = "ray"
-    """Attack workers: Ray actors, a process pool, or no attack in this run."""
+    backend: Literal["ray", "local", "inprocess", "none"] = "ray"
+    """Attack workers: Ray actors, a process pool, this process once training is over, or no attack in this run."""
     count: Annotated[int, Field(ge=0)] = 0
     """Worker processes; 0 means one a core, or one a GPU. Does not change results."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0

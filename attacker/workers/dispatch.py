@@ -165,18 +165,21 @@ def main(arguments: list[str] | None = None) -> int:
     stdout = _private_stdout()
     try:
         config = load(run.config)
-        emit = _emitter(stdout, log, open_metrics(config.workers.metrics_port, config.attacks))
-        if config.workers.backend == "none":
-            raise ConfigError("workers.backend is 'none', so this run has no attack; set it to ray or local")
-        dispatcher = Dispatcher(run, config, emit, given.force, given.await_faces)
-        dispatch(
-            dispatcher,
-            open_workers=lambda: open_pool(run.root, config.workers),
-            follow=given.follow,
+        count = open_metrics(config.workers.metrics_port, config.attacks)
+
+        def emit(event: str, **facts: Any) -> None:
+            print(json.dumps({"event": event, **facts}), file=stdout, flush=True)
+            count(event, **facts)
+
+        dispatcher = carry_out(
+            run,
+            config,
+            logged(log, emit),
+            given.force,
+            given.follow,
+            given.await_faces,
             alive=lambda: given.parent is None or os.getppid() == given.parent,
         )
-        _note_failures(run, dispatcher.failed)
-        emit("end", done=dispatcher.done, failed=len(dispatcher.failed))
     except ConfigError as error:
         print(error, file=sys.stderr)
         log("error", "error", reason=str(error))
@@ -184,6 +187,38 @@ def main(arguments: list[str] | None = None) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         return 130  # nobody listens any more
     return 1 if dispatcher.failed or dispatcher.under_way else 0
+
+
+def carry_out(
+    run: RunFolder,
+    config: Config,
+    emit: Emit,
+    force: bool = False,
+    follow: bool = False,
+    await_faces: bool = False,
+    alive: Callable[[], bool] = lambda: True,
+) -> Dispatcher:
+    """Attack what is captured in `run` as `config` says, and note there what failed; the dispatcher at its end.
+
+    Raises ConfigError for a run without attack workers, and for results that were made otherwise.
+    """
+    if config.workers.backend == "none":
+        raise ConfigError("workers.backend is 'none', so this run has no attack; set it to ray, local or inprocess")
+    dispatcher = Dispatcher(run, config, emit, force, await_faces)
+    dispatch(dispatcher, lambda: open_pool(run.root, config.workers), follow, alive)
+    _note_failures(run, dispatcher.failed)
+    emit("end", done=dispatcher.done, failed=len(dispatcher.failed))
+    return dispatcher
+
+
+def logged(log: Log, emit: Emit) -> Emit:
+    """`emit`, of which the run's log is told, too."""
+
+    def both(event: str, **facts: Any) -> None:
+        log(event, LEVELS.get(event, "info"), **facts)
+        emit(event, **facts)
+
+    return both
 
 
 def open_pool(root: Path, workers: Workers) -> Pool:
@@ -195,6 +230,10 @@ def open_pool(root: Path, workers: Workers) -> Pool:
         from attacker.workers.ray_pool import RayPool
 
         return RayPool(root, workers)
+    if workers.backend == "inprocess":
+        from attacker.workers.inprocess_pool import InProcessPool
+
+        return InProcessPool(root, workers)
     from attacker.workers.local_pool import LocalPool
 
     return LocalPool(root, workers)
@@ -202,15 +241,6 @@ def open_pool(root: Path, workers: Workers) -> Pool:
 
 def _about(job: Job) -> dict[str, Any]:
     return {"label": job.label, "round": job.server_round, "users": list(job.users)}
-
-
-def _emitter(stdout: TextIO, log: Log, count: Emit) -> Emit:
-    def emit(event: str, **facts: Any) -> None:
-        print(json.dumps({"event": event, **facts}), file=stdout, flush=True)
-        log(event, LEVELS.get(event, "info"), **facts)
-        count(event, **facts)
-
-    return emit
 
 
 def _private_stdout() -> TextIO:

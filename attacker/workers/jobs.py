@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +120,11 @@ def _stale(job: Job, user: int, stored: dict[str, Any], wanted: dict[str, Any]) 
 
 
 class Workbench:
-    """What one worker process keeps from job to job: config, model, attacks and priors."""
+    """What a worker keeps from job to job: config, model, attacks and priors."""
 
     def __init__(self, root: Path) -> None:
         self.run = RunFolder(root)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._priors: dict[str, Prior] = {}
 
     @cached_property
     def config(self) -> Config:
@@ -170,9 +169,7 @@ class Workbench:
         return network.to(self.device)
 
     def prior(self, name: str) -> Prior:
-        if name not in self._priors:
-            self._priors[name] = load_prior(name, self.config.dataset.image_size, self.device)
-        return self._priors[name]
+        return loaded_prior(name, self.config.dataset.image_size, self.device)
 
     def attacker(self, attack: Attack) -> Attacker:
         """What `attack` gets beside the observations; a prior where it needs one."""
@@ -241,6 +238,12 @@ class Workbench:
             for seen in (store.observation(number, user) for number in rounds)
         ]
         return dataclasses.replace(now, history=tuple(before))
+
+
+@lru_cache(maxsize=4)  # runs that share a process have it in common
+def loaded_prior(name: str, image_size: int, device: torch.device) -> Prior:
+    """`load_prior`, once in this process."""
+    return load_prior(name, image_size, device)
 
 
 def attempt(bench: Workbench, job: Job) -> tuple[float, str | None]:

@@ -1,7 +1,8 @@
 """The workers that do attack jobs: what every pool offers, and how many workers it has.
 
-Two pools with one signature: `attacker.workers.ray_pool` (Ray actors, one machine or many) and
-`attacker.workers.local_pool` (processes of this machine). A pool takes jobs at any time, reports each one once,
+Three pools with one signature: `attacker.workers.ray_pool` (Ray actors, one machine or many),
+`attacker.workers.local_pool` (processes of this machine) and `attacker.workers.inprocess_pool` (no
+other process). A pool takes jobs at any time, reports each one once,
 and says when the worker died instead of finishing; trying again is the dispatcher's business, the
 same for both.
 """

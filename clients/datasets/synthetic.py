@@ -25,7 +25,7 @@ BINARY_ATTRIBUTES = ("glasses", "beard", "long_hair")
 HELD_OUT_PHOTOS = 10
 PUBLIC_PHOTOS = 10
 PUBLIC_PEOPLE = 10_000
-_CACHE_BYTES = 128 * 2**20  # of rendered users; a user of 40 photos at 64 px takes half a megabyte
+_CACHE_BYTES = 128 * 2**20  # of rendered photos of each kind: the held-out ones of 1,000 users at 64 px
 _PUBLIC_CACHE_BYTES = 32 * 2**20  # of public people, at whom face space, gallery and checks look: 260 of them at 64 px
 _SMILE = [parameter.name for parameter in NUISANCE_PARAMETERS].index("smile")
 
@@ -43,22 +43,24 @@ class SyntheticFaces:
         self.photos = photos
         self.task = task
         self.seed = seed
-        size = (photos + HELD_OUT_PHOTOS) * 3 * image_size * image_size  # bytes a user
-        self._user_pictures = lru_cache(maxsize=max(1, _CACHE_BYTES // size))(self._render_user)
-        size = PUBLIC_PHOTOS * 3 * image_size * image_size
-        self._public_pictures = lru_cache(maxsize=max(1, _PUBLIC_CACHE_BYTES // size))(self._render_public)
+        a_photo = 3 * image_size * image_size  # bytes
+        self._private = lru_cache(max(1, _CACHE_BYTES // (photos * a_photo)))(self._render_private)
+        self._held_out = lru_cache(max(1, _CACHE_BYTES // (HELD_OUT_PHOTOS * a_photo)))(self._render_held_out)
+        self._public = lru_cache(max(1, _PUBLIC_CACHE_BYTES // (PUBLIC_PHOTOS * a_photo)))(self._render_public)
 
     def user(self, partition: int) -> User:
         """The user of a partition in [0, num_users); the same every time. ValueError outside."""
+        held_out = self.held_out(partition)
+        person, photos, smiles = self._private(partition)
+        name = f"synthetic-{self.seed}-{partition}"
+        return User(partition, name, self._faces(person, photos, smiles, partition), held_out)
+
+    def held_out(self, partition: int) -> Faces:
+        """`user(partition).held_out`, without rendering the private photos."""
         if not 0 <= partition < self.num_users:
             raise ValueError(f"user {partition} does not exist; partitions are 0 to {self.num_users - 1}")
-        person, private, held_out = self._user_pictures(partition)
-        return User(
-            partition,
-            f"synthetic-{self.seed}-{partition}",
-            self._faces(person, *private, partition),
-            self._faces(person, *held_out, partition),
-        )
+        person, photos, smiles = self._held_out(partition)
+        return self._faces(person, photos, smiles, partition)
 
     def public(self, index: int) -> Faces:
         """Ten photos of the public person `index` in [0, num_public). ValueError outside.
@@ -67,14 +69,18 @@ class SyntheticFaces:
         """
         if not 0 <= index < self.num_public:
             raise ValueError(f"public person {index} does not exist; they are 0 to {self.num_public - 1}")
-        person, pictures = self._public_pictures(index)
+        person, pictures = self._public(index)
         return self._faces(person, *pictures, -1)
 
-    def _render_user(self, partition: int) -> tuple[Person, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _render_private(self, partition: int) -> tuple[Person, Tensor, Tensor]:
+        return self._render(partition, self.photos, "private")
+
+    def _render_held_out(self, partition: int) -> tuple[Person, Tensor, Tensor]:
+        return self._render(partition, HELD_OUT_PHOTOS, "held-out")
+
+    def _render(self, partition: int, count: int, side: str) -> tuple[Person, Tensor, Tensor]:
         person = draw_person(self.seed, "user", partition)
-        private = take_photos(person, self.photos, self.image_size, self.seed, "user", partition, "private")
-        held_out = take_photos(person, HELD_OUT_PHOTOS, self.image_size, self.seed, "user", partition, "held-out")
-        return person, private, held_out
+        return person, *take_photos(person, count, self.image_size, self.seed, "user", partition, side)
 
     def _render_public(self, index: int) -> tuple[Person, tuple[Tensor, Tensor]]:
         person = draw_person(self.seed, "public", index)

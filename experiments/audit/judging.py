@@ -22,10 +22,10 @@ from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.evaluator import Models
 from experiments.evaluate.gallery import Gallery
-from experiments.evaluate.looks import Looks
-from experiments.evaluate.realism import BANDS, SHARPNESS, Reference, Textures
+from experiments.evaluate.realism import BANDS, SHARPNESS, Reference
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Scorer
+from experiments.evaluate.textures import Textures
 from fl_sim.runs import RunFolder, write_atomically
 
 NO_PUBLIC = Reference(torch.ones(len(BANDS)), (), 0.0)  # of how real pictures look, nothing is said
@@ -81,12 +81,11 @@ def measure(run: RunFolder, people: People, seed: int) -> pd.DataFrame:
         number: {place: user for place, user in enumerate(users) if user in sent} for number, sent in captured.items()
     }
     found, gallery = find_reconstructions(run, captured), people.gallery()
-    looks = Looks(people.embed, _no_attributes)
     unseen = [*SHARPNESS, *(column for column, pairs in VERIFIED.items() if len(gallery.impostors) < pairs)]
     rows = []
     for user in users:
         beside = replace(gallery, public_mean=people.mean_of_others(user))
-        models = Models(people.embed, _no_attributes, looks, [], beside, NO_PUBLIC, None)
+        models = Models(people.embed, _no_attributes, [], beside, NO_PUBLIC, None)
         nothing = Prediction("base_rate", gallery.templates[0], {})
         textures = Textures(NO_PUBLIC, len(users))
         scorer = Scorer(models, found, by_place, (), {}, nothing, lambda updates: None, textures)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from experiments.benchmarks import engines, plugin_overhead, workers
+from experiments.benchmarks import engines, judging, plugin_overhead, workers
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 1.1
@@ -86,6 +86,11 @@ def look_up() -> Ratios:
     return {"a round looked up, among 200 / among 2": fastest[200] / fastest[2]}
 
 
+def leakage() -> Ratios:
+    """CPU time of a user's leakage to that of a pass of the face recogniser."""
+    return {f"a user judged / {judging.EMBEDDED} photos embedded": judging.benchmark(users=24)["ratio"]}
+
+
 def start_up() -> Ratios:
     """`fl-sim --help` to a Python that imports typer alone."""
 
@@ -102,6 +107,7 @@ PARTS: list[Callable[[], Ratios]] = [
     start_up,
     capture_size,
     look_up,
+    leakage,
     lambda: overhead(32),
     lambda: overhead(256),
     lambda: overhead(1000),

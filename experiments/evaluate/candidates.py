@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacker.observation import Reconstruction
 from clients.user import User
+from experiments.evaluate.pictures import Answer, Draws, Eye, Picture
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,17 @@ class Candidate:
     """What is judged as one: a picture, or several by the mean of their embeddings."""
 
     arm: str  # one of experiments.evaluate.arms.ARMS
-    images: Tensor | None  # (k, 3, H, W) in [0, 1]; None where the attack left none
-    weights: Tensor  # (k,) of the images in the mean, sums to 1
+    pictures: Sequence[Picture | None]  # none where the attack left none; None for one that is not finite
+    weights: Tensor  # (k,) of the pictures in the mean, sums to 1
     matching_loss: float | None = None  # only of a reconstruction from this user's own update
     seconds: float | None = None
-    draws: Tensor | None = None  # (n, 3, H, W) in [0, 1], what the update leaves possible; the picture is one of them
+    draws: Draws | None = None  # what the update leaves possible; the picture is one of them
+
+    @property
+    def shown(self) -> list[Picture]:
+        """The pictures; none where one of them is not finite."""
+        finite = [picture for picture in self.pictures if picture is not None]
+        return finite if len(finite) == len(self.pictures) else []
 
 
 @dataclass(frozen=True)
@@ -36,29 +42,27 @@ class Prediction:
     attributes: Mapping[str, int]  # the class of each that is predicted
 
 
-def references(user: User, public_mean: Tensor) -> list[Candidate]:
+def references(user: User, public_mean: Picture | None, eye: Eye) -> list[Candidate]:
     """The arms that are the same for each attack and round."""
-    return [
-        _picture("public_mean", public_mean),
-        _picture("own_photo", user.held_out.photos[0]),
-        _picture("own_mean", user.private.photos.mean(0)),
-    ]
+    (photo, mean), _ = eye.look([user.held_out.photos[0], user.private.photos.mean(0)])
+    pictures = {"public_mean": public_mean, "own_photo": photo, "own_mean": mean}
+    return [Candidate(arm, [picture], torch.ones(1)) for arm, picture in pictures.items()]
 
 
 def candidates(
     user: int,
-    reconstructions: Mapping[int, Reconstruction],
-    prior: Mapping[int, Reconstruction] | None,
+    answers: Mapping[int, Answer],
+    prior: Mapping[int, Answer] | None,
     several: bool,
     determines: bool = False,
 ) -> list[Candidate]:
     """The arms that differ by attack, in one round.
 
-    `reconstructions` and `prior` (those of the prior alone; None if it was not run) are by user. `several`: the attack
+    `answers` and `prior` (those of the prior alone; None if it was not run) are by user. `several`: the attack
     leaves more than one image of some user, so all users get the arms that read them; `determines`: it leaves the mean
     face behind its draws of some user.
     """
-    own = reconstructions.get(user)
+    own = answers.get(user)
     arms = [_of("attack", own)]
     if determines:
         arms.append(_determined(own))
@@ -66,10 +70,10 @@ def candidates(
         arms += [_all("all_images", own), _all("best_image", own)]
     if prior is not None:
         arms.append(_of("prior_only", prior.get(user)))
-    other = wrong_user(user, sorted(reconstructions.keys() | {user}))
+    other = wrong_user(user, sorted(answers.keys() | {user}))
     if other is not None:
-        wrong = reconstructions[other]
-        arms.append(Candidate("wrong_update", wrong.images[:1], torch.ones(1), draws=wrong.draws))
+        wrong = answers[other]
+        arms.append(Candidate("wrong_update", wrong.pictures[:1], torch.ones(1), draws=wrong.draws))
     return arms
 
 
@@ -85,23 +89,19 @@ def prior_label(attack: Mapping[str, Any], controls: Mapping[str, Mapping[str, A
     return min(same or controls, default=None)
 
 
-def _of(arm: str, own: Reconstruction | None) -> Candidate:
+def _of(arm: str, own: Answer | None) -> Candidate:
     if own is None:
-        return Candidate(arm, None, torch.ones(0))
-    return Candidate(arm, own.images[:1], torch.ones(1), own.matching_loss, own.seconds, own.draws)
+        return Candidate(arm, (), torch.ones(0))
+    return Candidate(arm, own.pictures[:1], torch.ones(1), own.matching_loss, own.seconds, own.draws)
 
 
-def _determined(own: Reconstruction | None) -> Candidate:
-    if own is None or own.determined is None:
-        return Candidate("determined", None, torch.ones(0))
-    return Candidate("determined", own.determined[None], torch.ones(1), own.matching_loss, own.seconds)
+def _determined(own: Answer | None) -> Candidate:
+    if own is None or not own.determined:
+        return Candidate("determined", (), torch.ones(0))
+    return Candidate("determined", own.determined, torch.ones(1), own.matching_loss, own.seconds)
 
 
-def _all(arm: str, own: Reconstruction | None) -> Candidate:
+def _all(arm: str, own: Answer | None) -> Candidate:
     if own is None:
-        return Candidate(arm, None, torch.ones(0))
-    return Candidate(arm, own.images, own.weights / own.weights.sum(), own.matching_loss, own.seconds)
-
-
-def _picture(arm: str, picture: Tensor) -> Candidate:
-    return Candidate(arm, picture[None], torch.ones(1))
+        return Candidate(arm, (), torch.ones(0))
+    return Candidate(arm, own.pictures, own.weights / own.weights.sum(), own.matching_loss, own.seconds)

@@ -64,17 +64,21 @@ def build_gallery(dataset: FaceDataset, embed: Embedder, size: int) -> Gallery:
     Raises ConfigError for too few people, or for a user with less than two held-out photos.
     """
     check_size(dataset, size)
-    photos = [dataset.user(user).held_out.photos for user in range(dataset.num_users)]
-    short = [user for user, held_out in enumerate(photos) if len(held_out) < 2]
-    if short:
-        raise ConfigError(
-            f"user {short[0]} has fewer than 2 held-out photos, too few for a gallery; lower dataset.photos"
-        )
-    most = max(len(held_out) for held_out in photos)
+    # A dataset may give these without making the private photos, which are more.
+    held_out = getattr(dataset, "held_out", None) or (lambda user: dataset.user(user).held_out)
+    embeddings = []
+    for user in range(dataset.num_users):
+        photos = held_out(user).photos
+        if len(photos) < 2:
+            raise ConfigError(
+                f"user {user} has fewer than 2 held-out photos, too few for a gallery; lower dataset.photos"
+            )
+        embeddings.append(embed(photos))
+    most = max(len(own) for own in embeddings)
     # A gallery full of users still needs public people for their mean face.
-    public = [dataset.public(index) for index in range(max(size - len(photos), min(20, dataset.num_public)))]
+    public = [dataset.public(index) for index in range(max(size - len(embeddings), min(20, dataset.num_public)))]
     distractors = [faces.photos[:most] for faces in public]
-    embeddings = [embed(person) for person in [*photos, *distractors]]
+    embeddings += [embed(person) for person in distractors]
     templates = torch.stack([F.normalize((own[1:] if len(own) > 1 else own).mean(0), dim=0) for own in embeddings])
     singles = torch.stack([own[0] for own in embeddings])
     cosines = singles @ templates.T  # (people, people)

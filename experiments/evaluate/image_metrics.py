@@ -6,6 +6,7 @@ leaked; whether the person did, `facial_similarity` and `rank` tell.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,28 +28,44 @@ def best_psnr(picture: Tensor, photos: Tensor) -> float:
     return math.inf if error == 0 else float(10 * torch.log10(1 / error))
 
 
-class BestSsim:
+def best_ssim(picture: Tensor, photos: Tensor) -> float:
     """max over photos of the structural similarity (Wang et al. 2004: 11 px Gaussian window of sigma 1.5,
     edges reflected).
 
-    In [-1, 1], 1 for the same picture. `photos` (n, 3, H, W) in [0, 1], which are looked at once.
+    In [-1, 1], 1 for the same picture. `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
     """
+    return ssim_to(photos)(picture)
 
-    def __init__(self, photos: Tensor) -> None:
-        self._photos = F.pad(photos, (5,) * 4, "reflect")
-        self._means = _blurred(self._photos)
-        self._variances = (_blurred(self._photos.square()) - self._means.square()).clamp_min(0)
 
-    def __call__(self, picture: Tensor) -> float:
-        """Of `picture` (3, H, W) in [0, 1]."""
-        picture = F.pad(picture, (5,) * 4, "reflect")
-        mean = _blurred(picture[None])
-        variance = (_blurred(picture[None].square()) - mean.square()).clamp_min(0)
-        covariance = _blurred(picture * self._photos) - mean * self._means
-        c1, c2 = 0.01**2, 0.03**2
-        likeness = (2 * mean * self._means + c1) * (2 * covariance + c2)
-        each = likeness / ((mean.square() + self._means.square() + c1) * (variance + self._variances + c2))
+def ssim_to(photos: Tensor) -> Callable[[Tensor], float]:
+    """`best_ssim` of pictures to the same photos, whose own windows are taken once."""
+    photos = F.pad(photos, (5,) * 4, "reflect")
+    means = _blurred(photos)
+    squares = means.square()
+    variances = (_blurred(photos.square()) - squares).clamp_min_(0)
+    c1, c2 = 0.01**2, 0.03**2
+
+    def best(picture: Tensor) -> float:
+        padded = F.pad(picture, (5,) * 4, "reflect")
+        mean = _blurred(padded[None])
+        variance = (_blurred(padded[None].square()) - mean.square()).clamp_min(0)
+        covariance = _blurred(padded * photos).sub_(mean * means)
+        likeness = (2 * mean * means).add_(c1).mul_(covariance.mul_(2).add_(c2))
+        each = likeness.div_((mean.square() + squares).add_(c1).mul_((variance + variances).add_(c2)))
         return float(each.flatten(1).mean(1).max())
+
+    return best
+
+
+def likeness(photos: Tensor, lpips: Path | None) -> Callable[[Tensor], dict[str, float]]:
+    """All of these columns, of pictures (3, H, W) to the same photos (n, 3, H, W); LPIPS with its weights alone."""
+    ssim = ssim_to(photos)
+
+    def measure(picture: Tensor) -> dict[str, float]:
+        row = {"psnr": best_psnr(picture, photos), "ssim": ssim(picture)}
+        return row if lpips is None else {**row, "lpips": best_lpips(picture, photos, lpips)}
+
+    return measure
 
 
 def _blurred(images: Tensor) -> Tensor:

@@ -4,20 +4,16 @@ A face recogniser forgives blur, so a leakage table without these can be won by 
 photos of public people: nobody in them is a user.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.gaussian_blur import gaussian_blur
-from experiments.evaluate.candidates import Candidate
-from experiments.evaluate.remembered import remembered
+from experiments.evaluate.face_detector import detector
 from fl_sim import seeds
 
 BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
@@ -27,6 +23,7 @@ SWD = ("patch_swd_full", "patch_swd_half", "patch_swd_quarter")  # columns, a sc
 PATCH, DIRECTIONS, RESIDUAL = 7, 128, 1.4  # pixels; projections; pixels of blur that a residual is left of
 MOST_PATCHES = 4096  # of a group of images at one scale
 LEVELS = 1024  # quantiles that stand for a distribution
+UNFOLDED = 16  # images at once: each takes 2 MB at 64 px
 DETECTOR_SIDE = 256  # pixels: MTCNN looks for faces of 20 and more
 TEXTURED = ("attack", "determined", "prior_only", "own_photo", "own_mean")  # arms whose patches are compared
 FACES = 0.9  # mean probability that a detector must give to photos, to say anything of pictures
@@ -35,13 +32,11 @@ FACES = 0.9  # mean probability that a detector must give to photos, to say anyt
 def face_probability(images: Tensor) -> Tensor:
     """Of each of `images` (n, 3, H, W) in [0, 1], how sure MTCNN (Zhang et al. 2016) is of its surest face.
 
-    (n,) in [0, 1], 0 where it finds none; higher is more real. By facenet-pytorch, on the image enlarged to 256 px.
+    (n,) in [0, 1], 0 where it finds none; higher is more real. On the image enlarged to 256 px, one at a time.
     """
     large = F.interpolate(images, size=(DETECTOR_SIDE, DETECTOR_SIDE), mode="bilinear", antialias=True)
-    pixels = (large.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    # One at a time: of a batch in which a stage finds nothing the detector returns nothing.
-    probabilities = [_detector().detect(image)[1] for image in pixels]
-    return torch.tensor([max((float(p) for p in faces if p is not None), default=0.0) for faces in probabilities])
+    pixels = (large.clamp(0, 1) * 255).round()
+    return torch.tensor([detector().surest(picture) for picture in pixels])
 
 
 def band_contrast(images: Tensor, sigma: float) -> Tensor:
@@ -89,11 +84,17 @@ def projected_patches(images: Tensor, of: int) -> tuple[Tensor, ...]:
         if min(small.shape[-2:]) < PATCH:
             projected.append(torch.zeros(0, DIRECTIONS))
             continue
-        patches = F.unfold(small - gaussian_blur(small, RESIDUAL), PATCH)  # (n, 3 * 49, places)
-        order = torch.randperm(patches.shape[-1], generator=seeds.generator(0, "patches", scale))
-        chosen = patches[:, :, order[: max(MOST_PATCHES // of, 1)]].transpose(1, 2).flatten(0, 1)
+        places = (small.shape[-2] - PATCH + 1) * (small.shape[-1] - PATCH + 1)
+        order = torch.randperm(places, generator=seeds.generator(0, "patches", scale))[: max(MOST_PATCHES // of, 1)]
+        chosen = torch.cat([_patches(part, order) for part in torch.split(small, UNFOLDED)])
         projected.append(chosen @ _directions(chosen.shape[1]))
     return tuple(projected)
+
+
+def _patches(images: Tensor, places: Tensor) -> Tensor:
+    """(n * places, 3 * 49): the patches of the residual of `images` (n, 3, H, W) at `places`, counted row by row."""
+    patches = F.unfold(images - gaussian_blur(images, RESIDUAL), PATCH)  # (n, 3 * 49, all places)
+    return patches[:, :, places].transpose(1, 2).flatten(0, 1)
 
 
 def quantiles(values: Tensor) -> Tensor:
@@ -104,43 +105,8 @@ def quantiles(values: Tensor) -> Tensor:
     return torch.quantile(values.float(), levels, dim=0)
 
 
-class Textures:
-    """The patches of a table's pictures, gathered user by user, and how far each arm's are from a photo's."""
-
-    def __init__(self, real: Reference, users: int) -> None:
-        self._real = real
-        self._patches: dict[tuple[str, int, str], list[tuple[Tensor, ...]]] = {}
-        self._project = remembered(lambda picture: projected_patches(picture, users))
-
-    def add(self, attack: str, server_round: int, candidates: Iterable[Candidate]) -> None:
-        """The candidates of one user, as far as they are of the arms TEXTURED."""
-        for candidate in candidates:
-            images = candidate.images
-            if candidate.arm in TEXTURED and images is not None and bool(torch.isfinite(images).all()):
-                self._patches.setdefault((attack, server_round, candidate.arm), []).append(self._project(images[0]))
-
-    def onto(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`table` with the columns SWD."""
-        columns = pd.DataFrame(math.nan, index=table.index, columns=list(SWD))
-        told: dict[tuple[int, ...], list[float]] = {}  # of groups of the same pictures, such as a real photo of each
-        for (attack, number, arm), patches in self._patches.items():
-            own = (table["attack"] == attack) & (table["round"] == number) & (table["arm"] == arm)
-            group = tuple(map(id, patches))
-            if group not in told:
-                told[group] = self._real.patch_swd([torch.cat(scale) for scale in zip(*patches, strict=True)])
-            columns.loc[own] = told[group]
-        return table.assign(**columns)
-
-
 @lru_cache(maxsize=4)
 def _directions(size: int) -> Tensor:
     """(size, DIRECTIONS) of norm 1, the same in each process."""
     drawn = torch.randn(size, DIRECTIONS, generator=seeds.generator(0, "directions", size))
     return F.normalize(drawn, dim=0)
-
-
-@lru_cache(maxsize=1)
-def _detector() -> Any:
-    from facenet_pytorch import MTCNN
-
-    return MTCNN(select_largest=False)

@@ -1,6 +1,6 @@
 """The reconstructions that attacks left in a run folder: which there are, and each when it is asked for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,14 +33,11 @@ class Reconstructions:
         """The attacks that are measured; the prior alone only if it is all there is."""
         return [label for label in self.settings if label not in self.priors] or sorted(self.priors)
 
-    def read(self, label: str, server_round: int, captures: Iterable[int | None]) -> dict[int, Reconstruction]:
-        """The reconstructions of a round by capture; those that are missing are left out."""
-        present = [
-            capture
-            for capture in captures
-            if capture is not None and self.run.reconstruction(label, server_round, capture).is_file()
-        ]
-        return {capture: read_reconstruction(self.run, label, server_round, capture) for capture in present}
+    def read(self, label: str, server_round: int, capture: int) -> Reconstruction | None:
+        """What an attack made of a capture; None where it left nothing."""
+        if not self.run.reconstruction(label, server_round, capture).is_file():
+            return None
+        return read_reconstruction(self.run, label, server_round, capture)
 
 
 def find_reconstructions(run: RunFolder, captured: Mapping[int, Sequence[int]]) -> Reconstructions:

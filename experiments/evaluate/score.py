@@ -1,14 +1,15 @@
 """The rows of the leakage table, user by user: each attack's candidates in each round, beside their controls."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from clients.user import User
 from experiments.evaluate.candidates import Candidate, Prediction, candidates, prior_label, references, wrong_user
 from experiments.evaluate.evaluator import Evaluator, Models
-from experiments.evaluate.realism import Textures
+from experiments.evaluate.pictures import Answer
 from experiments.evaluate.reconstructions import Reconstructions
+from experiments.evaluate.textures import Textures
 
 Row = dict[str, Any]  # by column
 Promise = Callable[[int], float | None]  # the epsilon of so many updates of a user; None: no guarantee
@@ -31,12 +32,14 @@ class Scorer:
         self.models, self.reconstructions, self.textures = models, reconstructions, textures
         self.captures, self.planned = captures, planned
         self.inferred, self.base_rate, self.promise = inferred, base_rate, promise
+        self._eye = models.eye
+        (self._public_mean,), _ = self._eye.look([models.gallery.public_mean])
         self._group_sizes = {number: Counter(by_user.values()) for number, by_user in captures.items()}
 
     def rows(self, user: User) -> list[Row]:
         """The rows of a user, without those keys that are of the whole run."""
         evaluator = Evaluator(self.models, user)
-        shared = references(user, self.models.gallery.public_mean)
+        shared = references(user, self._public_mean, self._eye)
         shared_rows = [evaluator.score(candidate) for candidate in shared]
         shared_rows.append(evaluator.score_prediction(self.base_rate))
         rows: list[Row] = []
@@ -60,10 +63,19 @@ class Scorer:
         """What the attack made of the capture, of another one, and of none."""
         kept = self.reconstructions.kept[label, number]
         other = wrong_user(capture, sorted({capture, *kept.captures}))
-        own = self.reconstructions.read(label, number, {capture, other})
+        own = self._answers(label, number, {capture, other})
         control = prior_label(self.reconstructions.settings[label], self.reconstructions.priors)
-        prior = self.reconstructions.read(control, number, {capture}) if control is not None else None
+        prior = self._answers(control, number, {capture}) if control is not None else None
         return candidates(capture, own, prior, kept.images > 1, kept.determined)
+
+    def _answers(self, label: str, number: int, captures: Iterable[int | None]) -> dict[int, Answer]:
+        """By capture; those that are missing are left out."""
+        found = {capture: self._answer(label, number, capture) for capture in captures if capture is not None}
+        return {capture: answer for capture, answer in found.items() if answer is not None}
+
+    def _answer(self, label: str, number: int, capture: int) -> Answer | None:
+        made = self.reconstructions.read(label, number, capture)
+        return None if made is None else self._eye.answer(made)
 
     def _key(self, label: str, number: int, capture: int) -> Row:
         settings = self.reconstructions.settings[label]

@@ -1,4 +1,4 @@
-"""The dispatcher as `fl-sim run` sees it: a process beside training, and what it said of its jobs."""
+"""The dispatcher as `fl-sim run` sees it: a process beside training, or none, and what it said of its jobs."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any
 
 from fl_sim import import_path
-from fl_sim.config import Config
+from fl_sim.config import Config, ConfigError
 from fl_sim.federation.sampling import users_per_round
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder
@@ -32,7 +32,64 @@ def planned_jobs(config: Config) -> int:
 
 
 class Dispatch:
-    """The dispatcher process and what it said."""
+    """What is said of the attack jobs of a run."""
+
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress) -> None:
+        self.problems: list[str] = []
+        self.folder = folder
+        self.total = planned_jobs(config)
+        self.done = 0
+        self._progress = progress
+
+    def wait(self) -> None:
+        """Return when all jobs are done, or given up."""
+        raise NotImplementedError
+
+    @property
+    def at_work(self) -> bool:
+        """Whether jobs are done while this process is free."""
+        return False
+
+    def end(self) -> None:
+        """Give up all jobs at once."""
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        """An event as `attacker.workers.dispatch` lists them."""
+        if event["event"] == "round":
+            self.done += event["skipped"]
+        elif event["event"] == "done":
+            self.done += 1
+        elif event["event"] == "failed":
+            users = ", ".join(str(user) for user in event["users"])
+            where = f"attack {event['label']!r}, round {event['round']}, users {users}"
+            self.problems.append(f"{where}: {event['reason']}")
+        if "queued" in event:
+            self._progress("queued", event["queued"], self.total)
+        self._progress("attacks", self.done, self.total)
+
+
+class InProcess(Dispatch):
+    """The dispatcher in this process, at work when it is waited for."""
+
+    def __init__(self, folder: RunFolder, config: Config, progress: Progress, force: bool) -> None:
+        super().__init__(folder, config, progress)
+        self._config, self._force = config, force
+
+    def wait(self) -> None:
+        from attacker.workers import dispatch  # and so torch
+
+        def emit(event: str, **facts: Any) -> None:
+            self._hear({"event": event, **facts})
+
+        try:
+            log = Log(self.folder, "dispatcher")
+            dispatch.carry_out(self.folder, self._config, dispatch.logged(log, emit), self._force)
+        except ConfigError as error:
+            self.problems.append(str(error))
+
+
+class Beside(Dispatch):
+    """The dispatcher as a process of its own."""
 
     def __init__(
         self,
@@ -41,14 +98,10 @@ class Dispatch:
         progress: Progress,
         follow: bool,
         force: bool,
-        await_faces: bool = False,
+        await_faces: bool,
     ) -> None:
-        self.problems: list[str] = []
-        self.folder = folder
+        super().__init__(folder, config, progress)
         self.log = folder.root / "attack.log"
-        self.total = planned_jobs(config)
-        self.done = 0
-        self._progress = progress
         # -P: Python would look into the current folder first, where a user's folders may have the names of ours.
         command = [sys.executable, "-P", "-m", "attacker.workers.dispatch", str(folder.root)]
         command += ["--parent", str(os.getpid())]
@@ -65,18 +118,7 @@ class Dispatch:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            event: Mapping[str, Any] = json.loads(line)
-            if event["event"] == "round":
-                self.done += event["skipped"]
-            elif event["event"] == "done":
-                self.done += 1
-            elif event["event"] == "failed":
-                users = ", ".join(str(user) for user in event["users"])
-                where = f"attack {event['label']!r}, round {event['round']}, users {users}"
-                self.problems.append(f"{where}: {event['reason']}")
-            if "queued" in event:
-                self._progress("queued", event["queued"], self.total)
-            self._progress("attacks", self.done, self.total)
+            self._hear(json.loads(line))
 
     def wait(self) -> None:
         code = self.process.wait()
@@ -107,14 +149,18 @@ def dispatcher(
     force: bool = False,
     await_faces: bool = False,
 ) -> Iterator[Dispatch | None]:
-    """The dispatcher at work beside the block, waited for after it; ended if the block fails.
+    """The dispatcher at work beside the block or, in this process, after it: waited for, ended if the block fails.
 
     `await_faces`: somebody is making the face space of the run, which no attack must begin without.
     """
     if config.workers.backend == "none" or not config.attacks:
         yield None
         return
-    dispatch = Dispatch(folder, config, progress, follow, force, await_faces)
+    dispatch: Dispatch
+    if config.workers.backend == "inprocess":
+        dispatch = InProcess(folder, config, progress, force)
+    else:
+        dispatch = Beside(folder, config, progress, follow, force, await_faces)
     try:
         yield dispatch
         dispatch.wait()

@@ -22,9 +22,9 @@ from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.evaluator import Models, open_models
 from experiments.evaluate.ground_truth import best_members, captures_by_user
-from experiments.evaluate.realism import FACES, Textures
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Row, Scorer
+from experiments.evaluate.textures import Textures
 from experiments.plan import privacy
 from experiments.statistics.significance import audit
 from fl_sim.config import Config
@@ -57,13 +57,12 @@ def measure(run: RunFolder, config: Config, progress: Progress | None = None) ->
 def look_ahead(run: RunFolder, config: Config, at_work: Callable[[], bool]) -> None:
     """Have the judges look at pictures while attacks are `at_work` on others: `measure` then finds most of it said."""
     with suppress(Exception), one_thread():  # what fails here fails in `measure`, when the attacks have ended
-        models, seen = open_models(config.dataset, config.leakage, config.seed), set[Path]()
-        detects = models.real.detected >= FACES
+        eye, seen = open_models(config.dataset, config.leakage, config.seed).eye, set[Path]()
         while at_work():
             new = set(run.reconstructions.glob("*/round-*/user-*.safetensors")) - seen
             for path in sorted(new):
                 label, number, capture = path.parts[-3], int(path.parts[-2][6:]), int(path.stem[5:])
-                models.looks.foresee(read_reconstruction(run, label, number, capture), detects)
+                eye.answer(read_reconstruction(run, label, number, capture))
             seen |= new
             time.sleep(LOOK)
 

@@ -270,7 +270,7 @@ def _make_faces(folder: RunFolder, setup: Setup) -> None:
         write_atomically(folder.faces, _eigenfaces(setup.config.dataset, setup.config.seed, people))
 
 
-@lru_cache(maxsize=1)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
+@lru_cache(maxsize=4)  # the cells of a sweep have it in common, and it takes longer than some of their attacks
 def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
     opened = open_dataset(dataset, seed)

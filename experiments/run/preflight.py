@@ -10,11 +10,14 @@ know besides goes to `note`. Settings are looked at first; then model, priors an
 from collections.abc import Callable
 from functools import lru_cache
 
+import torch
+
 from attacker.attack import Attack
 from attacker.attacks import rewriter
 from attacker.inversion.model_check import check_model
-from attacker.priors.prior import Prior, load_prior
+from attacker.priors.prior import Prior
 from attacker.workers import metrics, remote_storage
+from attacker.workers.jobs import loaded_prior
 from clients.datasets import open_dataset
 from experiments.evaluate import attribute_inference, attributes, embedders, image_metrics, recognition
 from experiments.evaluate.gallery import check_size
@@ -29,8 +32,8 @@ from fl_sim.models import MODELS
 from fl_sim.socket_folder import socket_folder
 from fl_sim.threads import one_thread
 
-_passed: set[str] = set()
-"""Trials that went well in this process: the cells of a sweep have most in common."""
+passed: set[str] = set()
+"""Trials that went well in this process, or in the one that started it: the cells of a sweep have most in common."""
 
 
 def preflight(setup: Setup, note: Callable[[str], None]) -> None:
@@ -105,16 +108,16 @@ def _try_attacks(setup: Setup, user: trials.Victim) -> list[str]:
         if prior is not None:
             doubts |= dict.fromkeys(filter(None, (doubt, prior_trial.undrawn(attack, prior))))
         key = _key(config, attack.label)
-        if key not in _passed:
+        if key not in passed:
             trials.try_attack(attack, user, prior)
-            _passed.add(key)
+            passed.add(key)
     return list(doubts)
 
 
 @lru_cache(maxsize=4)  # the attacks of a run and the cells of a sweep have it in common
 def _prior(name: str, image_size: int) -> tuple[Prior, str | None]:
     """A prior that was tried, and a sentence if it does not denoise."""
-    prior = load_prior(name, image_size)
+    prior = loaded_prior(name, image_size, torch.device("cpu"))
     return prior, prior_trial.doubt(prior, name)
 
 

@@ -34,7 +34,8 @@ from clients.user import FaceDataset
 from experiments.evaluate.candidates import Candidate
 from experiments.evaluate.evaluator import Evaluator, Models, open_models
 from experiments.evaluate.ground_truth import captures_by_user
-from experiments.evaluate.realism import SHARPNESS, SWD, Textures
+from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.evaluate.textures import Textures
 from experiments.statistics.aggregate import aggregate
 from experiments.studies import finishes_plot
 from experiments.studies.paper.make import setup_caption
@@ -168,7 +169,8 @@ def judged(finished: Sequence[Finish], users: Sequence[int], models: Models, con
         evaluator = Evaluator(models, dataset.user(user))
         for finish in finished:
             for number, picture in enumerate(finish.pictures[:, place], 1):
-                candidate = Candidate("attack", picture[None], torch.ones(1))
+                seen, _ = models.eye.look([picture])
+                candidate = Candidate("attack", seen, torch.ones(1))
                 textures.add(finish.name, number, [candidate])
                 key = {"run": config.name, "seed": config.seed, "user": user, "round": number, "attack": finish.name}
                 rows.append(key | evaluator.score(candidate))

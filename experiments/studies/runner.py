@@ -1,6 +1,8 @@
 """The runner of studies and sweeps: every cell that is not finished yet, then one table of those that are.
 
-A finished cell is never run again; one that fails is named, and the others go on. `RUNS/NAME` holds
+A finished cell is never run again; one that fails is named, and the others go on. Cells have in common what a process
+keeps: datasets, judges, components of faces, priors. Of cells that differ in their attacks alone the first trains, and
+the others attack its captures. `RUNS/NAME` holds
 
     FILE.toml         the study, as it was run
         CELL/         a run folder for each cell, with its report
@@ -11,10 +13,10 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import tomli_w
@@ -22,8 +24,9 @@ import tomli_w
 from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, expand
 from experiments.run import pipeline
-from experiments.run.preflight import preflight
+from experiments.run.preflight import passed, preflight
 from experiments.show.tables import last_round
+from experiments.studies import same_captures
 from fl_sim import import_path
 from fl_sim.config import Config, ConfigError
 from fl_sim.runs import RunFolder, write_atomically
@@ -61,8 +64,9 @@ def run(
 
     `workers`: `configured` runs cell after cell with the engine and the workers of its config. `local` and `ray` give
     each one CPU, whatever the config says, which changes no result: one after the other in this process, or as many at
-    a time as a Ray cluster has CPUs. `tell` gets what the user should know before, `say` what is left and how each cell
-    ended. Raises ConfigError, before the first cell, for what cannot work in any of them.
+    a time as a Ray cluster has CPUs, the attacks in the process of their cell. `tell` gets what the user should know
+    before, `say` what is left and how each cell ended. Raises ConfigError, before the first cell, for what cannot work
+    in any of them.
     """
     folder = runs / name
     cells = expand(name, study) if workers == "configured" else [_on_one_cpu(cell) for cell in expand(name, study)]
@@ -78,7 +82,7 @@ def run(
     say(f"{len(cells) - len(left)} of {len(cells)} cells are finished; left: {', '.join(waiting) or 'none'}")
     progress("cells", len(cells) - len(left), len(cells))
     execute = _on_ray if workers == "ray" and left else _in_turn
-    for done, (cell, failures) in enumerate(execute(left, folder), 1):
+    for done, (cell, failures) in enumerate(execute(left, cells, folder), 1):
         problems += [f"{cell.name}: {failure}" for failure in failures]
         waiting.remove(cell.name)
         minutes = (time.monotonic() - started) / done * len(waiting) / 60
@@ -117,12 +121,19 @@ def _finished(cell: Cell, folder: Path) -> bool:
     return pipeline.finished(cell.config, RunFolder(folder / cell.name))
 
 
-def _in_turn(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
-    for cell in cells:
+def _in_turn(left: Sequence[Cell], cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
+    for cell in left:
+        same_captures.lend(cell, cells, folder)
         yield cell, run_cell(cell.config, RunFolder(folder / cell.name))
 
 
-def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
+def _run_elsewhere(config: Config, folder: RunFolder, trials: Collection[str]) -> Problems:
+    """`run_cell` in a worker process; `trials` went well in the process that started it."""
+    passed.update(trials)
+    return run_cell(config, folder)
+
+
+def _on_ray(left: Sequence[Cell], cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problems]]:
     """As many at a time as the cluster has CPUs, in the order in which they end. Its machines must see `folder`."""
     from attacker.workers.pool import cores
     from attacker.workers.ray_pool import connect
@@ -130,18 +141,29 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problem
     # Workers inherit it: they must find what this process finds, a third party's defense too.
     os.environ["PYTHONPATH"] = import_path.as_variable()
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # cells ask for no GPU, but their attack workers may use one
-    ray, temporary = connect(min(cores(), len(cells)), INSTEAD)
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(run_cell)
+    ray, temporary = connect(min(cores(), len(left)), INSTEAD)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_elsewhere)
+    trials = frozenset(passed)
+    first = same_captures.firsts(left)
+    under_way: dict[Any, Cell] = {}
+
+    def start(wanted: Iterable[Cell]) -> None:
+        for cell in wanted:
+            same_captures.lend(cell, cells, folder)
+            under_way[task.remote(cell.config, RunFolder((folder / cell.name).resolve()), trials)] = cell
+
     try:
-        under_way = {task.remote(cell.config, RunFolder((folder / cell.name).resolve())): cell for cell in cells}
+        start(cell for cell in left if first[cell.name] == cell.name)
         while under_way:
             ready, _ = ray.wait(list(under_way))
             for reference in ready:
-                cell = under_way.pop(reference)
+                ended = under_way.pop(reference)
                 try:
-                    yield cell, ray.get(reference)
+                    problems = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    yield cell, [f"its worker died ({type(error).__name__}), {1 + RETRIES} times"]
+                    problems = [f"its worker died ({type(error).__name__}), {1 + RETRIES} times"]
+                start(cell for cell in left if first[cell.name] == ended.name != cell.name)
+                yield ended, problems
     finally:
         ray.shutdown()
         if temporary is not None:
@@ -151,6 +173,6 @@ def _on_ray(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Problem
 def _on_one_cpu(cell: Cell) -> Cell:
     config = cell.config
     federation = config.federation.model_copy(update={"engine": "inprocess"})
-    # Cells that run side by side would want one port.
-    workers = config.workers.model_copy(update={"backend": "local", "count": 1, "metrics_port": 0})
+    # Ports: cells that run side by side would want the same.
+    workers = config.workers.model_copy(update={"backend": "inprocess", "metrics_port": 0})
     return Cell(cell.name, cell.keys, config.model_copy(update={"federation": federation, "workers": workers}))

@@ -18,10 +18,11 @@ from attacker.attacks import load as load_attack
 from attacker.capture.store import read_reconstruction
 from attacker.priors import eigenfaces
 from attacker.workers.dispatch import Dispatcher, dispatch
-from attacker.workers.jobs import Job, Workbench, attempt, batches, is_done
+from attacker.workers.inprocess_pool import InProcessPool
+from attacker.workers.jobs import Job, Workbench, batches, is_done
 from attacker.workers.pool import Completion, on_gpus
 from fl_sim import seeds
-from fl_sim.config import ConfigError, load
+from fl_sim.config import ConfigError, Workers, load
 from fl_sim.runs import RunFolder
 
 REPOSITORY = Path(attacker.__file__).parents[1]
@@ -34,27 +35,18 @@ def plugins(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-class Now:
-    """A pool that does each job at once in this process, and dies as often as told."""
-
-    size = 1
+class Now(InProcessPool):
+    """The pool of this process, which dies as often as told."""
 
     def __init__(self, run: RunFolder, deaths: dict[Job, int] | None = None) -> None:
-        self.bench, self.deaths = Workbench(run.root), dict(deaths or {})
-        self.queue: list[Job] = []
-        self.closed = False
-
-    def submit(self, job: Job) -> None:
-        self.queue.append(job)
+        super().__init__(run.root, Workers())
+        self.deaths, self.closed = dict(deaths or {}), False
 
     def completions(self, timeout: float) -> list[Completion]:
-        if not self.queue:
-            return []
-        job = self.queue.pop(0)
-        if self.deaths.get(job, 0):
-            self.deaths[job] -= 1
-            return [Completion(job, 0.0, "worker died", died=True)]
-        return [Completion(job, *attempt(self.bench, job))]
+        if self.queue and self.deaths.get(self.queue[0], 0):
+            self.deaths[self.queue[0]] -= 1
+            return [Completion(self.queue.popleft(), 0.0, "worker died", died=True)]
+        return super().completions(timeout)
 
     def close(self) -> None:
         self.closed = True
@@ -258,7 +250,7 @@ def gone(pid: int) -> bool:
 
 @pytest.fixture
 def undisturbed(tmp_path: Path, plugins: Path) -> dict[Any, Any]:
-    """What one process without any pool makes of the two rounds."""
+    """What one process without workers makes of the two rounds."""
     run = make_run(tmp_path / "undisturbed")
     capture(run, 1)
     capture(run, 2)

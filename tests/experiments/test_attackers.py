@@ -257,7 +257,7 @@ def test_a_run_is_attacked_by_both_and_holds_what_they_knew(tmp_path, third):
     told: list[str] = []
     defended = tiny_config(
         defenses=[MIXUP, blocks], federation={"rounds": 1}, attacks={"a": {"name": "dlg", "steps": 1}},
-        workers={"backend": "local", "count": 1}, leakage={"attributes": "none", "gallery_size": 2},
+        workers={"backend": "inprocess"}, leakage={"attributes": "none", "gallery_size": 2},
     )  # fmt: skip
     run = RunFolder(tmp_path / "run")
     outcome = pipeline.run(defended, run, lambda *given: None, told.append)
@@ -284,7 +284,7 @@ def test_a_run_is_attacked_by_both_and_holds_what_they_knew(tmp_path, third):
 def test_captures_that_are_attacked_again_are_stated_anew(tmp_path):
     defended = tiny_config(
         defenses=[CLIP], federation={"rounds": 1}, attacks={"a": {"name": "dlg", "steps": 1, "knowledge": "none"}},
-        workers={"backend": "local", "count": 1}, leakage={"attributes": "none", "gallery_size": 2},
+        workers={"backend": "inprocess"}, leakage={"attributes": "none", "gallery_size": 2},
     )  # fmt: skip
     run = RunFolder(tmp_path / "run")
     assert pipeline.run(defended, run, lambda *given: None, lambda sentence: None).problems == []

@@ -113,7 +113,7 @@ def test_the_pictures_of_a_run_are_judged_as_the_run_judged_them(
     write_prior(tmp_path / "prior", network=unet(in_channels=6))
     (tmp_path / "prior" / "training.json").write_text(json.dumps({"condition": "mean face"}))
     attacks = {"user_diffusion": {"prior": str(tmp_path / "prior"), "steps": 2, "draws": 3, "draw_steps": 2}}
-    sections = {"leakage": {"gallery_size": 8, "attributes": "none"}, "workers": {"backend": "local"}}
+    sections = {"leakage": {"gallery_size": 8, "attributes": "none"}, "workers": {"backend": "inprocess"}}
     config = tiny_config(attacks=attacks, federation={"rounds": 1}, model={"name": "mlp"}, **sections)
     run = RunFolder(tmp_path / "run")
     outcome = pipeline.complete(config, run, lambda *_: None, lambda _: None)

@@ -29,10 +29,10 @@ from fl_sim.models import MODELS, BatchNorm
 @pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
     """What other tests have tried is tried again."""
-    preflight._passed.clear()
+    preflight.passed.clear()
     preflight._look.cache_clear()
     yield
-    preflight._passed.clear()
+    preflight.passed.clear()
     preflight._look.cache_clear()
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from attacker.capture.store import write_reconstruction
 from attacker.observation import Reconstruction
 from experiments.evaluate.arms import CAPTIONS
-from experiments.evaluate.evaluator import Evaluator, open_models
+from experiments.evaluate.pictures import vote
 from experiments.evaluate.realism import SWD
 from experiments.run.leakage import measure
 from experiments.statistics.aggregate import aggregate
@@ -126,11 +126,10 @@ def test_the_order_of_the_draws_says_nothing(config: Config, tmp_path: Path) -> 
     pd.testing.assert_frame_equal(*tables, rtol=1e-12)
 
 
-def test_the_shares_of_the_classes_add_up_and_the_largest_is_told(config: Config) -> None:
-    evaluator = Evaluator(open_models(config.dataset, config.leakage, config.seed), Patterns().user(0))
+def test_the_shares_of_the_classes_add_up_and_the_largest_is_told() -> None:
     images = torch.rand(7, 3, SIZE, SIZE, generator=generator(0, "votes"))
     votes = classify(images)["red"].bincount() / 7
-    found, share = evaluator._vote(images, torch.ones(7))["red"]
+    found, share = vote(classify(images), torch.ones(7))["red"]
     assert votes.sum() == 1
     assert share == pytest.approx(float(votes[found])) == pytest.approx(float(votes.max()))
 

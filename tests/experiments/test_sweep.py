@@ -184,4 +184,4 @@ def test_a_cell_takes_one_cpu_whatever_the_base_says(
     monkeypatch.setattr(runner, "run_cell", lambda config, folder: ["not run"])
     assert run(study, tmp_path)[0].table.empty
     assert {config.federation.engine for config in seen} == {"inprocess"}
-    assert {(config.workers.backend, config.workers.count) for config in seen} == {("local", 1)}
+    assert {config.workers.backend for config in seen} == {"inprocess"}

@@ -19,7 +19,7 @@ from fl_sim.config import Config, ConfigError, load
 SMALL = {
     "dataset": {"users": 2, "photos": 2, "image_size": 32},
     "federation": {"rounds": 1, "engine": "inprocess"},
-    "workers": {"backend": "local", "count": 1},
+    "workers": {"backend": "inprocess"},
 }
 FAST = {"inverting_gradients": {"steps": 2}, "prior_only": {}}
 

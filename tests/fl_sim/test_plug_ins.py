@@ -95,7 +95,7 @@ def test_they_run(engine: str, folder: Path, repository: Path) -> None:
         folder, repository, "run", "--engine", engine, "--workers", workers, "--json", *plugged
     ).communicate()
     assert json.loads(out)["rounds"], err
-    again = ["attack", "runs/quickstart", "--workers", "local", "--json", "-o", "attacks.more.name=grey"]
+    again = ["attack", "runs/quickstart", "--workers", "inprocess", "--json", "-o", "attacks.more.name=grey"]
     out, err = start(folder, repository, *again).communicate()
     assert json.loads(out)["rounds"], err
 

@@ -18,7 +18,7 @@ from fl_sim.runs import RunFolder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = [
     "dataset.photos=4", "dataset.image_size=32", "model.name=lenet", "federation.rounds=1", "leakage.gallery_size=4",
-    "threat_model.public_people=4", "attacks={prior_only={steps=2}}", "workers.backend=local", "workers.count=1",
+    "threat_model.public_people=4", "attacks={prior_only={steps=2}}", "workers.backend=inprocess",
 ]  # fmt: skip
 
 

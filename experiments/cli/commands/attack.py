@@ -14,7 +14,9 @@ from fl_sim.runs import RunFolder
 def attack(
     folder: Run,
     override: Overrides = None,
-    workers: Annotated[str | None, typer.Option(help="Attack workers: ray or local.", metavar="BACKEND")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Attack workers: ray, local or inprocess.", metavar="BACKEND")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace results that the same label has with other settings.")
     ] = False,

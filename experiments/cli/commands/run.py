@@ -25,7 +25,9 @@ def run(
             metavar="ADDRESS",
         ),
     ] = None,
-    workers: Annotated[str | None, typer.Option(help="Attack workers: ray, local, or none.", metavar="BACKEND")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Attack workers: ray, local, inprocess, or none.", metavar="BACKEND")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
