@@ -2,7 +2,7 @@
 
     pip install -e '.[benchmarks]'
     python -m experiments.benchmarks.attack_speed [--models convnet resnet18] [--sizes 32 64] [--batches 1 30] [--json]
-    python -m experiments.benchmarks.attack_speed --unmixing
+    python -m experiments.benchmarks.attack_speed --unmixing [--json]
 
 Both attack the same update with the published recipe (Geiping et al. 2020): the same model, parameters, labels,
 start (grey with smooth noise), number of steps, cosine distance, total variation, signed Adam at 0.1 divided by ten
@@ -30,7 +30,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +51,7 @@ from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 
 CLASSES = 2
+UNMIXED = (4, 16, 30, 100)  # photos of a user
 TV = 0.01  # weight of the batch's mean total variation; at breaching's 0.2 its best image so early is the grey start
 WORK = 6e10  # multiply-adds a run may take, about: sets the number of steps of a case
 
@@ -213,14 +214,14 @@ def unmixing(photos: int, size: int = 64) -> dict[str, Any]:
     return row
 
 
-def print_unmixing() -> None:
-    print("\na fully connected first layer, all of a user's photos: CPU seconds and PSNR")
-    print(f"{'photos':>6s} {'cocktail_party':>20s} {'inverting_gradients':>20s} {'ratio':>6s}")
-    for photos in (4, 16, 30, 100):
-        row = unmixing(photos)
-        parts = [(row[f"{name}_cpu_s"], row[f"{name}_psnr"]) for name in ("cocktail_party", "inverting_gradients")]
-        told = " ".join(f"{seconds:9.2f} s {psnr:6.1f} dB" for seconds, psnr in parts)
-        print(f"{photos:6d} {told} {parts[1][0] / parts[0][0]:6.1f}", flush=True)
+def unmixing_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same of several numbers of photos, as Markdown."""
+    names = ("cocktail_party", "inverting_gradients")
+    lines = [f"| photos | {' | '.join(f'`{name}`, CPU s | PSNR, dB' for name in names)} |", "|---|---|---|---|---|"]
+    for row in rows:
+        told = [f"{row[f'{name}_cpu_s']:.1f} | {row[f'{name}_psnr']:.0f}" for name in names]
+        lines.append(f"| {row['photos']} | {' | '.join(told)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -229,12 +230,13 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 30])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="the rows of the first table as one JSON array")
+    parser.add_argument("--json", action="store_true", help="the rows of the first table, or of the last one, as JSON")
     parser.add_argument("--unmixing", action="store_true", help="the last table alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.unmixing:
-        print_unmixing()
+        rows = [unmixing(photos) for photos in UNMIXED]
+        print(json.dumps(rows, indent=1) if options.json else unmixing_table(rows))
         return
     rows = []
     if not options.json:
@@ -269,7 +271,8 @@ def main() -> None:
                 end="",
             )
             print(f"  1/{parts[0]:<5.1f} 1/{parts[1]:.1f}", flush=True)
-    print_unmixing()
+    print("\nall of a user's photos, from a fully connected first layer")
+    print(unmixing_table([unmixing(photos) for photos in UNMIXED]))
 
 
 if __name__ == "__main__":
