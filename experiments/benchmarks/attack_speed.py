@@ -204,7 +204,8 @@ def unmixing(photos: int, size: int = 64) -> dict[str, Any]:
     shown = SyntheticFaces(1, photos, size, "smile", seed=0).user(0).private
     model = build("mlp", CLASSES, size, generator(0, "model"))
     seen = Observation(1, 0, dict(model.state_dict()), local_gradient(model, shown), photos, None)
-    attacker, row = Attacker(model, size, CLASSES, None, torch.device("cpu")), {"photos": photos}
+    attacker = Attacker(model, size, CLASSES, None, torch.device("cpu"))
+    row: dict[str, Any] = {"photos": photos}
     for module in (cocktail_party, inverting_gradients):
         began = time.process_time()
         (found,) = module.attack([seen], attacker, module.Settings(), [generator(0, "attack")], lambda *_: None)
