@@ -1,4 +1,4 @@
-"""A table of a study whose axis is `dataset.photos`: each attack by its first image, and by all where it leaves several.
+"""A table of a study whose axis is `dataset.photos`: each attack by its first image, and by all where it has several.
 
     python -m experiments.studies.photos_table docs/results/fully_connected.csv
 
@@ -21,21 +21,12 @@ def table(path: Path) -> str:
     study = pd.read_csv(path).query("label != 'prior_only'")
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for (photos, label), rows in study.groupby(["dataset.photos", "label"], sort=False):
-        first, every = (rows[rows["arm"] == arm] for arm in ARMS)
-        named = [f"{round(one['rank1'] * one['users'])} of {one['users']}" for one in _records(first, every)]
-        alike = [f"{one['facial_similarity']:.2f}" for one in _records(first, every)]
-        pixels = f"{_records(first, every)[-1]['psnr']:.1f}"
-        cells = [str(photos), f"`{label}`", *_two(named), *_two(alike), pixels]
+        read = [one for arm in ARMS for _, one in rows[rows["arm"] == arm].iterrows()]
+        named = [f"{one['rank1'] * one['users']:.0f} of {one['users']}" for one in read]
+        alike = [f"{one['facial_similarity']:.2f}" for one in read]
+        cells = [str(photos), f"`{label}`", *[*named, ""][:2], *[*alike, ""][:2], f"{read[-1]['psnr']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _records(*parts: pd.DataFrame) -> list[dict[str, float]]:
-    return [record for part in parts for record in part.to_dict("records")]
-
-
-def _two(cells: list[str]) -> list[str]:
-    return [*cells, ""][:2]
 
 
 if __name__ == "__main__":
