@@ -35,6 +35,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacker.attack import Attacker, Progress
+from attacker.inversion.first_layer import first_linear
 from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 from fl_sim.updates import Update
@@ -110,12 +111,10 @@ def read_bins(rows: Tensor, biases: Tensor, count: int) -> Tensor:
 
 def _layers(parameters: Update, image_size: int) -> tuple[str, str, str]:
     """Names of the first layer's weight (k, 3 * size^2) and bias (k,), and of the next layer's weight (m, k)."""
-    names = list(parameters)
-    shapes = [parameters[name].shape for name in names[:3]]
-    bins = shapes[0][0]
-    if len(names) < 3 or shapes[0] != (bins, 3 * image_size**2) or shapes[1] != (bins,) or shapes[2][1:] != (bins,):
+    first, following = first_linear(parameters, image_size), list(parameters)[2:3]
+    if first is None or not following or parameters[following[0]].shape[1:] != parameters[first[1]].shape:
         raise ConfigError(
             "imprint needs a model whose first layer is linear, sees all pixels and feeds another linear layer; "
             "set model.name to mlp or imprint_convnet"
         )
-    return names[0], names[1], names[2]
+    return (*first, following[0])

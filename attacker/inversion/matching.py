@@ -14,7 +14,8 @@ guess at the user's own statistics.
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from fl_sim.modules import free_of_graphs, gradients, load_state
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
+FEW = 1 << 12  # pixels of a victim's images up to which oneDNN's convolutions are slower than torch's own
 SHORT = 1 << 17  # entries that float32 sums up to its own precision
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
@@ -178,16 +180,29 @@ def matching_loss_and_grad(
     differentiate = _cosine_directions if closed else partial(_directions, distance=distance)
     losses, grads = [], []
     for part, reps, observed in zip(split(images, representatives), representatives, observed_gradients, strict=True):
-        layout = torch.channels_last if len(part) >= MANY else torch.contiguous_format
+        few = part[:, 0].numel() <= FEW
+        layout = torch.channels_last if few or len(part) >= MANY else torch.contiguous_format
         pixels = part.detach().contiguous(memory_format=layout).requires_grad_(True)
         toward = partial(differentiate, observed=observed)
-        if finite_difference is not None and reps.local is None:
-            loss, grad = finite_difference.grad(partial(_loss, model, reps), pixels, toward)
-        else:
-            loss, grad = _double_backward(_gradients(model, pixels, reps), pixels, toward)
+        with without_onednn() if few else nullcontext():
+            if finite_difference is not None and reps.local is None:
+                loss, grad = finite_difference.grad(partial(_loss, model, reps), pixels, toward)
+            else:
+                loss, grad = _double_backward(_gradients(model, pixels, reps), pixels, toward)
         losses.append(loss)
         grads.append(grad)
     return torch.stack(losses), torch.cat(grads)
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Within it, convolutions on a CPU are torch's own, which do not reorder their weights in each pass."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def _double_backward(

@@ -2,6 +2,7 @@
 
     pip install -e '.[benchmarks]'
     python -m experiments.benchmarks.attack_speed [--models convnet resnet18] [--sizes 32 64] [--batches 1 30] [--json]
+    python -m experiments.benchmarks.attack_speed --unmixing [--json]
 
 Both attack the same update with the published recipe (Geiping et al. 2020): the same model, parameters, labels,
 start (grey with smooth noise), number of steps, cosine distance, total variation, signed Adam at 0.1 divided by ten
@@ -15,8 +16,10 @@ pays at 30 photos (1.1 times) and costs at one (0.7 to 0.9 times); torch's own f
 then grad) fails on cross_entropy and would take two convolutions more than double backward. What is left of ours is
 convolutions, which over ResNet-18's 30 photos run near what the core can multiply.
 
-The last table is one user's `user_diffusion` (the shipped prior) against the inversion of all 30 photos, per step
-and so at equal step count.
+The second table is one user's `user_diffusion` (the shipped prior) against the inversion of all 30 photos, per step
+and so at equal step count. The last is a fully connected first layer (mlp, 64 px): a whole `cocktail_party`, which runs
+no model, beside a whole `inverting_gradients` at its defaults, on one gradient of a synthetic user; PSNR is the median
+over photos of the best image's. `--unmixing` prints it alone.
 """
 
 import argparse
@@ -27,7 +30,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -37,14 +40,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacker.attack import Attacker
-from attacker.attacks import inverting_gradients, user_diffusion
+from attacker.attacks import cocktail_party, inverting_gradients, user_diffusion
 from attacker.inversion.representatives import whole_batch
 from attacker.observation import Observation
 from attacker.priors.prior import Prior, load_prior
+from clients.datasets.synthetic import SyntheticFaces
+from clients.local_training import local_gradient
+from experiments.evaluate.image_metrics import best_psnr
 from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 
 CLASSES = 2
+UNMIXED = (4, 16, 30, 100)  # photos of a user
 TV = 0.01  # weight of the batch's mean total variation; at breaching's 0.2 its best image so early is the grey start
 WORK = 6e10  # multiply-adds a run may take, about: sets the number of steps of a case
 
@@ -192,15 +199,46 @@ def user_level(case: Case, images_per_label: int) -> float:
     return statistics.median(passed)
 
 
+def unmixing(photos: int, size: int = 64) -> dict[str, Any]:
+    """CPU seconds and PSNR (dB) of both attacks on a fully connected first layer."""
+    shown = SyntheticFaces(1, photos, size, "smile", seed=0).user(0).private
+    model = build("mlp", CLASSES, size, generator(0, "model"))
+    seen = Observation(1, 0, dict(model.state_dict()), local_gradient(model, shown), photos, None)
+    attacker = Attacker(model, size, CLASSES, None, torch.device("cpu"))
+    row: dict[str, Any] = {"photos": photos}
+    for module in (cocktail_party, inverting_gradients):
+        began = time.process_time()
+        (found,) = module.attack([seen], attacker, module.Settings(), [generator(0, "attack")], lambda *_: None)
+        name = module.__name__.rpartition(".")[2]
+        row[f"{name}_cpu_s"] = time.process_time() - began
+        row[f"{name}_psnr"] = statistics.median(best_psnr(photo, found.images) for photo in shown.photos)
+    return row
+
+
+def unmixing_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same of several numbers of photos, as Markdown."""
+    names = ("cocktail_party", "inverting_gradients")
+    lines = [f"| photos | {' | '.join(f'`{name}`, CPU s | PSNR, dB' for name in names)} |", "|---|---|---|---|---|"]
+    for row in rows:
+        told = [f"{row[f'{name}_cpu_s']:.1f} | {row[f'{name}_psnr']:.0f}" for name in names]
+        lines.append(f"| {row['photos']} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["convnet", "resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 30])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="the rows of the first table as one JSON array")
+    parser.add_argument("--json", action="store_true", help="the rows of the first table, or of the last one, as JSON")
+    parser.add_argument("--unmixing", action="store_true", help="the last table alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.unmixing:
+        rows = [unmixing(photos) for photos in UNMIXED]
+        print(json.dumps(rows, indent=1) if options.json else unmixing_table(rows))
+        return
     rows = []
     if not options.json:
         print("one torch thread, CPU milliseconds a step")
@@ -234,6 +272,8 @@ def main() -> None:
                 end="",
             )
             print(f"  1/{parts[0]:<5.1f} 1/{parts[1]:.1f}", flush=True)
+    print("\nall of a user's photos, from a fully connected first layer")
+    print(unmixing_table([unmixing(photos) for photos in UNMIXED]))
 
 
 if __name__ == "__main__":

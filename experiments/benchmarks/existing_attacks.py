@@ -21,7 +21,15 @@ from torch import Tensor, nn
 
 from attacker import attacks
 from attacker.attack import Attacker
-from attacker.attacks import dlg, generative_latent, idlg, imprint, inverting_gradients, see_through_gradients
+from attacker.attacks import (
+    cocktail_party,
+    dlg,
+    generative_latent,
+    idlg,
+    imprint,
+    inverting_gradients,
+    see_through_gradients,
+)
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.prior import Prior, load_prior
 from clients.datasets.synthetic import SyntheticFaces
@@ -156,6 +164,21 @@ def robbing_the_fed() -> list[Row]:
     return rows
 
 
+def cocktail() -> list[Row]:
+    strangers, model, rows = faces(16, 64, [0, 1]), fresh("mlp", 2, 64), []
+    for whose, shown in (
+        ("strangers", strangers),
+        ("one person", SyntheticFaces(1, 16, 64, "smile", 0).user(0).private),
+    ):
+        for objective, recipe in (("published objective", {"preset": "paper"}), ("defaults", {})):
+            settings = asdict(attacks.load("cocktail_party", recipe).settings)
+            reached = float(
+                psnr(errors(shown.photos, run(cocktail_party, model, shown, 2, **settings).images)).median()
+            )
+            rows.append({"case": f"16 photos of {whose}, 64 px, mlp, {objective}", "reached": f"PSNR {reached:.1f} dB"})
+    return rows
+
+
 def fresh(name: str, classes: int, size: int = 32) -> nn.Module:
     return build(name, classes, size, generator(0, "model"))
 
@@ -167,6 +190,7 @@ CASES: dict[str, Callable[[], list[Row]]] = {
     "see_through_gradients": grad_inversion,
     "generative_latent": latent_search,
     "imprint": robbing_the_fed,
+    "cocktail_party": cocktail,
 }
 
 
