@@ -5,7 +5,7 @@ two of different people. AUC is the chance that they are: 1 is perfect, 0.5 blin
 an embedder's right settings and 0.57 to 0.69 with pixels in 0..255 in the place of 0..1 (40 people, two photos each, 32
 to 128 px, two MobileFaceNets). The wrong order of colours costs 0.01 to 0.05 only. It is found by comparing both on
 the same people, which tells the right one apart in each of 30 draws of 40 people: t is 3.0 to 9.9 with the right one
-(tests/experiments/test_recognition.py has one such draw for each).
+(tests/experiments/evaluate/test_recognition.py has one such draw for each).
 """
 
 import math

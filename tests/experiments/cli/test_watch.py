@@ -178,7 +178,7 @@ def test_a_real_run_is_followed_to_its_end(tmp_path):
         dataset={"name": "synthetic", "photos": 4, "users": 2},
         model={"name": "mlp"},
         federation={"rounds": 5},
-        workers={"backend": "none"},  # those of a real dispatcher: tests/attacker/test_metrics.py
+        workers={"backend": "none"},  # those of a real dispatcher: tests/attacker/workers/test_metrics.py
     )
     path = tmp_path / "tiny.toml"
     path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))

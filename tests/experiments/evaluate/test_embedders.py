@@ -15,7 +15,7 @@ from experiments.evaluate.gallery import build_gallery
 from fl_sim.config import ConfigError, Dataset, Leakage
 from fl_sim.seeds import generator
 
-FACES = Path(os.environ.get("FACES_DIR", Path(__file__).parents[3] / "shared" / "faces"))
+FACES = Path(os.environ.get("FACES_DIR", Path(__file__).parents[4] / "shared" / "faces"))
 needs_faces = pytest.mark.skipif(not (FACES / "faces.csv").is_file(), reason="real faces are absent; set FACES_DIR")
 needs_weights = pytest.mark.skipif(not identity_net.SHIPPED.is_file(), reason="the identity net is not trained yet")
 

