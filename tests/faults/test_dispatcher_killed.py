@@ -11,7 +11,7 @@ from tiny_faces import tiny_config
 
 from attacker.workers.jobs import Job, Workbench, attempt
 from experiments.plan.setup import prepare
-from experiments.run.dispatching import Dispatch
+from experiments.run.dispatching import Beside
 from experiments.run.federation import run_federation
 from fl_sim.config import dump
 from fl_sim.runs import RunFolder, write_manifest
@@ -61,7 +61,7 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
         for user in range(4):
             assert attempt(Workbench(whole.root), Job("a", number, (user,)))[1] is None
 
-    dispatch = Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    dispatch = Beside(run, config, lambda *done: None, follow=False, force=False, await_faces=False)
     wait_for(lambda: len(results(run)) > 1, seconds=120)
     os.kill(dispatch.process.pid, signal.SIGKILL)
     dispatch.wait()
@@ -71,7 +71,7 @@ def test_a_killed_dispatcher_is_told_and_the_rest_is_done_alike(tmp_path, monkey
     done = {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("user-*")}
     assert 1 < len(done) < 8
 
-    again = Dispatch(run, config, lambda *done: None, follow=False, force=False)
+    again = Beside(run, config, lambda *done: None, follow=False, force=False, await_faces=False)
     again.wait()
     assert again.problems == []
     assert again.done == 8
