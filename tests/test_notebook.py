@@ -17,7 +17,7 @@ def test_the_notebook_walks_from_a_run_to_a_figure(
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pages = "".join("".join(output.get("data", {}).get("text/html", "")) for output in shown)
-    assert "From one gradient" in pages  # the outcome shows its verdict
+    assert "From one update" in pages  # the outcome shows its verdict
     assert "Too few users to tell whether defended leaks less than open" in pages
     said = "".join(output.get("text", "") for output in shown)
     assert "p 0.062" in said  # four users, all above: 1 / 16

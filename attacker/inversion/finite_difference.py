@@ -6,7 +6,8 @@ Matching asks for d/dx <grad_theta L(theta, x), v>, which is the derivative of g
 
 The second term falls off the pass that yields grad_theta L. So of a convolution five passes are made where double
 backward makes seven, and each on a plain graph. With |e v| = 1e-4 |theta|, truncation and float32 put it off by
-0.0003 to 0.005 of its norm on smooth models and by up to 0.05 on ResNet-18 (tests/attacker/inversion/test_finite_difference.py).
+0.0003 to 0.005 of its norm on smooth models and by up to 0.05 on ResNet-18
+(tests/attacker/inversion/test_finite_difference.py).
 
 A kink breaks this: where e v flips a ReLU, grad_x L jumps. Double backward takes a ReLU's side, and the place of a
 maximum, for constants; so the second pass replays the activations of the first. Models with other kinks keep double

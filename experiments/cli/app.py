@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -44,8 +45,14 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's, of the package or of the copy that newer versions of Typer bring along."""
 
 
+STOPPED = "stopped; give the same command again to go on from here"
+
+
 class Interrupted(Exception):
-    """Ctrl-C in a command; Typer takes KeyboardInterrupt itself for an exit."""
+    """Ctrl-C or SIGTERM in a command, and its exit code; Typer takes KeyboardInterrupt itself for an exit."""
+
+    def __init__(self, by: signal.Signals) -> None:
+        self.code = 128 + by
 
 
 def _print_version(asked: bool) -> None:
@@ -90,7 +97,7 @@ app.command("doctor")(doctor.doctor)
 def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
     """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success.
 
-    Ctrl-C is Interrupted in it.
+    Ctrl-C is Interrupted in it, and SIGTERM, for which Ray's handler calls `sys.exit(signum)` (ray 2.55, worker.py).
     """
 
     @functools.wraps(command)
@@ -98,8 +105,10 @@ def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **named)
         except KeyboardInterrupt as error:
-            raise Interrupted from error
+            raise Interrupted(signal.SIGINT) from error
         except SystemExit as end:
+            if end.code == signal.SIGTERM:
+                raise Interrupted(signal.SIGTERM) from end
             raise ConfigError(
                 f"something called sys.exit({end.code!r}) before the command's end; a plug-in (a dataset, a model, an "
                 "attack) must raise an exception instead"
@@ -124,8 +133,10 @@ def main() -> None:
         _fail(str(error), 2)
     except DeploymentError as error:
         _fail(str(error), 1)
-    except (Interrupted, KeyboardInterrupt):
-        _fail("stopped; give the same command again to go on from here", 130)
+    except Interrupted as stop:
+        _fail(STOPPED, stop.code)
+    except KeyboardInterrupt:
+        _fail(STOPPED, 128 + signal.SIGINT)
     except OSError as error:
         _fail(
             f"{error.strerror or error}: {error.filename or ''}; free or mend it, then give the same command again", 1

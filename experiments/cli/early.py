@@ -11,7 +11,7 @@ from typing import Any
 from clients import datasets
 from experiments.cli import parts
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
-from fl_sim.config_errors import hint
+from fl_sim.config_errors import hint, nearest
 from fl_sim.runs import AFTERWARDS, RunFolder, other_captures, other_config
 
 WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
@@ -22,9 +22,9 @@ def check_names(config: Config) -> None:
     datasets.check_name(config.dataset.name)
     model, models = config.model.name, parts.models()
     if model not in models and ":" not in model:
-        raise ConfigError(
-            f"unknown model {short(model)!r}; choose one of {', '.join(models)} or package.module:factory"
-        )
+        meant = nearest(model, models)
+        advice = f"did you mean {meant!r}?" if meant else "choose one of:"
+        raise ConfigError(f"unknown model {short(model)!r}; {advice} ({', '.join(models)}, or package.module:factory)")
     for label, table in config.attacks.items():
         _check("attacks", f"attacks.{label}", table.get("name", label), table)
     for table in config.defenses:

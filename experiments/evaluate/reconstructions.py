@@ -9,6 +9,7 @@ from safetensors import safe_open
 from attacker.capture.store import read_attack_table, read_reconstruction
 from attacker.observation import Reconstruction
 from fl_sim.runs import RunFolder
+from fl_sim.tensors import check
 
 
 class Kept(NamedTuple):
@@ -66,6 +67,7 @@ def _kept(run: RunFolder, label: str, server_round: int, captures: Sequence[int]
         path = run.reconstruction(label, server_round, capture)
         if path.is_file():
             present.append(capture)
+            check(path)
             with safe_open(path, framework="pt") as file:
                 images = max(images, file.get_slice("images").get_shape()[0])
                 determined |= "determined" in file.keys()  # noqa: SIM118

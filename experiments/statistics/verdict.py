@@ -28,9 +28,9 @@ class Verdict:
     broken: Finding | None  # the finding that disproves most of a promised epsilon
     unknown_defenses: tuple[str, ...]  # which no attack knows
 
-    def sentence(self, what: str = "one update") -> str:
-        """In one sentence; `what` the attack was given."""
-        best = self.strongest
+    def sentence(self) -> str:
+        """In one sentence, the same wherever it is told."""
+        best, what = self.strongest, "one update"
         read = {
             "all_images": ", all images together",
             "determined": ", by the mean face that the update determines",

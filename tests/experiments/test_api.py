@@ -52,7 +52,7 @@ def test_a_result_reads_what_the_run_left(finished: fl_sim.Result) -> None:
     assert len(finished.leakage) == len(pd.read_parquet(finished.folder / "leakage.parquet"))
     assert list(finished.rounds["round"]) == [1, 2]
     assert finished.report == finished.folder / "report.html"
-    assert finished.verdict.startswith("From one gradient, user_diffusion")
+    assert finished.verdict.startswith("From one update, user_diffusion")
     assert finished.verdict in repr(finished)
     assert finished.problems == ()
 

@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 from tiny_faces import tiny_config
 
 from attacker.capture.rebuild_index import rebuild_index
-from attacker.capture.store import CaptureStore
+from attacker.capture.store import CaptureStore, write_reconstruction
+from attacker.observation import Reconstruction
 from attacker.priors import eigenfaces
 from attacker.priors.prior import SHIPPED, load_prior
 from experiments.evaluate import identity_net
+from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
@@ -212,3 +214,13 @@ def test_a_run_that_cannot_go_on_from_its_last_model_names_it(run, tmp_path):
     code, told = fl_sim("run", "--config", path, "--runs", run.root.parent)
     assert code == 2
     assert "round-0003/global.safetensors is damaged" in sentence(told)
+
+
+def test_a_damaged_reconstruction_is_named_wherever_among_the_others_it_lies(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for user in range(3):
+        made = Reconstruction(torch.rand(1, 3, 8, 8), torch.ones(1), 0.0, 0.0)
+        write_reconstruction(run, "a", 1, user, made, {"name": "a"})
+    run.reconstruction("a", 1, 2).write_bytes(bytes(100))
+    with pytest.raises(DamagedFile, match=r"user-0002.safetensors is damaged"):
+        find_reconstructions(run, {1: [0, 1, 2]})

@@ -1,5 +1,6 @@
 """`sys.exit` in a plug-in, of the server's side or of a user's, never reads as success."""
 
+import signal
 import sys
 
 import pytest
@@ -65,3 +66,15 @@ def test_the_in_process_engine_names_the_error_as_flower_does():
     messages = [Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
     codes = [reply.error.code for reply in grid.send_and_receive(messages)]
     assert codes == [ErrorCode.CLIENT_APP_RAISED_EXCEPTION] * 2
+
+
+def ended(dataset, seed):
+    """What Ray's handler of SIGTERM does, wherever the process is."""
+    sys.exit(signal.SIGTERM)
+
+
+def test_a_sigterm_is_no_mistake_and_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, told = fl_sim("run", "-o", f"dataset.name={__name__}:ended")
+    assert code == 128 + signal.SIGTERM
+    assert "give the same command again" in sentence(told)

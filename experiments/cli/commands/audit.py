@@ -106,7 +106,7 @@ def audit(
     else:
         print(table.to_string(index=False, float_format="{:.3g}".format))
         if people is not None:
-            print(NO_ATTACK if judged is None else judged.sentence(f"one {audited.update}"))
+            print(NO_ATTACK if judged is None else judged.sentence())
     for sentence in assumed:
         messages.print(sentence, soft_wrap=True)
     if people is None:

@@ -75,7 +75,7 @@ def headline(run_data: Measured) -> Headline:
         )
     if len(run_data.attacks) > 1:
         parts.append(f"{best.attack} is the strongest of {len(run_data.attacks)} attacks here.")
-    return Headline(judged.sentence(f"one {run_data.update}"), " ".join(parts), label, first, judged.kind.split()[0])
+    return Headline(judged.sentence(), " ".join(parts), label, first, judged.kind.split()[0])
 
 
 def spell_share(share: Interval) -> str:
