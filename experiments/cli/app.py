@@ -97,7 +97,7 @@ app.command("doctor")(doctor.doctor)
 def _never_exiting(command: Callable[..., None]) -> Callable[..., None]:
     """`command`, in which a `sys.exit` of a plug-in is an error, for with code 0 it would read as success.
 
-    Ctrl-C is Interrupted in it, and SIGTERM, for which Ray's handler calls `sys.exit(signum)` (ray 2.55, worker.py).
+    Ctrl-C is Interrupted in it, and SIGTERM, for which Ray's handler calls `sys.exit(signum)` (ray 2.55).
     """
 
     @functools.wraps(command)

@@ -129,4 +129,9 @@ def shared(draws: int) -> str:
 
 def breakable(text: str) -> Markup:
     """Escaped text that a narrow page may break after an underscore, and not before a percent sign."""
-    return Markup(str(escape(text)).replace("_", "_<wbr>").replace(" %", "\N{NO-BREAK SPACE}%"))
+    return Markup(str(kept_together(text)).replace("_", "_<wbr>"))
+
+
+def kept_together(text: str) -> Markup:
+    """Escaped text for wide lines: not broken before a percent sign."""
+    return Markup(str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.show.report.captions import breakable
+from experiments.show.report.captions import breakable, kept_together
 
 REPORT = Path(__file__).parent  # whose style and parts all pages share
 
@@ -19,4 +19,5 @@ def environment(folder: Path = REPORT) -> Environment:
         lstrip_blocks=True,
     )
     made.filters["breakable"] = breakable
+    made.filters["kept_together"] = kept_together
     return made

@@ -9,10 +9,11 @@ import pandas as pd
 
 from experiments.benchmarks import flower_mechanisms
 from experiments.benchmarks.__main__ import BASELINE
+from experiments.benchmarks.attack_speed import unmixing_table
 from experiments.plan.privacy import Noise
 from experiments.show.frontier.__main__ import markdown as frontier
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.studies import finishes, judges, model_families, stored, task_table
+from experiments.studies import finishes, judges, model_families, photos_table, stored, task_table
 from experiments.studies.figures import short
 from experiments.studies.stored import Grid, Row
 
@@ -245,4 +246,6 @@ TABLES: dict[str, Table] = {
     "attack_speed": attack_speed,
     "attack_step": as_stored("attack_step.csv"),
     "capture": as_stored("capture.csv"),
+    "unmixing": lambda folder: unmixing_table(json.loads((folder / "unmixing.json").read_text(encoding="utf-8"))),
+    "fully_connected": lambda folder: photos_table.table(folder / "fully_connected.csv"),
 }
