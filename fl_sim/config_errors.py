@@ -46,6 +46,14 @@ def hint(key: str, known: Iterable[str]) -> str:
     return f"allowed: {', '.join(beside or [name for name in names if '.' not in name])}"
 
 
+def unknown(what: str, name: object, known: Iterable[str], own: str) -> str:
+    """The sentence for a name that no `what` has: what may have been meant, else all there are, and `own` ones."""
+    names = list(known)
+    near = nearest(str(name), names)
+    advice = f"did you mean {near!r}?" if near is not None else f"choose one of {', '.join(names)} or {own}"
+    return f"unknown {what} {short(name)!r}; {advice}"
+
+
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known dotted key most like `key`, which may be misspelt, or stand in the wrong section; None if none is."""
     section, _, last = key.rpartition(".")

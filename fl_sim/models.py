@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim.config import short
+from fl_sim.config_errors import unknown
 from fl_sim.modules import BatchNorm, as_logits, set_mode
 
 
@@ -152,7 +153,7 @@ def _made(name: str, num_classes: int, image_size: int) -> nn.Module:
 def _third_party(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)} or package.module:factory")
+        raise ValueError(unknown("model", name, MODELS, "package.module:factory"))
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # of any kind: a script runs as it is imported

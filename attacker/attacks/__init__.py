@@ -35,6 +35,7 @@ from typing import Any
 
 from attacker.attack import KNOWLEDGE, Attack, Needs
 from fl_sim.config import Config, ConfigError, parse, short
+from fl_sim.config_errors import unknown
 from fl_sim.updates import Update
 
 PRESETS = Path(__file__).parent / "presets"
@@ -129,8 +130,8 @@ def _third_party(name: str, where: str) -> Any:
         if "." in name or error.name != name:
             reason = f"attack {name!r} cannot be imported ({error}); is its package installed?"
             raise ConfigError(f"{where}: {reason}") from error
-        choices = f"{', '.join(available())}, or a module that Python finds, such as one in the current folder"
-        raise ConfigError(f"{where}: unknown attack {short(name)!r}; choose one of {choices}") from error
+        own = "a module that Python finds, such as one in the current folder"
+        raise ConfigError(f"{where}: {unknown('attack', name, available(), own)}") from error
     except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise ConfigError(
             f"{where}: attack {name!r} cannot be imported ({error}); is its package installed?"

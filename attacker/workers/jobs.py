@@ -240,9 +240,14 @@ class Workbench:
         return dataclasses.replace(now, history=tuple(before))
 
 
-@lru_cache(maxsize=4)  # runs that share a process have it in common
 def loaded_prior(name: str, image_size: int, device: torch.device) -> Prior:
-    """`load_prior`, once in this process."""
+    """`load_prior`, once in this process as long as the files of a folder are the same."""
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return _loaded_prior(name, image_size, device, tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=4)  # runs that share a process have it in common
+def _loaded_prior(name: str, image_size: int, device: torch.device, files: tuple[tuple[Path, int], ...]) -> Prior:
     return load_prior(name, image_size, device)
 
 

@@ -7,7 +7,6 @@ on synthetic faces need nothing but torch.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -42,12 +41,10 @@ def task_of(dataset: Dataset, seed: int) -> str:
 def check_name(name: str) -> None:
     """Raise ConfigError for a name that is neither of a dataset nor of a factory; nothing is imported for it."""
     from fl_sim.config import ConfigError
+    from fl_sim.config_errors import unknown
 
     if name not in DATASETS and ":" not in name:
-        near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "choose one of:"
-        allowed = f"{', '.join(DATASETS)}, or package.module:factory"
-        raise ConfigError(f"unknown dataset {name!r}; {hint} ({allowed})")
+        raise ConfigError(unknown("dataset", name, DATASETS, "package.module:factory"))
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,6 @@ function without `settings`, told apart by the name of its parameter `training`;
 are the attribute `traits` of what the factory returns.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -28,6 +27,7 @@ import torch
 from clients.training import Private, Training
 from fl_sim import seeds
 from fl_sim.config import ConfigError, parse, short
+from fl_sim.config_errors import unknown
 from fl_sim.traits import Traits
 from fl_sim.updates import Update
 
@@ -121,9 +121,7 @@ def split(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _ours(name: str, table: Mapping[str, Any], before: Sequence[Defense]) -> Defense:
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names())} or package.module:factory"
-        raise ConfigError(f"unknown defense {short(name)!r}; {hint}")
+        raise ConfigError(unknown("defense", name, names(), "package.module:factory"))
     module = importlib.import_module(f"{__name__}.{name}")
     settings = parse(module.Settings, table, where=f"defenses.{name}")
     if hasattr(module, "resolve"):  # settings that are relative to those of the defenses before it

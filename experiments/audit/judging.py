@@ -22,6 +22,7 @@ from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.evaluator import Models
 from experiments.evaluate.gallery import Gallery
+from experiments.evaluate.pictures import Eye
 from experiments.evaluate.realism import BANDS, SHARPNESS, Reference
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Scorer
@@ -82,10 +83,9 @@ def measure(run: RunFolder, people: People, seed: int) -> pd.DataFrame:
     }
     found, gallery = find_reconstructions(run, captured), people.gallery()
     unseen = [*SHARPNESS, *(column for column, pairs in VERIFIED.items() if len(gallery.impostors) < pairs)]
-    rows = []
+    eye, rows = Eye(people.embed, lambda photos: {}, NO_PUBLIC), []
     for user in users:
-        beside = replace(gallery, public_mean=people.mean_of_others(user))
-        models = Models(people.embed, _no_attributes, [], beside, NO_PUBLIC, None)
+        models = Models(eye, [], replace(gallery, public_mean=people.mean_of_others(user)), None)
         nothing = Prediction("base_rate", gallery.templates[0], {})
         textures = Textures(NO_PUBLIC, len(users))
         scorer = Scorer(models, found, by_place, (), {}, nothing, lambda updates: None, textures)
@@ -124,7 +124,3 @@ def beside(attacked: pd.DataFrame, leakage: pd.DataFrame, label: str) -> pd.Data
 
 def _faces(photos: Tensor) -> Faces:
     return Faces(photos, torch.full((len(photos),), -1), {})
-
-
-def _no_attributes(photos: Tensor) -> dict[str, Tensor]:
-    return {}

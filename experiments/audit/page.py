@@ -37,6 +37,8 @@ WITH_PHOTOS = "fl-sim audit RUN --photos PHOTOS --with-private-photos"
 class Audited(Measured):
     """A federation of somebody else, read."""
 
+    settings: Mapping[str, Mapping[str, Any]]  # the table of each attack, by label
+
     @property
     def judged(self) -> Verdict | None:
         """Never that nothing leaks: an app may defend its updates without telling its server."""
@@ -82,6 +84,7 @@ def read(audit: Audit) -> Audited:
         labels=list(found.settings),
         priors=frozenset(found.priors),
         missing=[*_limits(audit.people), *map(_sentence, audit.doubts)],
+        settings=found.settings,
     )
 
 
@@ -133,7 +136,7 @@ def _setup(audit: Audit, audited: Audited) -> Facts:
         ("Model", f"{model.model}, images of {model.image_size} by {model.image_size} px, loss {loss}"),
         ("Rounds", f"{', '.join(map(str, rounds))} captured; each reply reached the app's strategy as it came"),
         ("Update", f"the weights after local training: {_training(audit.training)}"),
-        ("Attacks", "; ".join(call(table, label) for label, table in _settings(audit).items())),
+        ("Attacks", "; ".join(call(_own(table), label) for label, table in audited.settings.items())),
     ]
     if audit.people is not None:
         counts = sorted(len(own) for own in audit.people.photos.values())
@@ -144,11 +147,9 @@ def _setup(audit: Audit, audited: Audited) -> Facts:
     return [*rows, ("Seed", str(audit.seed))]
 
 
-def _settings(audit: Audit) -> Mapping[str, Mapping[str, Any]]:
-    """The table of each attack, without what is the same for all of them."""
-    store = CaptureStore(audit.run)
-    found = find_reconstructions(audit.run, {number: store.users(number) for number in store.finished_rounds()})
-    return {label: {key: of for key, of in table.items() if key != "seed"} for label, table in found.settings.items()}
+def _own(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of an attack, without what is the same for all of them."""
+    return {key: value for key, value in table.items() if key != "seed"}
 
 
 def _training(training: LocalTraining | None) -> str:

@@ -87,10 +87,7 @@ def _lines() -> Callable[[str, int, int], None]:
 
 
 def finish(folder: RunFolder, outcome: Any, as_json: bool, seconds: float) -> None:
-    if outcome.said is not None:
-        print_answer(outcome.said, as_json)
-    elif as_json:
-        print(json.dumps({"overall": {}, "rounds": {}}))
+    print_answer(outcome.said, as_json)
     for line in [] if as_json else _privacy(folder):
         messages.print(line, soft_wrap=True)
     messages.print(f"report: {outcome.report}   ({seconds:.0f} s)")
@@ -107,11 +104,11 @@ def _privacy(folder: RunFolder) -> list[str]:
     return privacy_lines(told) if told else []
 
 
-def print_answer(said: Answer, as_json: bool) -> None:
-    """The verdict and the figures of a run."""
+def print_answer(said: Answer | None, as_json: bool) -> None:
+    """The verdict and the figures of a run; None: nothing was measured."""
     if as_json:
-        print(json.dumps(said.figures))
-    else:
+        print(json.dumps({"overall": {}, "rounds": {}} if said is None else said.figures))
+    elif said is not None:
         Console(highlight=False).print(Text.from_ansi(said.text), soft_wrap=True)
 
 

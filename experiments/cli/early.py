@@ -11,7 +11,7 @@ from typing import Any
 from clients import datasets
 from experiments.cli import parts
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
-from fl_sim.config_errors import hint, nearest
+from fl_sim.config_errors import hint, unknown
 from fl_sim.runs import AFTERWARDS, RunFolder, other_captures, other_config
 
 WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
@@ -22,9 +22,7 @@ def check_names(config: Config) -> None:
     datasets.check_name(config.dataset.name)
     model, models = config.model.name, parts.models()
     if model not in models and ":" not in model:
-        meant = nearest(model, models)
-        advice = f"did you mean {meant!r}?" if meant else "choose one of:"
-        raise ConfigError(f"unknown model {short(model)!r}; {advice} ({', '.join(models)}, or package.module:factory)")
+        raise ConfigError(unknown("model", model, models, "package.module:factory"))
     for label, table in config.attacks.items():
         _check("attacks", f"attacks.{label}", table.get("name", label), table)
     for table in config.defenses:
@@ -73,9 +71,7 @@ def _check(kind: parts.Kind, where: str, name: object, table: Mapping[str, Any])
         if kind == "attacks" and ("." in name or parts.module_file(name) is not None):
             return
         own = "package.module" if kind == "attacks" else "package.module:factory"
-        one, shipped = kind.removesuffix("s"), [f"{kind}.{known}" for known in parts.names(kind)]
-        told = hint(f"{kind}.{name}", shipped).replace(f"{kind}.", "").replace("allowed: ", "choose one of ")
-        raise ConfigError(f"{where}: unknown {one} {short(name)!r}; {told}" + ("" if "?" in told else f" or {own}"))
+        raise ConfigError(f"{where}: {unknown(kind.removesuffix('s'), name, parts.names(kind), own)}")
     known = [f"{where}.{key.name}" for key in part.settings]
     for key in table:
         if key != "name" and f"{where}.{key}" not in known:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from clients.datasets import open_dataset
 from clients.user import User
 from experiments.evaluate import attributes, embedders, image_metrics
 from experiments.evaluate.candidates import Candidate, Prediction
-from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.gallery import Gallery, build_gallery
 from experiments.evaluate.pictures import Draws, Eye, Picture, vote
-from experiments.evaluate.realism import SHARPNESS, Reference, reference
+from experiments.evaluate.realism import SHARPNESS, reference
 from fl_sim.config import Dataset, Leakage
 
 PUBLIC = 100  # people whose photos pictures are compared with
@@ -27,16 +26,10 @@ PUBLIC = 100  # people whose photos pictures are compared with
 class Models:
     """All that looks at pictures, the same for every user."""
 
-    embed: Embedder
-    classify: attributes.Classifier
-    attributes: list[str]  # that `classify` infers
+    eye: Eye  # recogniser, classifier and face detector, and what photos of public people are like to them
+    attributes: list[str]  # that the classifier infers
     gallery: Gallery
-    real: Reference  # what photos of public people are like
     lpips: Path | None  # the weights of LPIPS; None: that column stays empty
-
-    @cached_property
-    def eye(self) -> Eye:
-        return Eye(self.embed, self.classify, self.real)
 
 
 @lru_cache(maxsize=4)  # the cells of a sweep have them in common, those of one seed
@@ -48,7 +41,7 @@ def open_models(dataset: Dataset, leakage: Leakage, seed: int) -> Models:
     photos = torch.cat([people.public(index).photos[:2] for index in range(shown)])
     gallery = build_gallery(people, embed, leakage.gallery_size)
     lpips = image_metrics.lpips_weights(leakage)
-    return Models(embed, classify, attributes.names(classify), gallery, reference(photos), lpips)
+    return Models(Eye(embed, classify, reference(photos)), attributes.names(classify), gallery, lpips)
 
 
 class Evaluator:
@@ -57,7 +50,7 @@ class Evaluator:
     def __init__(self, models: Models, user: User) -> None:
         self.models, self.user = models, user
         photos = user.private.photos  # (n, 3, H, W)
-        self.embeddings = models.embed(photos)  # (n, d)
+        self.embeddings = models.eye.embed(photos)  # (n, d)
         self._likeness = image_metrics.likeness(photos, models.lpips)
         self._seen: dict[Picture, dict[str, float]] = {}  # likeness of each picture, which may be in several arms
         above = torch.triu_indices(len(photos), len(photos), 1)

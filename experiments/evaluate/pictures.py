@@ -20,7 +20,7 @@ from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.realism import FACES, Reference, face_probability
 
 Classes = Mapping[str, Tensor]  # int64 (n,) by attribute
-MOST = 512  # batches that are remembered, a third of a megabyte each at 64 px
+MOST = 256  # batches that are remembered, a third of a megabyte each at 64 px
 
 
 @dataclass(frozen=True, eq=False)  # equal is only what is the same

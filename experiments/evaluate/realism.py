@@ -7,13 +7,13 @@ photos of public people: nobody in them is a user.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker.gaussian_blur import gaussian_blur
-from experiments.evaluate.face_detector import detector
 from fl_sim import seeds
 
 BANDS = (0.7, 1.4, 2.8)  # pixels, standard deviations of the blurs that sharpness is taken against
@@ -32,11 +32,13 @@ FACES = 0.9  # mean probability that a detector must give to photos, to say anyt
 def face_probability(images: Tensor) -> Tensor:
     """Of each of `images` (n, 3, H, W) in [0, 1], how sure MTCNN (Zhang et al. 2016) is of its surest face.
 
-    (n,) in [0, 1], 0 where it finds none; higher is more real. On the image enlarged to 256 px, one at a time.
+    (n,) in [0, 1], 0 where it finds none; higher is more real. By facenet-pytorch, on the image enlarged to 256 px.
     """
     large = F.interpolate(images, size=(DETECTOR_SIDE, DETECTOR_SIDE), mode="bilinear", antialias=True)
-    pixels = (large.clamp(0, 1) * 255).round()
-    return torch.tensor([detector().surest(picture) for picture in pixels])
+    pixels = (large.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    # One at a time: of a batch in which a stage finds nothing the detector returns nothing.
+    probabilities = [_detector().detect(image)[1] for image in pixels]
+    return torch.tensor([max((float(p) for p in faces if p is not None), default=0.0) for faces in probabilities])
 
 
 def band_contrast(images: Tensor, sigma: float) -> Tensor:
@@ -110,3 +112,10 @@ def _directions(size: int) -> Tensor:
     """(size, DIRECTIONS) of norm 1, the same in each process."""
     drawn = torch.randn(size, DIRECTIONS, generator=seeds.generator(0, "directions", size))
     return F.normalize(drawn, dim=0)
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(select_largest=False)

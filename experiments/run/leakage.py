@@ -22,6 +22,7 @@ from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.columns import KEYS, typed
 from experiments.evaluate.evaluator import Models, open_models
 from experiments.evaluate.ground_truth import best_members, captures_by_user
+from experiments.evaluate.pictures import MOST
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Row, Scorer
 from experiments.evaluate.textures import Textures
@@ -55,15 +56,18 @@ def measure(run: RunFolder, config: Config, progress: Progress | None = None) ->
 
 
 def look_ahead(run: RunFolder, config: Config, at_work: Callable[[], bool]) -> None:
-    """Have the judges look at pictures while attacks are `at_work` on others: `measure` then finds most of it said."""
+    """Have the judges look at pictures while attacks are `at_work` on others: `measure` then finds most of it said.
+
+    At no more than they remember: what is forgotten by then would be looked at twice.
+    """
     with suppress(Exception), one_thread():  # what fails here fails in `measure`, when the attacks have ended
         eye, seen = open_models(config.dataset, config.leakage, config.seed).eye, set[Path]()
         while at_work():
-            new = set(run.reconstructions.glob("*/round-*/user-*.safetensors")) - seen
-            for path in sorted(new):
+            new = sorted(set(run.reconstructions.glob("*/round-*/user-*.safetensors")) - seen)[: MOST - len(seen)]
+            for path in new:
                 label, number, capture = path.parts[-3], int(path.parts[-2][6:]), int(path.stem[5:])
                 eye.answer(read_reconstruction(run, label, number, capture))
-            seen |= new
+            seen.update(new)
             time.sleep(LOOK)
 
 
@@ -84,7 +88,7 @@ def _scorer(
         _inferred(store, config, models, dataset, [number for number in captured if number in planned]),
         attribute_inference.base_rate(models.gallery, models.attributes),
         promise,
-        Textures(models.real, len(users)),
+        Textures(models.eye.real, len(users)),
     )
 
 
@@ -96,7 +100,7 @@ def _inferred(
     if not people:
         return {}
     model = fresh_model(config.model, dataset.num_classes, config.dataset.image_size, config.seed)
-    return attribute_inference.predictions(store, model, dataset, people, models.embed, models.attributes, rounds)
+    return attribute_inference.predictions(store, model, dataset, people, models.eye.embed, models.attributes, rounds)
 
 
 def _score(

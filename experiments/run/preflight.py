@@ -79,6 +79,11 @@ def _check_model(setup: Setup) -> None:
 
 
 def _check_workers(config: Config) -> None:
+    if config.workers.backend == "inprocess" and config.workers.metrics_port:
+        raise ConfigError(
+            f"workers.metrics_port is {config.workers.metrics_port}, but workers.backend = 'inprocess' serves no "
+            "metrics; set the port to 0, or the backend to ray or local"
+        )
     metrics.check(config.workers.metrics_port)
     if config.workers.backend == "ray" and config.workers.storage:
         remote_storage.check(config.workers.storage)

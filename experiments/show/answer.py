@@ -40,14 +40,12 @@ def answer(data: "RunData") -> Answer:
     """The verdict and the figures of a run whose leakage was measured."""
     from rich.console import Console
 
-    from experiments.show.report.run_data import distorted, unknown_defenses
     from experiments.statistics.interval import dumps
     from experiments.statistics.significance import as_json
     from experiments.statistics.summary import leakage_tables
-    from experiments.statistics.verdict import NO_ATTACK, verdict
+    from experiments.statistics.verdict import NO_ATTACK
 
-    judged = verdict(data.findings, unknown_defenses(data.manifest), distorted(data.manifest, data.config))
-    found = [as_json(one) for one in data.findings]
+    judged, found = data.judged, [as_json(one) for one in data.findings]
     stated = {"verdict": judged.facts() if judged else None, "findings": found, **data.aggregates}
     shown = Console(file=io.StringIO(), width=WIDTH, highlight=False, force_terminal=True, color_system="standard")
     shown.print(leakage_tables(data.aggregates, data.findings))

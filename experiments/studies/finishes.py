@@ -164,7 +164,7 @@ def landmarks(dataset: FaceDataset, users: Sequence[int]) -> Iterator[Finish]:
 
 def judged(finished: Sequence[Finish], users: Sequence[int], models: Models, config: Config) -> pd.DataFrame:
     """A leakage table with the finishes in the place of attacks; a user's several pictures are numbered as rounds."""
-    dataset, textures, rows = open_dataset(config.dataset, config.seed), Textures(models.real, len(users)), []
+    dataset, textures, rows = open_dataset(config.dataset, config.seed), Textures(models.eye.real, len(users)), []
     for place, user in enumerate(users):
         evaluator = Evaluator(models, dataset.user(user))
         for finish in finished:

@@ -39,7 +39,8 @@ def lend(cell: Cell, cells: Sequence[Cell], folder: Path) -> None:
         lender = RunFolder(folder / other.name)
         if other.name != cell.name and same(other.config, cell.config) and _trained(lender, cell.config):
             private_folder(run.root)
-            shutil.copytree(lender.captures, run.captures, copy_function=_link, ignore=shutil.ignore_patterns("lock"))
+            ignored = shutil.ignore_patterns("lock")
+            shutil.copytree(lender.captures, run.captures, copy_function=_link, ignore=ignored, dirs_exist_ok=True)
             for path in (lender.rounds, lender.faces):
                 if path.exists():
                     _link(path, run.root / path.name)
@@ -55,7 +56,11 @@ def _trained(run: RunFolder, config: Config) -> bool:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """A second name of a file of tensors, which is never written in place; else, and where links fail, a copy."""
+    """A second name of a file of tensors, which is never written in place; else, and where links fail, a copy.
+
+    In the place of what a lending that was stopped has left there.
+    """
+    Path(target).unlink(missing_ok=True)
     if Path(source).suffix == ".safetensors":
         with suppress(OSError):
             os.link(source, target)

@@ -50,7 +50,7 @@ def test_a_model_of_ones_own_is_named_by_its_factory(monkeypatch):
     package.no_file = lambda classes, size: Path("no_such_file").read_bytes()
     monkeypatch.setitem(sys.modules, "somebodys", package)
     assert fresh("somebodys:own_model")(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
-    with pytest.raises(ValueError, match="choose one of convnet"):
+    with pytest.raises(ValueError, match=r"unknown model 'convnett'; did you mean 'convnet'\?"):
         fresh("convnett")
     with pytest.raises(ValueError, match="cannot be imported"):
         fresh("no_such_package:model")

@@ -1,6 +1,5 @@
 """`fl-sim report`: what is known of an existing run, measured again where it has changed."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -59,10 +58,7 @@ def report(
 
         with bars() as progress:
             _, _, said = pipeline.judge(target, load(path), progress, with_private_photos)
-    if said is not None:
-        print_answer(said, as_json)
-    elif as_json:
-        print(json.dumps({"overall": {}, "rounds": {}}))
+    print_answer(said, as_json)
     messages.print(f"report: {target.report}")
     if tensorboard is not None:
         messages.print(f"curves and pictures: {events.write(target, tensorboard)}; tensorboard --logdir {tensorboard}")

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.show.report.run_data import RunData, distorted, unknown_defenses
+from experiments.show.report.run_data import RunData, unknown_defenses
 from experiments.show.tables import guarantee, last_round
 from experiments.statistics.bootstrap import Values, interval, mean
 from experiments.statistics.interval import Interval
 from experiments.statistics.shares import share
 from experiments.statistics.significance import Finding, findings
-from experiments.statistics.verdict import Verdict, verdict
+from experiments.statistics.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class Side:
 
 def side(name: str, run_data: RunData, table: pd.DataFrame) -> Side:
     """`table`: the leakage of common users and rounds, in which the strongest attack is looked for."""
-    judged = verdict(
-        run_data.findings, unknown_defenses(run_data.manifest), distorted(run_data.manifest, run_data.config)
-    )
+    judged = run_data.judged
     assert judged is not None  # there are findings (same_users), in all of the table and in what is common
     best = max(findings(table), key=_strength)
     rounds = pd.DataFrame() if run_data.rounds is None else run_data.rounds

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
-from torch.nn import functional as F
 
 from clients.datasets import open_dataset
 from experiments.evaluate.realism import (
@@ -49,21 +48,6 @@ def test_a_face_is_detected_and_noise_is_none(photos: torch.Tensor, like: Refere
     assert face_probability(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))).max() < 0.9
     together = face_probability(photos[:3])
     torch.testing.assert_close(torch.cat([face_probability(photo[None]) for photo in photos[:3]]), together)
-
-
-def test_a_probability_is_that_of_the_package_for_whatever_picture(photos: torch.Tensor) -> None:
-    from facenet_pytorch import MTCNN
-
-    noise = torch.Generator().manual_seed(0)
-    dim = (0.3 * photos[3:5] + 0.4 * torch.rand(2, *photos.shape[1:], generator=noise)).clamp(0, 1)
-    turned = torch.cat([photos[5:7].flip(2), photos[7:9].roll(24, 3)])
-    images = torch.cat([photos[:3], dim, turned, photos.mean(0, keepdim=True), torch.full((1, 3, 64, 64), 0.4)])
-    large = F.interpolate(images, size=(256, 256), mode="bilinear", antialias=True).clamp(0, 1)
-    pixels = (large * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    package = MTCNN(select_largest=False)
-    expected = [max((p for p in package.detect(one)[1] if p is not None), default=0.0) for one in pixels]
-    assert 0 < sum(p > 0 for p in expected) < len(expected)
-    assert face_probability(images).tolist() == [float(p) for p in expected]
 
 
 def test_the_distance_is_that_of_scipy_along_each_direction() -> None:

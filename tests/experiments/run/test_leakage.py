@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,7 +14,9 @@ from attacker.capture.store import Capture, CaptureStore, write_reconstruction
 from attacker.observation import Reconstruction
 from experiments.evaluate.arms import CAPTIONS
 from experiments.evaluate.columns import COLUMNS, KEYS
-from experiments.run.leakage import measure
+from experiments.evaluate.evaluator import open_models
+from experiments.evaluate.pictures import Eye
+from experiments.run.leakage import look_ahead, measure
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.interval import dumps
 from fl_sim.config import Config, Protocol, Workers
@@ -188,3 +191,27 @@ def test_behind_pseudonyms_everybody_is_judged_by_the_own_update(config: Config,
     assert (attack["rank"] == 1).all()
     assert (attack["capture"] != attack["user"]).any()
     assert attack["epsilon"].isna().all()
+
+
+def test_pictures_that_judges_saw_while_attacks_were_at_work_are_not_seen_again_and_change_nothing(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    look = Eye._look
+
+    def counting(self: Eye, images: Any, draws: Any) -> Any:
+        looked.append(len(images))
+        return look(self, images, draws)
+
+    monkeypatch.setattr(Eye, "_look", counting)
+    run = pattern_run(tmp_path)
+    open_models.cache_clear()
+    expected = measure(run, config)
+    whole = len(looked)
+    open_models.cache_clear()
+    looked.clear()
+    look_ahead(run, config, iter([True, False]).__next__)
+    assert 0 < len(looked) < whole  # photos are looked at when a user is scored
+    pd.testing.assert_frame_equal(measure(run, config), expected, check_exact=True)
+    assert len(looked) == whole
+    look_ahead(RunFolder(tmp_path / "nothing"), config, iter([True, False]).__next__)

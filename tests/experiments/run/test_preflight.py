@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from priors import write_prior
+from priors import scheduler, unet, write_prior
 from tiny_faces import tiny_config
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -17,6 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from attacker import attacks
 from attacker.inversion.model_check import check_model
 from attacker.observation import Observation, Reconstruction
+from attacker.workers.jobs import loaded_prior
 from experiments.evaluate import image_metrics
 from experiments.plan.setup import prepare
 from experiments.run import preflight
@@ -272,3 +273,19 @@ def test_a_prior_that_can_draw_no_photos_of_a_mean_face_is_told_of(tmp_path: Pat
     assert sum("has not learnt mean faces" in note for note in notes) == 1
     notes = told(config(attacks={"user_diffusion": {"prior": str(tmp_path), "eigenface_share": 0.0, "draws": 0}}))
     assert not any("has not learnt mean faces" in note for note in notes)
+
+
+def test_metrics_that_nobody_would_serve_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"workers.metrics_port is 9000, but .* 'inprocess' serves no metrics"):
+        told(config(workers={"backend": "inprocess", "metrics_port": 9000}))
+
+
+def test_a_prior_that_was_trained_on_is_read_anew(tmp_path: Path) -> None:
+    """In one process, as a notebook trains a prior, runs, trains it further, and runs again."""
+    cpu = torch.device("cpu")
+    write_prior(tmp_path / "prior", unet(), scheduler())
+    before = loaded_prior(str(tmp_path / "prior"), 16, cpu)
+    assert loaded_prior(str(tmp_path / "prior"), 16, cpu) is before
+    write_prior(tmp_path / "prior", unet(layers_per_block=2), scheduler())
+    after = loaded_prior(str(tmp_path / "prior"), 16, cpu)
+    assert len(list(after.unet.parameters())) > len(list(before.unet.parameters()))

@@ -8,10 +8,12 @@ import tomli_w
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, open_study
 from experiments.run import pipeline
+from experiments.run.federation import run_federation
 from experiments.studies import runner, same_captures, sweep
-from fl_sim.config import Config
+from fl_sim.config import Config, dump
 from fl_sim.runs import RunFolder
 
 
@@ -71,3 +73,19 @@ def test_cells_train_once_and_end_as_if_run_alone(study: Path, tmp_path: Path, m
         kept = [{path.relative_to(one.captures): path.read_bytes() for path in one.captures.rglob("*.safetensors")}
                 for one in (run, alone)]  # fmt: skip
         assert kept[0] == kept[1]
+
+
+def test_a_lending_that_was_stopped_is_taken_up(tmp_path: Path) -> None:
+    cells = [Cell(name, {}, tiny_config(name=name, attacks={"dlg": {"steps": n}})) for n, name in enumerate("ab", 1)]
+    lender, run = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    run_federation(prepare(cells[0].config), lender)
+    lender.config.write_text(dump(cells[0].config))
+    same_captures.lend(cells[1], cells, tmp_path)
+    whole = {path.relative_to(run.root): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    run.config.unlink()  # it is written last
+    run.capture(1, 0).unlink()
+    run.capture(1, 0).write_bytes(b"half")
+    same_captures.lend(cells[1], cells, tmp_path)
+    assert whole == {path.relative_to(run.root): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    assert CaptureStore(run).finished_rounds() == CaptureStore(lender).finished_rounds()
+    CaptureStore(lender).observation(1, 0)  # the lender's own file is as it was
