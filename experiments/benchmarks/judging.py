@@ -4,8 +4,8 @@
 
 A made-up run of one round, as the quickstart leaves one: `user_diffusion` with its answer, the mean face and four
 draws, `inverting_gradients` with an image a label, `prior_only`; their pictures are photos of the users and noise. CPU
-seconds of `experiments.run.leakage.measure` a user, after one measurement that opened the gallery and drew the photos,
-to those of one embedding of 64 photos.
+seconds of `experiments.run.leakage.measure` a user, after one measurement of other pictures, which opened the gallery
+and drew the photos, to those of one embedding of 64 photos.
 """
 
 import argparse
@@ -32,8 +32,8 @@ DRAWS, LABELS, PHOTOS = 4, 2, 30
 EMBEDDED = 64  # photos of one pass of the recogniser
 
 
-def made_up(root: Path, users: int) -> tuple[RunFolder, Config]:
-    """A run in `root` whose one round three attacks have answered, and its config."""
+def made_up(root: Path, users: int, number: int) -> tuple[RunFolder, Config]:
+    """A run in `root` whose one round three attacks have answered, and its config; of another `number`, otherwise."""
     config = parse(Config, {"name": "judging", "dataset": {"users": users, "photos": PHOTOS}})
     run, dataset, weights = RunFolder(root), open_dataset(config.dataset, config.seed), {"weight": torch.zeros(2)}
     store = CaptureStore(run)
@@ -42,7 +42,7 @@ def made_up(root: Path, users: int) -> tuple[RunFolder, Config]:
     store.save_round(1, captures, "gradient", 0.1, weights)
     store.wait()
     for user in range(users):
-        photos, noise = dataset.user(user).private.photos, generator(0, "judging", user)
+        photos, noise = dataset.user(user).private.photos, generator(0, "judging", user, number)
         seen = (photos + 0.1 * torch.randn(photos.shape, generator=noise)).clamp(0, 1)
         weight = torch.full((LABELS,), 1 / LABELS)
         drawn = seen[:DRAWS]
@@ -59,8 +59,8 @@ def made_up(root: Path, users: int) -> tuple[RunFolder, Config]:
 def benchmark(users: int) -> dict[str, float]:
     """CPU seconds of a user's leakage and of one pass of the recogniser, and their ratio."""
     with tempfile.TemporaryDirectory() as folder, one_thread():
-        run, config = made_up(Path(folder), users)
-        leakage.measure(run, config)
+        leakage.measure(*made_up(Path(folder, "before"), users, 0))
+        run, config = made_up(Path(folder, "run"), users, 1)
         judged = _seconds(lambda: leakage.measure(run, config)) / users
     embed, photos = synthetic(), torch.rand(EMBEDDED, 3, 64, 64, generator=generator(0, "photos"))
     with one_thread():
