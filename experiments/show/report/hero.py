@@ -1,7 +1,8 @@
 """The first screen of the report: the threat model in one line, and what the server draws of a few users.
 
 The strip shows pictures that name as many users as the headline says. Of several that name as many, by attacks that
-know the defenses, it shows the most realistic. Where nothing is measured, it shows what there is.
+know the defenses, it shows single pictures of the headline's round, the most realistic. Where nothing is measured, it
+shows what there is.
 """
 
 import math
@@ -103,8 +104,10 @@ def _knows(run_data: RunData) -> str:
 def _strongest(run_data: Measured) -> Finding | None:
     """The finding of one round, by a picture on the page, that names most.
 
-    Ties go to who knows the defenses, then to the picture in which a detector sees a face most surely.
+    Ties go to who knows the defenses, to a single picture, to the round of the headline, and then to the picture in
+    which a detector sees a face most surely.
     """
+    told = None if run_data.judged is None else run_data.judged.strongest.server_round
     first = run_data.measured_rounds[0] if run_data.measured_rounds else None  # the gallery has its mean faces alone
     pictured = [
         finding
@@ -114,12 +117,13 @@ def _strongest(run_data: Measured) -> Finding | None:
         and (finding.arm != "determined" or finding.server_round == first)
     ]
 
-    def strength(finding: Finding) -> tuple[bool, float, bool, float, float]:
+    def strength(finding: Finding) -> tuple[bool, float, bool, bool, bool, float, float]:
         similarity = finding.similarity.mean if finding.similarity.known else -2.0
         seen = run_data.interval(finding.attack, finding.arm, "face_probability", finding.server_round)
         real = seen.mean if seen is not None and seen.known else 0.0
         share = finding.named / max(finding.users, 1)
-        return finding.names, share, finding.knowledge != "none", real, similarity
+        shown = finding.arm != "all_images", finding.server_round == told
+        return finding.names, share, finding.knowledge != "none", *shown, real, similarity
 
     return max(pictured, key=strength, default=None)
 

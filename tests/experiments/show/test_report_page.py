@@ -200,3 +200,18 @@ def test_of_pictures_that_name_as_many_the_most_realistic_are_shown(tmp_path: Pa
         shown = hero(data, gallery(data, private_photos(data, False)))
         assert all(face.named for face in shown.faces)
         assert ("finds as the mean face" in shown.caption) == (real == "determined")
+
+
+def test_the_strip_is_of_the_headline_s_round_where_others_name_as_many(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rounds", users=3, rounds=2, draws=4)
+    table = pd.read_parquet(run.leakage)
+    own = (table["attack"] == "user_diffusion") & table["arm"].isin(["attack", "all_images"])
+    table.loc[own, "rank"] = 1
+    for told in (1, 2):
+        table.loc[own, "facial_similarity"] = table["round"].map({told: 0.95, 3 - told: 0.9})
+        table.loc[own, "face_probability"] = table["round"].map({told: 0.5, 3 - told: 0.99})
+        table.loc[own & (table["arm"] == "all_images"), ["facial_similarity", "face_probability"]] = [0.9, 0.99]
+        table.to_parquet(run.leakage)
+        data = read(run)
+        assert data.judged.strongest.server_round == told
+        assert f"of round {told}." in hero(data, gallery(data, private_photos(data, False))).caption
