@@ -26,6 +26,10 @@ Progress = Callable[[int, int], None]  # (finished rounds, all rounds)
 LOOK = 0.5  # seconds between two looks at what the ServerApp has written
 SETTLE = 300.0  # seconds that the SuperLink may take to call a run finished after its log has ended
 
+# flwr 1.41 ends the process of a run 5 seconds after its apps have returned, also where it could not yet tell the
+# SuperLink so (flwr/supercore/exit/exit.py). On a busy machine a completed run is then recorded as failed, with this.
+UNTOLD = "No heartbeat received from the task"
+
 
 def run(config: Config, folder: RunFolder, connection: Connection, progress: Progress | None = None) -> str:
     """Run the federation of `config` on the SuperLink; Flower's id of the run. DeploymentError if it does not complete.
@@ -45,7 +49,8 @@ def run(config: Config, folder: RunFolder, connection: Connection, progress: Pro
         with suppress(DeploymentError):  # it may have ended meanwhile, or the SuperLink has
             connection.ask("stop", run_id)
         raise
-    if status["status"] != "finished:completed":
+    untold = status.get("status-details") == UNTOLD and _finished(folder) == rounds
+    if status["status"] != "finished:completed" and not untold:
         reason = _error(log) or status.get("status-details") or "Flower gives no reason"
         raise DeploymentError(f"Flower's run {run_id} ended as {status['status']}: {reason} (all of it in {log})")
     return run_id
@@ -71,8 +76,7 @@ def _follow(following: "subprocess.Popen[bytes]", folder: RunFolder, finished: C
     told = -1
     try:
         while following.poll() is None:
-            # The ServerApp writes a row for each finished round.
-            done = len(pd.read_parquet(folder.rounds, columns=["round"])) if folder.rounds.exists() else 0
+            done = _finished(folder)
             if done != told:
                 finished(done)
             told = done
@@ -80,6 +84,11 @@ def _follow(following: "subprocess.Popen[bytes]", folder: RunFolder, finished: C
     finally:
         following.terminate()
         following.wait()
+
+
+def _finished(folder: RunFolder) -> int:
+    """How many rounds are finished: the ServerApp writes a row for each."""
+    return len(pd.read_parquet(folder.rounds, columns=["round"])) if folder.rounds.exists() else 0
 
 
 @contextmanager

@@ -9,11 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fl_sim.engines.deployment import UNTOLD
+
 FLWR = Path(sys.executable).parent / "flwr"
 
 
 def run_app(environment: Mapping[str, str], app: Path, folder: Path, nodes: int, run_config: str = "") -> None:
-    """`flwr run` the app in a simulation, called from `folder`; returns when it has completed."""
+    """`flwr run` the app in a simulation, called from `folder`; returns when it has ended.
+
+    Whether it is complete shows in what it leaves, since Flower may not have heard of its end.
+    """
 
     def flwr(*arguments: str) -> str:
         done = subprocess.run(
@@ -29,10 +34,10 @@ def run_app(environment: Mapping[str, str], app: Path, folder: Path, nodes: int,
         deadline = time.monotonic() + 400
         run = {"status": ""}
         while not run["status"].startswith("finished") and time.monotonic() < deadline:
-            # To ask takes seconds of a core, and a run that cannot send a heartbeat for a minute is given up.
-            time.sleep(15)
+            time.sleep(15)  # to ask takes seconds of a core
             run = json.loads(flwr("ls", "local", "--format", "json"))["runs"][0]
-    assert run["status"] == "finished:completed", run
+        said = "" if run["status"] == "finished:completed" else flwr("log", run["run-id"], "local", "--show")
+    assert run["status"] == "finished:completed" or run["status-details"] == UNTOLD, f"{run}\n{said}"
 
 
 @contextmanager

@@ -7,15 +7,18 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_sim.config import ConfigError
+from fl_sim.config import ConfigError, load
 from fl_sim.deployment import DeploymentError, State, certificates, flower, native, node, processes
+from fl_sim.engines import deployment
 from fl_sim.engines.deployment import await_users
+from fl_sim.runs import RunFolder
 
 
 @pytest.fixture
@@ -154,3 +157,35 @@ def test_rounds_do_not_start_without_all_users_or_with_others(connected):
 
     with pytest.raises(DeploymentError, match=rf"{connected} SuperNodes are connected, dataset.users is 2"):
         await_users(Grid(), 2, timeout=0)
+
+
+class Told:
+    """A SuperLink that has run an app to its end, and says how it ended."""
+
+    def __init__(self, details: str) -> None:
+        self.details = details
+
+    def ask(self, *arguments: str) -> dict[str, str]:
+        return {"run-id": "1"}
+
+    def log(self, run_id: str, file: object) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    def status(self, run_id: str) -> dict[str, str]:
+        return {"status": "finished:failed", "status-details": self.details}
+
+
+@pytest.mark.parametrize(("details", "rounds"), [(deployment.UNTOLD, 1), ("Simulation failed", 2)])
+def test_a_run_that_failed_is_an_error(tmp_path, details, rounds):
+    run = RunFolder(tmp_path / "run")
+    run.root.mkdir()
+    pd.DataFrame({"round": range(rounds)}).to_parquet(run.rounds)
+    with pytest.raises(DeploymentError, match=details):
+        deployment.run(load(overrides=["federation.rounds=2"]), run, Told(details))
+
+
+def test_a_run_of_whose_end_flower_did_not_hear_is_complete_with_its_last_round(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.root.mkdir()
+    pd.DataFrame({"round": [1, 2]}).to_parquet(run.rounds)
+    assert deployment.run(load(overrides=["federation.rounds=2"]), run, Told(deployment.UNTOLD)) == "1"
