@@ -73,11 +73,13 @@ def frontier(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def _draw(folder: Path, as_json: bool) -> None:
-    from experiments.show.frontier import rows, summary, write_frontier
+    from experiments.show.frontier import answers, rows, summary, write_frontier
 
     page, points = write_frontier(folder)
     if as_json:
         print(json.dumps(rows(points)))
     else:
-        Console(highlight=False).print(summary(points))
+        console = Console(highlight=False)
+        console.print(summary(points))
+        console.print(answers(points).headline, markup=False, soft_wrap=True)
     messages.print(f"frontier: {page}")

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
+from typer.testing import CliRunner
 
+from experiments.cli.app import app
 from experiments.show.frontier import rows, write_frontier
 from experiments.show.frontier.answers import answers
 from experiments.show.frontier.points import Point, adapting, less_than, points, series, undefended
@@ -181,6 +183,11 @@ def test_the_page_holds_every_point_and_leads_to_its_run(page: Path, found: list
     assert "no reconstruction" in text  # the pictures were tidied up
     assert "http" not in text.replace("http-equiv", "")
     assert "A realistic face is no evidence" in text
+
+
+def test_the_terminal_ends_with_the_sentence_of_the_page(page: Path, found: list[Point]) -> None:
+    said = CliRunner().invoke(app, ["frontier", str(page.parent)]).stdout.strip().splitlines()
+    assert said[-1] == answers(found).headline
 
 
 def test_a_folder_that_is_no_sweep_is_an_error(tmp_path: Path) -> None:
