@@ -12,13 +12,13 @@ WORKDIR /build
 COPY requirements.txt constraints-cuda.txt ./
 # ray[default] brings Ray's dashboard.
 RUN pip install --no-cache-dir uv==0.12.24 \
-    && uv pip install --system --no-cache -r requirements.txt "ray[default]==2.55.1"
+    && uv pip install --system --no-cache --compile-bytecode -r requirements.txt "ray[default]==2.55.1"
 COPY pyproject.toml README.md LICENSE ./
 COPY fl_sim fl_sim
 COPY clients clients
 COPY attacker attacker
 COPY experiments experiments
-RUN uv pip install --system --no-cache --no-deps .
+RUN uv pip install --system --no-cache --compile-bytecode --no-deps .
 
 # Volumes that are mounted on these folders belong to this user, and to nobody else.
 RUN useradd --uid 10001 --create-home fl-sim \

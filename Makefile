@@ -49,6 +49,7 @@ figures: install
 audit: install
 	$(BIN)/python .ci/audit.py
 
+# Compiled once: what starts Flower or Ray starts many processes, and not everywhere may Python keep what it compiles.
 install: .venv/installed
 
 .venv/installed: requirements.txt constraints-cuda.txt pyproject.toml
@@ -57,7 +58,7 @@ install: .venv/installed
 		"fl-sim needs Python 3.11 to 3.14: $(if $(wildcard $(BIN)/python),make clean; )make install PYTHON=python3.12" \
 		>&2; exit 1; }
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-version-check uv; }
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
