@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from markupsafe import Markup
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_attack_table, read_reconstruction
-from attacker.observation import Reconstruction
+from attacker.observation import Reconstruction, pixels
 from experiments.evaluate import draws
 from experiments.show.report import svg
 from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
@@ -123,11 +122,6 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
     columns = [(label, svg.swatch(series)) for label, series in series_of(run_data).items()]
     first = run_data.measured_rounds[0] if run_data.measured_rounds else None
     return Gallery(portraits, columns, first, photos_of, [*notes, *private.notes])
-
-
-def pixels(photo: Tensor) -> Tensor:
-    """An image (3, H, W) in [0, 1] as bytes; values outside are clipped, NaN is grey."""
-    return (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def data_uri(photo: Tensor) -> str:
