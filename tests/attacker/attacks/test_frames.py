@@ -1,5 +1,6 @@
 """Frames: an attack that iterates keeps as many as it is asked for, and answers the same whatever it keeps."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacker.attack import Attacker
+from attacker.attack import Attack, Attacker
 from attacker.attacks import (
     dlg,
     generative_latent,
@@ -20,12 +21,15 @@ from attacker.attacks import (
     see_through_gradients,
     user_diffusion,
 )
+from attacker.capture.store import Capture, CaptureStore, read_reconstruction
 from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction, pixels
 from attacker.priors.prior import Prior
+from attacker.workers.jobs import Job, Workbench, is_done
 from clients.local_training import local_gradient
 from clients.user import Faces
 from fl_sim.models import build
+from fl_sim.runs import RunFolder, write_manifest
 from fl_sim.seeds import generator
 
 SIZE, STEPS = 16, 3
@@ -76,7 +80,7 @@ def test_the_answer_is_the_same_whatever_is_kept_and_the_last_frame_shows_it(
     module: ModuleType, settings: dict[str, Any]
 ) -> None:
     bare = attack(module, 0, settings)
-    for count in (1, 3, 50):
+    for count in (1, 50):
         for made, without in zip(attack(module, count, settings), bare, strict=True):
             assert without.frames is None
             for name in ("images", "weights", "draws", "determined"):
@@ -103,6 +107,30 @@ def test_more_steps_go_on_from_the_same_start(module: ModuleType, settings: dict
 
 def test_an_attack_that_does_not_iterate_keeps_none() -> None:
     assert [made.frames for made in attack(prior_only, 6, {"steps": 2})] == [None, None]
+
+
+def test_a_job_keeps_what_the_setting_says_which_puts_no_result_out_of_date(tmp_path: Path) -> None:
+    run, job = RunFolder(tmp_path), Job("a", 1, (0,))
+    weight = {"weight": torch.ones(1)}
+    store = CaptureStore(run)
+    store.save_model(1, weight)
+    store.save_round(1, [Capture(0, 0, "accepted", "", 4, 1.0, 4, 0.1, weight)], "gradient", 0.1, weight)
+    store.wait()
+    write_manifest(run, num_classes=2, image_size=32)
+
+    def keeper(observations: Any, attacker: Attacker, *rest: Any) -> list[Reconstruction]:
+        way = torch.rand(attacker.frames, 3, 32, 32) if attacker.frames else None
+        return [Reconstruction(torch.zeros(1, 3, 32, 32), torch.ones(1), 0.0, 0.0, frames=way)]
+
+    attack = Attack("a", "probe", inverting_gradients.Settings(), keeper)
+    for count in (0, 4):
+        run.config.write_text(f'[dataset]\nimage_size = 32\n[model]\nname = "mlp"\n[workers]\nframes = {count}\n')
+        bench = Workbench(run.root)
+        bench.attacks = {"a": attack}
+        assert is_done(run, bench.config, attack, job) == bool(count)
+        bench.perform(job)
+        kept = read_reconstruction(run, "a", 1, 0).frames
+        assert (0 if kept is None else len(kept)) == count
 
 
 @given(st.integers(0, 30), st.integers(1, 60))
