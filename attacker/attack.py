@@ -38,6 +38,7 @@ class Attacker:
     prior: Prior | None  # there if the attack needs one
     device: torch.device
     faces: Eigenfaces | None = None  # there if the threat model grants photos of public people
+    frames: int = 0  # of an inversion that its `Reconstruction.frames` should hold
 
     def require_prior(self) -> Prior:
         """The prior. Raises ConfigError where none was given."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fl_sim.config import ConfigError
@@ -61,15 +62,22 @@ class Reconstruction:
     seconds: float  # of this user's share of the job's wall time
     draws: Tensor | None = None  # (draws, 3, H, W) in [0, 1], faces that the update leaves possible; None: no draws
     determined: Tensor | None = None  # (3, H, W) in [0, 1], what the update says before a prior draws the rest
+    frames: Tensor | None = None  # (frames, 3, H, W) in [0, 1], the answer, or `determined`, on its way; last, itself
 
     def __post_init__(self) -> None:
-        """Raises ValueError for draws, or a mean face behind them, that are no pictures of the size of `images`."""
+        """Raises ValueError for draws, frames or a mean face that are no pictures of the size of `images`."""
         picture = self.images.shape[1:]
-        if self.draws is not None and (self.draws.shape[1:] != picture or not len(self.draws)):
-            needed = ("n", *picture)
-            raise ValueError(f"draws has shape {_spell(self.draws.shape)}, needed is {_spell(needed)}, n 1 or more")
+        for name, several in (("draws", self.draws), ("frames", self.frames)):
+            if several is not None and (several.shape[1:] != picture or not len(several)):
+                needed = ("n", *picture)
+                raise ValueError(f"{name} has shape {_spell(several.shape)}, needed is {_spell(needed)}, n 1 or more")
         if self.determined is not None and self.determined.shape != picture:
             raise ValueError(f"determined has shape {_spell(self.determined.shape)}, needed is {_spell(picture)}")
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Images (..., 3, H, W) in [0, 1] as bytes; values outside are clipped, NaN is grey."""
+    return (images.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _spell(shape: Iterable[object]) -> str:

@@ -139,6 +139,8 @@ class Workers(Section):
     """How often a job is tried again after its worker died; the death of a whole machine does not count."""
     attack_rounds: list[Annotated[int, Field(ge=1)]] = []
     """Rounds whose updates are attacked; empty: all. The others are captured, and can be attacked later."""
+    frames: Annotated[int, Field(ge=0, le=100)] = 0
+    """Pictures on the way of an inversion that are kept, for the report; 0: none. Does not change results."""
     metrics_port: Annotated[int, Field(ge=0, lt=65536)] = 0
     """Port on 127.0.0.1 at which the dispatcher serves Prometheus metrics of queue and jobs; 0: none."""
     keep: Literal["all", "attacked"] = "all"

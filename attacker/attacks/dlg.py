@@ -25,6 +25,7 @@ from attacker.attack import Attacker, Needs, Progress
 from attacker.inversion.matching import Representatives, compare, dummy_gradient, mse
 from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import Labels
+from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction
 
 ITERATIONS = 20  # of L-BFGS a step
@@ -59,13 +60,15 @@ def attack(
     problem = matching_problem(observations, attacker, arrange, settings.layer_norm_power)
     problem.model.double()
 
-    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float]:
+    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float, Tensor]:
         weights = problem.representatives[victim].weights.double()
         x = start(len(weights), attacker, source)
         y = torch.randn(len(x), attacker.num_classes, dtype=torch.float64, generator=source).to(attacker.device)
-        left = lbfgs([x, y], partial(_loss, problem, victim, weights), settings.steps, report)
+        trail = Trail(attacker.frames, settings.steps)
+        left = lbfgs([x, y], partial(_loss, problem, victim, weights), settings.steps, report, trail)
         mass, labels = y.softmax(1).sum(0), y.argmax(1)
-        return x[mass[labels].argsort(descending=True, stable=True)], left
+        order = mass[labels].argsort(descending=True, stable=True)
+        return x[order], left, trail.frames(x)[order]
 
     return problem.solve_each(solve, generators, settings.steps, progress)
 
@@ -81,10 +84,12 @@ def start(count: int, attacker: Attacker, source: torch.Generator) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=source).to(attacker.device)
 
 
-def lbfgs(unknowns: list[Tensor], loss: Callable[..., Tensor], steps: int, report: Callable[[int], None]) -> float:
+def lbfgs(
+    unknowns: list[Tensor], loss: Callable[..., Tensor], steps: int, report: Callable[[int], None], trail: Trail
+) -> float:
     """Minimise `loss(*unknowns)` in place by `steps` times 20 iterations of L-BFGS; the loss that is left.
 
-    `report` is called with the number of steps done.
+    `report` is called with the number of steps done; `trail` sees the first unknown, which are images.
     """
     for unknown in unknowns:
         unknown.requires_grad_(True)
@@ -103,8 +108,10 @@ def lbfgs(unknowns: list[Tensor], loss: Callable[..., Tensor], steps: int, repor
             unknown.grad = grad
         return value.detach()
 
+    trail(0, unknowns[0])
     for step in range(steps):
         optimiser.step(closure)  # type: ignore[no-untyped-call]
+        trail(step + 1, unknowns[0])
         report(step + 1)
     left = float(closure())
     for unknown in unknowns:

@@ -27,6 +27,7 @@ from attacker.inversion.descent import Adam, cosine_decay, sum_per_victim
 from attacker.inversion.matching import unit
 from attacker.inversion.problem import matching_problem
 from attacker.inversion.representatives import arrange_by_label
+from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction
 
 ADAPTS = True  # by attacker.inversion.problem.matching_problem
@@ -62,9 +63,11 @@ def attack(
     first = torch.cat([torch.randn(shape, generator=source) for source in generators]).to(attacker.device)
     z, adam = on_sphere(first[owner]), Adam(pixelwise=False)  # a user's labels start from one face
     rate = cosine_decay(settings.learning_rate)
+    trail = Trail(attacker.frames, settings.steps)
     for step in range(settings.steps):
         z.requires_grad_(True)
         images = prior.sample(z, settings.sampler_steps, differentiable=True)
+        trail(step, images)
         _, grad = problem.loss_and_grad(images.detach(), settings.distance)
         pull = unit(torch.autograd.grad(images, z, grad)[0])
         summed = unit(sum_per_victim(pull, owner, len(problem.counts)))[owner]
@@ -73,7 +76,8 @@ def attack(
         progress(step + 1, settings.steps)
     images = prior.sample(z, settings.sampler_steps)
     losses, _ = problem.loss_and_grad(images, settings.distance)
-    return problem.reconstructions(images, losses)
+    trail(settings.steps, images)
+    return problem.reconstructions(images, losses, frames=trail.frames(images))
 
 
 def on_sphere(z: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from attacker.inversion.descent import Adam, sum_per_victim
 from attacker.inversion.matching import unit
 from attacker.inversion.problem import matching_problem
 from attacker.inversion.representatives import arrange_by_label, draw
+from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction
 
 ADAPTS = True  # by attacker.inversion.problem.matching_problem
@@ -70,11 +71,14 @@ def attack(
     noise = draw(counts, generators, torch.randn, prior.channels, prior.size, prior.size).to(attacker.device)
     grey = torch.zeros(len(owner), 3, attacker.image_size, attacker.image_size, device=attacker.device)
     x = grey if attacker.faces is None else grey + attacker.faces.mean
+    trail = Trail(attacker.frames, settings.levels)
+    trail(0, x)
     for level, t in enumerate(times):
         now = torch.full((len(owner),), t, device=attacker.device)
         seen = prior.add_noise(prior.encode(x), noise, now)
         x = guided(prior.decode(prior.predict_x0(seen, now)))
         noise = draw(counts, generators, torch.randn, prior.channels, prior.size, prior.size).to(attacker.device)
+        trail(level + 1, x)
         progress(level + 1, settings.levels)
     losses, _ = problem.loss_and_grad(x, settings.distance)
-    return problem.reconstructions(x, losses)
+    return problem.reconstructions(x, losses, frames=trail.frames(x))

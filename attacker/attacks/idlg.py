@@ -21,6 +21,7 @@ from attacker.inversion.labels import by_class, recover_proportions
 from attacker.inversion.matching import Representatives, compare, dummy_gradient, mse
 from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import Labels, label_probes, whole_batch
+from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction
 from fl_sim.modules import logits_layer
 
@@ -57,9 +58,11 @@ def attack(
     problem = matching_problem(observations, attacker, arrange, settings.layer_norm_power)
     problem.model.double()
 
-    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float]:
+    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float, Tensor]:
         x = start(len(problem.representatives[victim].labels), attacker, source)
-        return x, lbfgs([x], partial(_loss, problem, victim), settings.steps, report)
+        trail = Trail(attacker.frames, settings.steps)
+        left = lbfgs([x], partial(_loss, problem, victim), settings.steps, report, trail)
+        return x, left, trail.frames(x)
 
     return problem.solve_each(solve, generators, settings.steps, progress)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attacker.attack import Attacker, Needs, Progress
 from attacker.gaussian_blur import gaussian_blur
-from attacker.inversion.descent import Descent, best_of_each, cosine_decay, descend, step_decay
+from attacker.inversion.descent import Descended, Descent, best_of_each, cosine_decay, descend, step_decay
 from attacker.inversion.matching import Representatives, unit
 from attacker.inversion.problem import matching_problem
 from attacker.inversion.representatives import Labels, by_label, draw, means, whole_batch
@@ -73,7 +73,7 @@ def attack(
         grad = gaussian_blur(grad, settings.gradient_blur * (1 - done * 2 / 3))
         return [(1.0, grad + settings.tv * total_variation_gradient(x) if settings.tv else grad)]
 
-    def run(passed: int) -> tuple[Tensor, Tensor]:
+    def run(passed: int) -> Descended:
         start = beginnings(problem.counts, generators, attacker, settings)
         return descend(problem, start, descent, directions, lambda step: progress(passed + step, total))
 
@@ -81,12 +81,15 @@ def attack(
     peak, stepwise = settings.learning_rate, settings.schedule == "steps"
     rate = step_decay(peak, settings.steps) if stepwise else cosine_decay(peak)
     scale = torch.sign if settings.sign else unit
-    descent = Descent(settings.steps, settings.distance, rate, settings.consensus, scale, pixelwise=settings.sign)
+    descent = Descent(
+        settings.steps, settings.distance, rate, settings.consensus, scale, settings.sign, attacker.frames
+    )
     total = settings.steps * settings.restarts
-    images, losses = best_of_each(map(run, range(0, total, settings.steps)), problem.counts)
+    images, losses, frames = best_of_each(map(run, range(0, total, settings.steps)), problem.counts)
     count = 1 if settings.images == "batch" else settings.images_per_label
     answers, labels = means(images, problem.representatives, count)
-    return problem.reconstructions(answers, losses, labels)
+    frames, _ = means(frames, problem.representatives, count)
+    return problem.reconstructions(answers, losses, labels, frames)
 
 
 def beginnings(

@@ -31,6 +31,7 @@ from attacker.inversion.descent import Adam, cosine_decay
 from attacker.inversion.matching import Representatives
 from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import Labels, whole_batch
+from attacker.inversion.trail import Trail
 from attacker.observation import Observation, Reconstruction
 from fl_sim.models import batch_statistics
 from fl_sim.updates import Update
@@ -71,21 +72,25 @@ def attack(
     problem = matching_problem(observations, attacker, arrange, settings.layer_norm_power)
     rate = cosine_decay(settings.learning_rate)
 
-    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float]:
+    def solve(victim: int, source: torch.Generator, report: Callable[[int], None]) -> tuple[Tensor, float, Tensor]:
         granted = observations[victim].statistics if settings.statistics else None
         statistics = granted and {name: value.to(attacker.device) for name, value in granted.items()}
         seeds, own = _seeds(problem, victim, settings.seeds), problem.counts[victim]
         shape = (settings.seeds, own, 3, attacker.image_size, attacker.image_size)
         x, adam = torch.randn(shape, generator=source).to(attacker.device), Adam(pixelwise=True)
+        trail = Trail(attacker.frames, settings.steps)
+        trail(0, x.flatten(0, 1))
         for step in range(settings.steps):
             grad = seeds.loss_and_grad(x.flatten(0, 1), settings.distance)[1].view_as(x) + regularisers(x, settings)
             if statistics:
                 grad = grad + settings.statistics * statistics_gradient(problem.model, x, statistics)
             x = (x - rate(step / max(settings.steps - 1, 1)) * adam(grad.flatten(0, 1)).view_as(x)).clamp(-1, 1)
+            trail(step + 1, x.flatten(0, 1))
             report(step + 1)
         losses, _ = seeds.loss_and_grad(x.flatten(0, 1), settings.distance)
         best = int(losses.argmin())
-        return x[best], float(losses[best])
+        frames = trail.frames(x.flatten(0, 1))  # (seeds * own, frames, 3, H, W)
+        return x[best], float(losses[best]), frames[best * own : (best + 1) * own]
 
     return problem.solve_each(solve, generators, settings.steps, progress)
 

@@ -99,13 +99,16 @@ def attack(
     directions = Directions(problem, prior, faces, settings, generators)
     start = beginnings(problem.counts, generators, attacker, faces)
     rate = cosine_decay(settings.learning_rate)
-    descent = Descent(settings.steps, settings.distance, rate, settings.consensus, unit, pixelwise=False)
-    images, losses = descend(problem, start, descent, directions, lambda step: progress(step, settings.steps))
+    descent = Descent(settings.steps, settings.distance, rate, settings.consensus, unit, False, attacker.frames)
+    images, losses, frames = descend(problem, start, descent, directions, lambda step: progress(step, settings.steps))
     determined, labels = means(images, problem.representatives, count)
+    frames, _ = means(frames, problem.representatives, count)
     if not (prior.conditional and settings.draws):
-        return problem.reconstructions(sharpened(determined) if count > 1 else determined, losses, labels)
+        if count > 1:
+            determined, frames = sharpened(determined), sharpened(frames)
+        return problem.reconstructions(determined, losses, labels, frames)
     drawn, draws = draw_photos(determined, labels, attacker, prior, settings, generators)
-    answers = problem.reconstructions(sharpened(drawn), losses, labels)
+    answers = problem.reconstructions(sharpened(drawn), losses, labels, frames)
     return [
         replace(answer, draws=photos(sharpened(own)), determined=photos(mean[0]))
         for answer, own, mean in zip(answers, draws, split(determined, labels), strict=True)

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from attacker.capture.index import Index, Row
-from attacker.observation import LocalTraining, Observation, Reconstruction
+from attacker.observation import LocalTraining, Observation, Reconstruction, pixels
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.tensors import DamagedFile, check, read_tensors
@@ -264,6 +264,8 @@ def write_reconstruction(
         "attack": json.dumps(dict(attack), sort_keys=True),
     }
     parts = {name: getattr(reconstruction, name) for name in ("images", "weights", "draws", "determined")}
+    if reconstruction.frames is not None:
+        parts["frames"] = pixels(reconstruction.frames)  # 8 bits are what is shown
     # Copies, since the answer may be a view of the draws, which safetensors refuses.
     tensors = {name: part.cpu().contiguous().clone() for name, part in parts.items() if part is not None}
     write_atomically(run.reconstruction(label, server_round, user), save(tensors, metadata))
@@ -281,6 +283,7 @@ def read_reconstruction(run: RunFolder, label: str, server_round: int, user: int
             seconds=float(metadata["seconds"]),
             draws=tensors.get("draws"),
             determined=tensors.get("determined"),
+            frames=tensors["frames"] / 255 if "frames" in tensors else None,
         )
     except (KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is no reconstruction ({error!r}); remove it and give fl-sim attack again") from error

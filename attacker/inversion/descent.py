@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attacker.inversion.problem import MatchingProblem
+from attacker.inversion.trail import Trail
 
 Directions = Callable[[Tensor, Tensor, float, bool], Sequence[tuple[float | Tensor, Tensor]]]
 """Of images, their matching gradient, the fraction of steps done, and whether they are each victim's consensus."""
@@ -23,6 +25,15 @@ class Descent:
     consensus: float  # part of the rate, in [0, 1), for the image that a victim's representatives share; 0 unties them
     scale: Callable[[Tensor], Tensor]  # brings gradients (n, 3, H, W) to a common size: `unit`, or torch.sign
     pixelwise: bool  # Adam's second moment per pixel, or its mean over the image
+    frames: int = 0  # of the images on their way that are kept (attacker.inversion.trail)
+
+
+class Descended(NamedTuple):
+    """Where images arrived."""
+
+    images: Tensor  # (n, 3, H, W) in [-1, 1]
+    losses: Tensor  # (victims,)
+    frames: Tensor  # (n, frames, 3, H, W): each image on its way, the last where it arrived
 
 
 class Adam:
@@ -51,8 +62,8 @@ def descend(
     descent: Descent,
     directions: Directions,
     progress: Callable[[int], None],
-) -> tuple[Tensor, Tensor]:
-    """Move images from `start` (n, 3, H, W) in [-1, 1]; return them and their matching losses (victims,).
+) -> Descended:
+    """Move images from `start` (n, 3, H, W) in [-1, 1].
 
     `directions(images, matching gradient, fraction done, consensus)` gives the terms to follow, (weight, gradient)
     each: of the representatives, and with consensus = True of each victim's mean image (victims, 3, H, W).
@@ -64,6 +75,8 @@ def descend(
     """
     counts, owner = torch.tensor(problem.counts, device=start.device), problem.owner
     x, own, consensus = start, Adam(descent.pixelwise), Adam(descent.pixelwise)
+    trail = Trail(descent.frames, descent.steps)
+    trail(0, x)
     for step in range(descent.steps):
         done = step / max(descent.steps - 1, 1)
         _, grad = problem.loss_and_grad(x, descent.distance)
@@ -73,22 +86,24 @@ def descend(
             terms = directions(face, sum_per_victim(grad, owner, len(counts)), done, True)
             move = move + descent.consensus * consensus(sum_terms(terms, descent.scale))[owner]
         x = (x - descent.rate(done) * move).clamp(-1, 1)
+        trail(step + 1, x)
         progress(step + 1)
-    return x, problem.loss_and_grad(x, descent.distance)[0]
+    return Descended(x, problem.loss_and_grad(x, descent.distance)[0], trail.frames(x))
 
 
-def best_of_each(runs: Iterable[tuple[Tensor, Tensor]], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """For each victim the run of least loss, of one or more that yield images (n, 3, H, W) and losses (victims,).
-
-    `counts` are the images of each victim.
-    """
+def best_of_each(runs: Iterable[Descended], counts: Sequence[int]) -> Descended:
+    """For each victim the run of least loss, of one or more; `counts` are the images of each victim."""
     restarts = iter(runs)
-    best, least = next(restarts)
-    for images, losses in restarts:
-        better = losses < least  # (victims,)
-        whose = better.repeat_interleave(torch.tensor(counts, device=better.device))
-        best, least = torch.where(whose[:, None, None, None], images, best), torch.where(better, losses, least)
-    return best, least
+    best = next(restarts)
+    for run in restarts:
+        better = run.losses < best.losses  # (victims,)
+        whose = better.repeat_interleave(torch.tensor(counts, device=better.device))[:, None, None, None]
+        best = Descended(
+            torch.where(whose, run.images, best.images),
+            torch.where(better, run.losses, best.losses),
+            torch.where(whose[..., None], run.frames, best.frames),
+        )
+    return best
 
 
 def sum_terms(terms: Sequence[tuple[float | Tensor, Tensor]], scale: Callable[[Tensor], Tensor]) -> Tensor:

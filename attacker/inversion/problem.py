@@ -27,7 +27,7 @@ from attacker.observation import Observation, Reconstruction
 from fl_sim.config import ConfigError
 
 Round = tuple[nn.Module, ObservedGradient]  # the model as it was sent, and what came back
-Solve = Callable[[int, torch.Generator, Callable[[int], None]], tuple[Tensor, float]]
+Solve = Callable[[int, torch.Generator, Callable[[int], None]], tuple[Tensor, float, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,25 @@ class MatchingProblem:
         return self.faster[distance](images)
 
     def reconstructions(
-        self, images: Tensor, losses: Tensor, representatives: Sequence[Representatives] | None = None
+        self,
+        images: Tensor,
+        losses: Tensor,
+        representatives: Sequence[Representatives] | None = None,
+        frames: Tensor | None = None,
     ) -> list[Reconstruction]:
         """One a victim from images (n, 3, H, W) in [-1, 1], by default of its `representatives`, and losses (victims,).
 
+        `frames` (n, frames, 3, H, W) are these images on their way; those of a victim's first are kept, if any.
         All have an equal share of the time since the problem was posed.
         """
         shown = self.representatives if representatives is None else representatives
         seconds = (time.perf_counter() - self.posed) / len(shown)
+        kept: list[Tensor | None] = [None] * len(shown)
+        if frames is not None and frames.shape[1]:
+            kept = [part[0] for part in split(photos(frames), shown)]
         return [
-            Reconstruction(part, reps.weights.cpu(), float(loss), seconds)
-            for part, reps, loss in zip(split(photos(images), shown), shown, losses, strict=True)
+            Reconstruction(part, reps.weights.cpu(), float(loss), seconds, frames=way)
+            for part, reps, loss, way in zip(split(photos(images), shown), shown, losses, kept, strict=True)
         ]
 
     def solve_each(
@@ -86,15 +94,17 @@ class MatchingProblem:
     ) -> list[Reconstruction]:
         """One a victim, for attacks that take the victims one after the other, each in `steps` steps.
 
-        `solve(victim, generator, report)` gives images (n, 3, H, W), the answer first, and their matching loss. It
-        calls `report` with the number of its steps that are done.
+        `solve(victim, generator, report)` gives images (n, 3, H, W), the answer first, their matching loss, and
+        the images on their way (n, frames, 3, H, W). It calls `report` with the number of its steps that are done.
         """
         total, answers = steps * len(generators), []
         for victim, source in enumerate(generators):
             started = time.perf_counter()
-            images, loss = solve(victim, source, partial(_report, progress, victim * steps, total))
+            images, loss, frames = solve(victim, source, partial(_report, progress, victim * steps, total))
             weights = self.representatives[victim].weights.float().cpu()
-            answers.append(Reconstruction(photos(images).float(), weights, loss, time.perf_counter() - started))
+            way = photos(frames[0]).float() if frames.shape[1] else None
+            seconds = time.perf_counter() - started
+            answers.append(Reconstruction(photos(images).float(), weights, loss, seconds, frames=way))
         return answers
 
 

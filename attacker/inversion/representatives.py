@@ -109,12 +109,15 @@ def draw(
 def means(
     images: Tensor, representatives: Sequence[Representatives], count: int
 ) -> tuple[Tensor, list[Representatives]]:
-    """The mean (n / count, 3, H, W) of every `count` representatives of one label, and what these means stand for."""
+    """The mean (n / count, ...) of every `count` representatives of one label, and what these means stand for.
+
+    `images` are (n, 3, H, W), or (n, frames, 3, H, W).
+    """
     merged = [
         Representatives(reps.labels[::count], reps.weights.view(-1, count).sum(1), reps.local)
         for reps in representatives
     ]
-    return images.view(-1, count, *images.shape[1:]).mean(1), merged
+    return images.view(len(images) // count, count, *images.shape[1:]).mean(1), merged
 
 
 def photos(images: Tensor) -> Tensor:

@@ -175,7 +175,8 @@ class Workbench:
         """What `attack` gets beside the observations; a prior where it needs one."""
         prior = None if attack.needs.prior is None else self.prior(attack.needs.prior)
         size = self.config.dataset.image_size
-        return Attacker(self.model, size, self.num_classes, prior, self.device, self.faces)
+        frames = self.config.workers.frames
+        return Attacker(self.model, size, self.num_classes, prior, self.device, self.faces, frames)
 
     @cached_property
     def faces(self) -> Eigenfaces | None:

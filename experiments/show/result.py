@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_reconstruction
+from attacker.observation import pixels
 from clients.datasets import open_dataset
 from experiments.show.report.captions import headline
-from experiments.show.report.gallery import pixels
 from experiments.show.report.run_data import RunData
 from experiments.show.report.svg import DASH
 from experiments.statistics.significance import Finding

@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_reconstruction
-from experiments.show.report.gallery import USERS, pixels
+from attacker.observation import pixels
+from experiments.show.report.gallery import USERS
 from experiments.show.report.run_data import RunData
 from experiments.statistics.interval import Interval
 

@@ -14,8 +14,9 @@ def test_what_is_dumped_loads_to_the_same_config(tmp_path):
     assert load(path) == config
 
 
-def test_the_defaults_are_the_shipped_quickstart(repository):
-    assert load(repository / "experiments/configs/quickstart.toml") == Config()
+def test_the_defaults_are_the_shipped_quickstart_but_for_its_frames(repository):
+    assert load(repository / "experiments/configs/quickstart.toml") == load(None, ["workers.frames=6"])
+    assert Config().workers.frames == 0
 
 
 @pytest.mark.parametrize(

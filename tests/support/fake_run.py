@@ -29,8 +29,12 @@ def fake_run(
     photos: int = 4,
     leaks: bool = True,
     draws: int = 0,
+    frames: int = 0,
 ) -> RunFolder:
-    """`leaks` False: every attack scores as its controls do. `draws`: so many by user_diffusion, at most `photos`."""
+    """`leaks` False: every attack scores as its controls do. `draws`: so many by user_diffusion, at most `photos`.
+
+    `frames`: so many of each inversion, from grey to what it finds.
+    """
     run = RunFolder(root)
     root.mkdir(parents=True)
     run.config.write_text(
@@ -68,6 +72,9 @@ def fake_run(
                 if draws and label == "user_diffusion":
                     images = torch.stack([private[0], image])
                     made = replace(made, images=images, draws=private[:draws], determined=private.mean(0))
+                if frames and label != "prior_only":
+                    end = made.images[0] if made.determined is None else made.determined
+                    made = replace(made, frames=0.5 + (end - 0.5) * torch.linspace(0, 1, frames)[:, None, None, None])
                 write_reconstruction(run, label, server_round, user, made, {"name": label})
     return run
 

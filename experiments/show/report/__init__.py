@@ -1,7 +1,7 @@
 """The report of a run: one HTML page with everything inside, that opens from disk in any browser.
 
-It fetches nothing: styles, charts (SVG) and pictures (PNG) are part of the page. Its script sorts, filters and
-enlarges; the page is complete without it.
+It fetches nothing: styles, charts (SVG), pictures (PNG) and frames (JPEG) are part of the page. Its script sorts,
+filters and enlarges; the page is complete without it.
 """
 
 from pathlib import Path

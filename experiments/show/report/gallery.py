@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from markupsafe import Markup
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_attack_table, read_reconstruction
-from attacker.observation import Reconstruction
+from attacker.observation import Reconstruction, pixels
 from experiments.evaluate import draws
 from experiments.show.report import svg
 from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
 from experiments.show.report.figures import series_of
+from experiments.show.report.films import Film, film
 from experiments.show.report.measured import Measured, reconstructed_users
 from experiments.show.report.private_photos import PrivatePhotos
 
@@ -59,6 +59,7 @@ class Strip:
     swatch: Markup
     control: bool
     pictures: list[Picture]
+    films: list[Film]  # of those pictures whose attack kept frames
     drawn: Drawn | None
     said: str  # a sentence: what the pictures are evidence of; empty where no prior drew them
 
@@ -99,6 +100,11 @@ class Gallery:
         """Whether an attack shows what an update leaves open."""
         return any(strip.drawn for portrait in self.portraits for strip in portrait.strips)
 
+    @property
+    def films(self) -> bool:
+        """Whether an attack kept frames of its inversions."""
+        return any(strip.films for portrait in self.portraits for strip in portrait.strips)
+
 
 def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
     """The first users with their private photos, where those may be shown, and every attack's pictures."""
@@ -125,11 +131,6 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
     return Gallery(portraits, columns, first, photos_of, [*notes, *private.notes])
 
 
-def pixels(photo: Tensor) -> Tensor:
-    """An image (3, H, W) in [0, 1] as bytes; values outside are clipped, NaN is grey."""
-    return (photo.detach().float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def data_uri(photo: Tensor) -> str:
     """A PNG data URI of an image (3, H, W) in [0, 1], as `pixels` makes it."""
     file = io.BytesIO()
@@ -141,7 +142,7 @@ def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
     strips = []
     series = series_of(run_data)
     for label in sorted(run_data.labels, key=lambda label: label in run_data.priors):
-        pictures, drawn, prior = [], None, False
+        pictures, films, drawn, prior = [], [], None, False
         for server_round in rounds:
             try:
                 captured = _value(_row(run_data, label, server_round, user), "capture")
@@ -152,6 +153,7 @@ def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # not attacked (yet), or the file is damaged: the place stays empty
             pictures.append(_scored(run_data, reconstruction.images[0], label, server_round, user))
+            films.append(film(reconstruction, f"of user {user} by {label} in round {server_round}", server_round))
             drawn = drawn or _drawn(run_data, reconstruction, label, server_round, user)
         if pictures:
             control = label in run_data.priors and label not in run_data.attacks
@@ -159,7 +161,7 @@ def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
             said = "" if control or not (prior or drawn) else NO_EVIDENCE
             if said and run_data.leaks(label):
                 said = shared(drawn.count) if drawn else ""
-            strips.append(Strip(label, swatch, control, pictures, drawn, said))
+            strips.append(Strip(label, swatch, control, pictures, [one for one in films if one], drawn, said))
     return strips
 
 

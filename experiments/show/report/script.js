@@ -57,6 +57,13 @@
   for (const more of all("details")) more.addEventListener("toggle", fit);
   fit();
 
+  // Inversions: the strip of frames behind a picture is taken off the page, and shown frame by frame where it is enlarged.
+  const films = new Map();
+  for (const film of all(".film")) {
+    films.set(one(`.pictures [data-round="${film.dataset.round}"]`, film.closest(".attack")), film);
+    film.remove();
+  }
+
   // Users: filters, order, round and attack; figures are those of the pictures that are left.
   const tools = one(".tools");
   const users = all(".users > article");
@@ -163,6 +170,20 @@
     stop(button);
     button.focus();
   };
+  const steps = one("dialog.zoom input");
+  const step = () => {
+    const film = films.get(current.closest(".picture"));
+    const own = one("img", current);
+    const after = film.dataset.after.split(" ");
+    const percent = after[steps.value];
+    const said = percent ? `${film.dataset.what} after ${percent} % of the steps` : own.alt;
+    const figure = zoom.firstElementChild.lastElementChild;
+    const image = Object.assign(one("img", figure), { src: (percent ? film : own).src, alt: said, className: percent ? "film" : "" });
+    image.style.setProperty("--at", `${(100 * steps.value) / Math.max(after.length - 1, 1)}%`);
+    one("figcaption", figure).textContent = said;
+    one("output", zoom).value = percent ? `${percent} %` : "answer";
+    steps.setAttribute("aria-valuetext", percent ? `after ${percent} % of the steps` : "the answer");
+  };
   const show = (button) => {
     current = button;
     const article = button.closest("article");
@@ -172,6 +193,12 @@
       make("figure", {}, make("img", { src: image.src, alt: image.alt }), make("figcaption", {}, image.alt))));
     const list = faces(article);
     one(".count", zoom).textContent = `${list.indexOf(button) + 1} of ${list.length} faces of user ${article.dataset.user}`;
+    const film = films.get(button.closest(".picture"));
+    steps.closest("label").hidden = !film;
+    if (film) {
+      steps.value = steps.max = film.dataset.after.split(" ").length;
+      step();
+    }
     if (!zoom.open) zoom.showModal();
   };
   for (const article of users)
@@ -191,8 +218,9 @@
     for (const step of all("button[value]", zoom)) step.addEventListener("click", () => show(beside(current, Number(step.value))));
     zoom.addEventListener("keydown", (event) => {
       const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (by) show(beside(current, by));
+      if (by && event.target !== steps) show(beside(current, by));
     });
+    steps.addEventListener("input", step);
     zoom.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });
     zoom.addEventListener("close", () => enter(current));
   }

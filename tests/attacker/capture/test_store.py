@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from attacker.capture.store import Capture, CaptureStore, read_attack_table, read_reconstruction, write_reconstruction
-from attacker.observation import Reconstruction
+from attacker.observation import Reconstruction, pixels
 from fl_sim.runs import RunFolder
 from fl_sim.tensors import DamagedFile, read_tensors
 
@@ -145,6 +145,16 @@ def test_draws_and_what_was_determined_are_read_back_to_the_bit(tmp_path, count)
         assert torch.equal(found.determined, determined)
 
 
+def test_frames_are_read_back_to_eight_bits(tmp_path):
+    run, frames = RunFolder(tmp_path), torch.rand(5, 3, 4, 4)
+    frames[0, 0, 0, 0] = math.nan
+    write_reconstruction(run, "tv", 1, 2, Reconstruction(frames[-1:], torch.ones(1), 0.1, 2.0, frames=frames), {})
+    found = read_reconstruction(run, "tv", 1, 2)
+    assert torch.equal(pixels(found.frames), pixels(frames))
+    assert torch.equal(pixels(found.frames[-1]), pixels(found.images[0]))
+    assert read_tensors(run.reconstruction("tv", 1, 2))[0]["frames"].dtype == torch.uint8
+
+
 def test_a_reconstruction_whose_draws_are_cut_off_is_named(tmp_path):
     run, draws = RunFolder(tmp_path), torch.rand(8, 3, 4, 4)
     write_reconstruction(run, "tv", 1, 2, Reconstruction(draws[:1], torch.ones(1), 0.1, 2.0, draws, draws.mean(0)), {})
@@ -159,6 +169,7 @@ def test_a_reconstruction_whose_draws_are_cut_off_is_named(tmp_path):
     [
         ({"draws": (3, 4, 4)}, r"draws has shape \(3, 4, 4\)"),
         ({"draws": (0, 3, 4, 4)}, r"draws has shape \(0, 3, 4, 4\)"),
+        ({"frames": (2, 4, 4)}, r"frames has shape \(2, 4, 4\), needed is \(n, 3, 4, 4\)"),
         ({"draws": (2, 3, 8, 8)}, r"draws has shape \(2, 3, 8, 8\), needed is \(n, 3, 4, 4\)"),
         ({"determined": (1, 3, 4, 4)}, r"determined has shape \(1, 3, 4, 4\), needed is \(3, 4, 4\)"),
     ],

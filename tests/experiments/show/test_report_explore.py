@@ -27,7 +27,7 @@ OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = tru
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = fake_run(tmp_path_factory.mktemp("runs") / "demo", users=4, rounds=3, draws=4)
+    run = fake_run(tmp_path_factory.mktemp("runs") / "demo", users=4, rounds=3, draws=4, frames=3)
     table = pd.read_parquet(run.leakage)
     table.loc[table["attack"] == "inverting_gradients", "knowledge"] = "parameters"
     table.to_parquet(run.leakage)

@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.io import ImageReadMode, decode_image
 
 from attacker.capture.store import read_reconstruction
+from attacker.observation import pixels
 from clients.datasets import open_dataset
 from experiments.show import tensorboard
-from experiments.show.report.gallery import pixels
 from experiments.statistics.aggregate import aggregate
 from fl_sim.config import load
 
