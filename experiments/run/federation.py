@@ -205,10 +205,10 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-app = ServerApp()
+_app = ServerApp()
 
 
-@app.main()
+@_app.main()
 def main(grid: Grid, context: Context) -> None:
     """`flwr run .`: the run config names the config file and the folder of all runs."""
     config = config_file(context)
@@ -221,3 +221,6 @@ def main(grid: Grid, context: Context) -> None:
     write_atomically(run.config, text)
     deployment.await_users(grid, config.dataset.users, config.federation.timeout)
     federate(grid, setup, run)
+
+
+app = engines.never_exiting(_app)

@@ -29,7 +29,7 @@ def run(
     `timeout` is the most seconds that a client may take for a message, where one can be stopped. ConfigError if
     something in the ServerApp calls `sys.exit`, with whatever code: rounds are missing then.
     """
-    server_app = _never_exiting(server_app)
+    server_app = never_exiting(server_app)
     if name == "simulation":
         from fl_sim.engines import simulation
 
@@ -40,8 +40,11 @@ def run(
         inprocess.run(server_app, client_app, num_users)
 
 
-def _never_exiting(server_app: ServerApp) -> ServerApp:
-    """`server_app`, whose exit is an error: Flower's simulation takes one for the end of the run (flwr 1.41, 1.42)."""
+def never_exiting(server_app: ServerApp) -> ServerApp:
+    """`server_app`, whose exit is an error.
+
+    Flower's simulation takes an exit for the end of the run, its deployment waits a minute for a heartbeat (flwr 1.41).
+    """
     whole = ServerApp()
 
     @whole.main()

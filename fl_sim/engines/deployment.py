@@ -27,7 +27,8 @@ LOOK = 0.5  # seconds between two looks at what the ServerApp has written
 SETTLE = 300.0  # seconds that the SuperLink may take to call a run finished after its log has ended
 
 # flwr 1.41 ends the process of a run 5 seconds after its apps have returned, also where it could not yet tell the
-# SuperLink so. On a busy machine a completed run is then recorded as failed, with this.
+# SuperLink so: on a busy machine, or while it removes what it has installed for the run. A completed run is then
+# recorded as failed, with this.
 UNTOLD = "No heartbeat received from the task"
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from command_line import fl_sim, sentence
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
@@ -15,6 +15,7 @@ from tiny_faces import tiny_config
 from attacker.capture.store import CaptureStore
 from clients.app import client_app
 from experiments.plan.setup import prepare
+from experiments.run import federation
 from experiments.run.federation import run_federation
 from fl_sim import engines
 from fl_sim.config import ConfigError
@@ -35,6 +36,13 @@ def test_an_exit_of_the_server_app_is_an_error(engine, code):
 
     with pytest.raises(ConfigError, match=rf"sys.exit\({code}\) before the run's end"):
         engines.run(engine, server, ClientApp(), 1)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_so_is_one_in_the_app_that_flwr_run_starts(code, monkeypatch):
+    monkeypatch.setattr(federation, "config_file", lambda context: sys.exit(code))
+    with pytest.raises(ConfigError, match=rf"sys.exit\({code}\) before the run's end"):
+        federation.app(InProcessGrid(ClientApp(), 1), Context(0, 0, {}, RecordDict(), {}))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

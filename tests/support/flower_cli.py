@@ -46,6 +46,7 @@ def _superlink(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     port = environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
     command = [FLWR.parent / "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", port, "--database", folder / "superlink.db"]
+    command += ["--disable-runtime-dependency-installation"]  # of all of torch, for each run
     with (folder / "superlink.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -73,7 +73,8 @@ def frontier(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def _draw(folder: Path, as_json: bool) -> None:
-    from experiments.show.frontier import answers, rows, summary, write_frontier
+    from experiments.show.frontier import rows, summary, write_frontier
+    from experiments.show.frontier.answers import answers
 
     page, points = write_frontier(folder)
     if as_json:
