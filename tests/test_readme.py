@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 STORED = json.loads((ROOT / "docs" / "results" / "readme.json").read_text())
 
 
-@pytest.mark.parametrize("run", ["open", "defended"])
+@pytest.mark.parametrize("run", ["demo", "open", "defended"])
 def test_the_verdict_in_the_readme_is_the_stored_one(run: str) -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert STORED[run]["verdict"]["sentence"] in readme
