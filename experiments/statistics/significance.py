@@ -49,6 +49,7 @@ class Finding:
     named: int  # users at rank 1; a reconstruction that failed names nobody
     users: int
     answers: int  # updates of which it left a picture, or said something; users of one sum have one between them
+    unanswered: int  # users of whose update it left none
     gallery: int  # people among whom they are looked for
     named_by_controls: dict[str, int]
     named_by_photo: int | None  # by a real photo of theirs: what the judge can do; None where there was none
@@ -135,6 +136,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "named": finding.named,
         "users": finding.users,
         "answers": finding.answers,
+        "unanswered": finding.unanswered,
         "gallery_size": finding.gallery,
         "named_by_controls": finding.named_by_controls,
         "rank1": finding.share.as_json(),
@@ -269,6 +271,7 @@ def _finding(
         named=hits[group.arm],
         users=users,
         answers=answers,
+        unanswered=int(own["rank"].isna().sum()),
         gallery=gallery,
         named_by_controls={arm: hits[arm] for arm in CONTROLS if (group.rows["arm"] == arm).any()},
         named_by_photo=hits["own_photo"] if (group.rows["arm"] == "own_photo").any() else None,

@@ -38,7 +38,9 @@ class Verdict:
         }.get(best.arm, "")
         known = "" if best.knowledge == "none" else ", which knows the defense"
         claim = f"{best.attack}{read}{known}{',' if read or known else ''} names {counted(best.named, best.users)}"
-        if best.answers != best.users:
+        if best.unanswered:
+            claim += f", {best.unanswered} of whom it left without an answer,"
+        if best.answers + best.unanswered != best.users:  # users of sums
             claim += f" by {best.answers} answer{'s' * (best.answers != 1)}"
         claim += f" among {best.gallery} people"
         if best.server_round is None:

@@ -96,13 +96,13 @@ def test_attacks_that_left_no_pictures_give_no_all_clear() -> None:
     gone = (failed["arm"] == "attack") & (failed["user"] >= 10)
     failed.loc[gone, ["rank", "facial_similarity", "matching_loss"]] = None
     found = findings(failed)
-    assert (found[0].users, found[0].answers) == (24, 10)
+    assert (found[0].users, found[0].answers, found[0].unanswered) == (24, 10, 14)
     assert found[0].share.high == pytest.approx(upper_limit(14, 24, LEVEL / 2))  # whom they would name is not known
     for tables in ([failed], [failed, rows(attack="weaker", knowledge="none")]):
         judged = verdict(findings(pd.concat(tables, ignore_index=True)), distorted=True)
         assert judged is not None
         assert judged.kind == "too few users"
-        assert "none of 24 users by 10 answers" in judged.sentence()
+        assert "none of 24 users, 14 of whom it left without an answer, among" in judged.sentence()
 
 
 def test_pictures_need_not_explain_updates_that_defenses_distort_and_no_others() -> None:
