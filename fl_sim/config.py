@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from fl_sim.config_errors import ConfigError as ConfigError
-from fl_sim.config_errors import sentence
+from fl_sim.config_errors import no_number, sentence, truth_values
 from fl_sim.config_errors import short as short
 from fl_sim.config_types import LocalPath, Name
 
@@ -276,6 +276,8 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
         value = TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
         raise ConfigError(sentence(error, cls, where)) from error
+    for location in truth_values(table, value):
+        raise ConfigError(no_number(location, cls, where))
     if kind is cls:
         return value  # type: ignore[no-any-return]
     return cls(**{name: getattr(value, name) for name in cls.__dataclass_fields__})  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """What is said of a mistake in a config: one sentence that names the key, what was given and what it takes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -34,6 +35,22 @@ def sentence(error: ValidationError, cls: type, where: str = "") -> str:
             return f"{where or 'config'}: {short(said)}{more}"
         return f"config key {short(key)!r} {said}, got {short(repr(given))}{more}"
     return f"config key {short(key)!r} is {short(repr(given))}; give {words(below(cls, location))}{more}"
+
+
+def truth_values(given: Mapping[str, Any], value: object) -> Iterator[list[str]]:
+    """Where `given` has true or false and `value`, read of it, a number, as pydantic reads them."""
+    for key, raw in given.items():
+        made = getattr(value, key, None)
+        if isinstance(raw, Mapping):
+            yield from ([key, *rest] for rest in truth_values(raw, made))
+        elif isinstance(raw, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+            yield [key]
+
+
+def no_number(location: list[str], cls: type, where: str) -> str:
+    """The sentence for true or false where a number belongs."""
+    key = ".".join(filter(None, [where, *location]))
+    return f"config key {key!r} is true or false; give {words(below(cls, location))}"
 
 
 def hint(key: str, known: Iterable[str]) -> str:

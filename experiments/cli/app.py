@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -152,7 +153,8 @@ def _fail_usage(error: Any) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     command = error.ctx.command_path if error.ctx else "fl-sim"
-    _fail(f"{error.format_message().rstrip('.')}; {command} --help lists what it takes", error.exit_code)
+    said = " ".join(dict.fromkeys(re.split(r"(?<=[.?]) ", error.format_message())))  # typer and click both guess
+    _fail(f"{said.rstrip('.')}; {command} --help lists what it takes", error.exit_code)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

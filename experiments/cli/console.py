@@ -104,12 +104,16 @@ def _privacy(folder: RunFolder) -> list[str]:
     return privacy_lines(told) if told else []
 
 
+NOTHING: dict[str, Any] = {"verdict": None, "findings": [], "overall": {}, "rounds": {}}  # figures where none is known
+
+
 def print_answer(said: Answer | None, as_json: bool) -> None:
     """The verdict and the figures of a run; None: nothing was measured."""
     if as_json:
-        print(json.dumps({"overall": {}, "rounds": {}} if said is None else said.figures))
-    elif said is not None:
-        Console(highlight=False).print(Text.from_ansi(said.text), soft_wrap=True)
+        print(json.dumps(NOTHING if said is None else said.figures))
+    else:
+        text = "Nothing was measured: no attack has left a reconstruction." if said is None else said.text
+        Console(highlight=False).print(Text.from_ansi(text), soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 from clients import datasets
 from experiments.cli import parts
+from experiments.plan.changes import other_attacks
 from fl_sim.config import Config, ConfigError, difference, load, parse, read, short
 from fl_sim.config_errors import hint, unknown
 from fl_sim.runs import AFTERWARDS, RunFolder, other_captures, other_config
-
-WEAKER = ("-mechanism", "-none")  # ends of the labels of attackers who know less, which a run adds by itself
 
 
 def check_names(config: Config) -> None:
@@ -51,7 +50,7 @@ def check_run(config: Config, folder: RunFolder) -> None:
         return
     saved = load(folder.config)
     change = difference(saved, config, except_for=("workers", "attacks"))
-    change = change or _other_attacks(saved.attacks, config.attacks)
+    change = change or other_attacks(saved.attacks, config.attacks)
     if change is not None:
         raise other_config(folder, change)
 
@@ -76,19 +75,3 @@ def _check(kind: parts.Kind, where: str, name: object, table: Mapping[str, Any])
     for key in table:
         if key != "name" and f"{where}.{key}" not in known:
             raise ConfigError(f"unknown config key {short(f'{where}.{key}')!r}; {hint(f'{where}.{key}', known)}")
-
-
-def _other_attacks(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The first attack that differs, whatever attackers know, which a run settles by itself; in words, or None."""
-    for label in {**before, **now}:
-        old, new = _bare(label, before), _bare(label, now)
-        added = new is None and any(label.endswith(end) and label.removesuffix(end) in now for end in WEAKER)
-        if old != new and not added:
-            return f"attacks.{label} was {old!r}, now it is {new!r}"
-    return None
-
-
-def _bare(label: str, attacks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    if label not in attacks:
-        return None
-    return {"name": label} | {key: value for key, value in attacks[label].items() if key != "knowledge"}

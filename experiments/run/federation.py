@@ -56,7 +56,7 @@ def run_federation(
             progress(section.rounds, section.rounds)
         return
     if section.engine == "deployment":
-        run_id = deployment.run(config, run, superlink or find(None), progress)
+        run_id = deployment.run(config, run, superlink or find(None, config.dataset.users), progress)
         captured = len(CaptureStore(run).finished_rounds())
         if captured < section.rounds:
             raise DeploymentError(

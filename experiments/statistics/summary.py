@@ -1,6 +1,6 @@
 """The leakage of a run as a table for the terminal: the figures of the report in a few lines."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -41,7 +41,7 @@ def leakage_tables(figures: Aggregates, findings: Sequence[Finding]) -> Group:
             levels = (_cell(arms.get(arm)) for arm in LEVELS)
             attacked = f"{_similarity(arms.get('attack'))}\n{_named(own.get(int(server_round)))}"
             table.add_row(server_round, attacked, *levels)
-        table.caption = _caption(figures["overall"][attack], own.values())
+        table.caption = _caption(figures["overall"][attack], list(own.values()))
         tables.append(table)
     more = [table for table in (realism_table(figures), attributes_table(figures)) if table]
     return Group(*tables, *more)
@@ -123,8 +123,12 @@ def _knowing(findings: Mapping[int | None, Finding]) -> str:
     return f", knows the defenses' {known.pop()}" if known else ""
 
 
-def _caption(arms: Arms, findings: Iterable[Finding]) -> str | None:
-    parts = []
+def _caption(arms: Arms, findings: Sequence[Finding]) -> str | None:
+    parts = [
+        f"no answer for {one.unanswered} of {one.users} users in round {one.server_round}"
+        for one in findings
+        if one.unanswered and one.server_round is not None
+    ]
     if "all_images" in arms:
         together, best = (_cell(arms.get(arm)) for arm in ("all_images", "best_image"))
         parts.append(f"all its images together {together}, the best of them {best} (all rounds)")

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import pandas as pd
 import tomli_w
 
+from experiments.plan.changes import other_settings
 from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, expand
 from experiments.run import pipeline
@@ -28,8 +29,8 @@ from experiments.run.preflight import passed, preflight
 from experiments.show.tables import last_round
 from experiments.studies import same_captures
 from fl_sim import import_path
-from fl_sim.config import Config, ConfigError
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.config import Config, ConfigError, difference, load
+from fl_sim.runs import AFTERWARDS, RunFolder, write_atomically
 
 Workers = Literal["configured", "local", "ray"]
 Rows = Callable[[Cell, Study, RunFolder], pd.DataFrame]  # of a finished cell, for the table
@@ -65,12 +66,14 @@ def run(
     `workers`: `configured` runs cell after cell with the engine and the workers of its config. `local` and `ray` give
     each one CPU, whatever the config says, which changes no result: one after the other in this process, or as many at
     a time as a Ray cluster has CPUs, the attacks in the process of their cell. `tell` gets what the user should know
-    before, `say` what is left and how each cell ended. Raises ConfigError, before the first cell, for what cannot work
-    in any of them.
+    before, `say` what is left and how each cell ended. Raises ConfigError, before anything is written, for what cannot
+    work in any of them, and where the folder holds this study with another config.
     """
     folder = runs / name
     cells = expand(name, study) if workers == "configured" else [_on_one_cpu(cell) for cell in expand(name, study)]
     left = [cell for cell in cells if not _finished(cell, folder)]
+    for cell in left:
+        _refuse_another(cell, folder)
     notes: list[str] = []
     for cell in left:
         preflight(prepare(cell.config), notes.append)
@@ -86,7 +89,7 @@ def run(
         problems += [f"{cell.name}: {failure}" for failure in failures]
         waiting.remove(cell.name)
         minutes = (time.monotonic() - started) / done * len(waiting) / 60
-        ended = f"failed: {failures[0]}" if failures else _in_short(RunFolder(folder / cell.name))
+        ended = f"failed: {'; '.join(failures)}" if failures else _in_short(RunFolder(folder / cell.name))
         say(f"{cell.name} {ended}; {len(waiting)} left, about {minutes:.0f} min")
         progress("cells", len(cells) - len(waiting), len(cells))
     tables = [rows(cell, study, RunFolder(folder / cell.name)) for cell in cells if _finished(cell, folder)]
@@ -115,6 +118,18 @@ def run_cell(config: Config, folder: RunFolder) -> Problems:
         return [str(error)]
     except Exception as error:  # the other cells go on
         return [f"{type(error).__name__}: {' '.join(str(error).split())}"]
+
+
+def _refuse_another(cell: Cell, folder: Path) -> None:
+    """ConfigError where the cell's folder holds captures, or reconstructions, that this cell would not make."""
+    run = RunFolder(folder / cell.name)
+    if not run.config.exists():
+        return
+    saved = load(run.config)
+    changes = [other_settings(saved.attacks, cell.config.attacks, label) for label in cell.config.attacks]
+    change = next(filter(None, [difference(saved, cell.config, AFTERWARDS), *changes]), None)
+    if change is not None:
+        raise ConfigError(f"{run.root} holds this cell with another config: {change}; give --runs another folder")
 
 
 def _finished(cell: Cell, folder: Path) -> bool:

@@ -20,9 +20,10 @@ from experiments.evaluate.arms import CAPTIONS
 
 FIGURES = ("facial_similarity", "rank1")
 KEYS = ["cell", "round", "attack", "setting", "value", "label", "arm", "users"]
+OWN = {"attack": "", "determined": ", the mean face behind it"}  # arms of the attack, as a column adds them
 BESIDE = ("wrong_update", "prior_only", "own_photo")  # arms that stand beside the attacks
 PREDICTED = ("base_rate", "attribute_inference")  # arms without a picture
-ARMS = ("attack", "determined", *BESIDE, *PREDICTED)
+ARMS = (*OWN, *BESIDE, *PREDICTED)
 WORDS = dict.fromkeys(("cell", "round", "value"), "string")  # columns that are read as they stand
 Row = Mapping[str, Any]
 Grid = dict[str, dict[str, str]]  # by row and column of a table, what is in the cell
@@ -97,8 +98,8 @@ def by(
     """A grid of what each attack reached; the controls of the first attack of a row are its last columns."""
     found: Grid = {}
     for row in rows:
-        if row["arm"] == "attack" and row["label"] != "prior_only":
-            found.setdefault(down(row), {})[across(row)] = told(row)
+        if row["arm"] in OWN and row["label"] != "prior_only":
+            found.setdefault(down(row), {})[across(row) + OWN[row["arm"]]] = told(row)
     for arm in BESIDE:
         for row in rows:
             if row["arm"] == arm and down(row) in found:

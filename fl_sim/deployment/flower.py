@@ -58,8 +58,11 @@ class Connection:
         return found
 
 
-def find(superlink: str | None) -> Connection:
-    """The SuperLink that `fl-sim run --superlink` names; None: the one that `fl-sim up` has started."""
+def find(superlink: str | None, users: int) -> Connection:
+    """The SuperLink that `fl-sim run --superlink` names; None: the one that `fl-sim up` has started.
+
+    ConfigError where none is up, or one with other than `users` SuperNodes.
+    """
     here = state_folder()
     if superlink is not None:
         return connect(superlink, here)
@@ -67,6 +70,11 @@ def find(superlink: str | None) -> Connection:
     if deployment is None:
         raise ConfigError(
             "no deployment is up; start one with fl-sim up --users N, or name one with --superlink HOST:PORT"
+        )
+    if deployment.users != users:
+        raise ConfigError(
+            f"fl-sim up has started {deployment.users} SuperNodes, dataset.users is {users}; give "
+            f"-o dataset.users={deployment.users}, or fl-sim down and fl-sim up --users {users}"
         )
     return connect(deployment.superlink, here)
 

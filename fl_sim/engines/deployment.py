@@ -121,4 +121,4 @@ def _error(log: Path) -> str:
     """The exception with which the ServerApp ended, in its own words; empty if there is none in the log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     raised = [line.strip() for line in lines if line[:1].isalpha() and ("Error: " in line or "Exception: " in line)]
-    return raised[-1] if raised else ""
+    return raised[-1].removeprefix(f"{DeploymentError.__module__}.DeploymentError: ") if raised else ""

@@ -34,6 +34,8 @@ def test_the_defaults_are_the_shipped_quickstart_but_for_its_frames(repository):
         ("dataset.image_size=48", "config key 'dataset.image_size' is 48; give 32, 64 or 128"),
         ("federation.rounds=many", "config key 'federation.rounds' is 'many'; give a whole number, 1 or more"),
         ("federation.rounds=2.5", "is 2.5; give a whole number"),
+        ("federation.rounds=true", "config key 'federation.rounds' is true or false; give a whole number, 1 or more"),
+        ("federation.learning_rate=true", "is true or false; give a number, above 0"),
         ("protocol.delta=2", "is 2; give a number, above 0, below 1"),
         ("protocol.noise_multiplier=inf", "give a number, 0 or more, finite"),
         ("model.small_stem=perhaps", "give true or false"),

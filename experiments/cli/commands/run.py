@@ -42,7 +42,7 @@ def run(
     if settings.federation.engine == "deployment":
         from fl_sim.deployment.flower import find
 
-        connection = find(superlink)
+        connection = find(superlink, settings.dataset.users)
     elif superlink is not None:
         raise ConfigError(
             f"--superlink is for --engine deployment; this run's engine is {settings.federation.engine!r}"

@@ -53,8 +53,6 @@ def sweep(
             note,
             say,
         )
-    for problem in outcome.problems:
-        messages.print(f"[red]failed:[/] {problem}", soft_wrap=True)
     if len(outcome.table):
         _draw(outcome.folder, as_json)
     elif as_json:

@@ -1,6 +1,8 @@
 """A comparison in words: what may be concluded, and what must be known beside it."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from experiments.show.compare.changes import Pair
 from experiments.show.report.svg import DASH, MINUS
@@ -54,7 +56,7 @@ def caveats(pair: Pair) -> list[str]:
     for label in theirs:
         if label in ours and theirs[label] != ours[label]:
             keys = [key for key in {**theirs[label], **ours[label]} if theirs[label].get(key) != ours[label].get(key)]
-            told = ", ".join(f"{key} {theirs[label].get(key)!r} and {ours[label].get(key)!r}" for key in keys)
+            told = ", ".join(f"{key} {_set(theirs[label], key)} and {_set(ours[label], key)}" for key in keys)
             found.append(f"{label} has other settings in {pair.baseline.name} than in {pair.other.name}: {told}.")
     for side in (pair.baseline, pair.other):
         silent = len(side.users) - side.strongest.count[1]
@@ -64,6 +66,10 @@ def caveats(pair: Pair) -> list[str]:
                 "are in no test."
             )
     return found
+
+
+def _set(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if key in settings else "the default"
 
 
 def p_value(p: float | None) -> str:

@@ -104,10 +104,10 @@ def _knows(run_data: RunData) -> str:
 def _strongest(run_data: Measured) -> Finding | None:
     """The finding of one round, by a picture on the page, that names most.
 
-    Ties go to who knows the defenses, to a single picture, to the round of the headline, and then to the picture in
-    which a detector sees a face most surely.
+    Where none tells more than its controls, those of the headline's attack. Ties go to who knows the defenses, to a
+    single picture, to the round of the headline, and then to the picture in which a detector sees a face most surely.
     """
-    told = None if run_data.judged is None else run_data.judged.strongest.server_round
+    told = None if run_data.judged is None else run_data.judged.strongest
     first = run_data.measured_rounds[0] if run_data.measured_rounds else None  # the gallery has its mean faces alone
     pictured = [
         finding
@@ -117,13 +117,14 @@ def _strongest(run_data: Measured) -> Finding | None:
         and (finding.arm != "determined" or finding.server_round == first)
     ]
 
-    def strength(finding: Finding) -> tuple[bool, float, bool, bool, bool, float, float]:
+    def strength(finding: Finding) -> tuple[bool, bool, float, bool, bool, bool, float, float]:
         similarity = finding.similarity.mean if finding.similarity.known else -2.0
         seen = run_data.interval(finding.attack, finding.arm, "face_probability", finding.server_round)
         real = seen.mean if seen is not None and seen.known else 0.0
         share = finding.named / max(finding.users, 1)
-        shown = finding.arm != "all_images", finding.server_round == told
-        return finding.names, share, finding.knowledge != "none", *shown, real, similarity
+        shown = finding.arm != "all_images", told is not None and finding.server_round == told.server_round
+        same = not finding.names and told is not None and finding.attack == told.attack
+        return finding.names, same, share, finding.knowledge != "none", *shown, real, similarity
 
     return max(pictured, key=strength, default=None)
 

@@ -155,8 +155,12 @@ def test_a_planned_run_is_no_other_run(tmp_path):
     run.config.write_text(dump(planned(config)))
     check_run(config, run)
     check_run(planned(config), run)
-    with pytest.raises(ConfigError, match=r"attacks.prior_only was \{'name': 'prior_only'\}, now it is"):
+    with pytest.raises(ConfigError, match=r"attacks.prior_only.steps was not set, now it is 3"):
         check_run(load(None, ["defenses=[{name = 'clip', max_norm = 1.0}]", "attacks.prior_only.steps=3"]), run)
+
+
+def test_a_misspelt_command_is_guessed_once(fl_sim):
+    assert fl_sim("frontie")[2].count("Did you mean 'frontier'?") == 1
 
 
 def test_version(fl_sim):

@@ -9,6 +9,7 @@ from attacker import attacks
 from clients import defenses
 from clients.datasets import DATASETS
 from experiments.cli import early, parts
+from experiments.plan.changes import Attacks, other_attacks
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.config_keys import words
 from fl_sim.models import MODELS
@@ -45,6 +46,20 @@ def test_models_and_datasets_are_known_early_and_others_refused() -> None:
     for key in ("model", "dataset"):
         with pytest.raises(ConfigError, match=f"unknown {key} 'convnett'"):
             early.check_names(load(None, [f"{key}.name=convnett"]))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"a": {"steps": 1}}, {"a": {"steps": 2}}, "attacks.a.steps was 1, now it is 2"),
+        ({"a": {}}, {"a": {"name": "dlg"}}, "attacks.a.name was 'a', now it is 'dlg'"),
+        ({"a": {}}, {"a": {}, "b": {}}, "attacks.b was not there"),
+        ({"a": {}, "b": {}}, {"a": {}}, "attacks.b was there, now it is not"),
+        ({"a": {"knowledge": "parameters"}, "a-none": {"name": "a"}}, {"a": {}}, None),  # which a run adds by itself
+    ],
+)
+def test_the_first_attack_that_differs_is_told(before: Attacks, now: Attacks, told: str | None) -> None:
+    assert other_attacks(before, now) == told
 
 
 def test_the_paper_s_recipe_by_its_key_on_the_command_line() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from fake_run import fake_run
 
+from experiments.show.answer import answer
 from experiments.show.report import write_report
 from experiments.show.report.gallery import gallery
 from experiments.show.report.hero import CAVEAT, FACES, hero, threat_line
@@ -215,3 +216,27 @@ def test_the_strip_is_of_the_headline_s_round_where_others_name_as_many(tmp_path
         data = read(run)
         assert data.judged.strongest.server_round == told
         assert f"of round {told}." in hero(data, gallery(data, private_photos(data, False))).caption
+
+
+def test_users_without_an_answer_are_told_on_the_page_and_in_the_terminal(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "silent", users=3, rounds=1)
+    table = pd.read_parquet(run.leakage)
+    gone = (table["attack"] == "user_diffusion") & (table["arm"] == "attack") & (table["user"] == 1)
+    table.loc[gone, ["rank", "facial_similarity"]] = None
+    table.to_parquet(run.leakage)
+    data = read(run)
+    assert "user_diffusion left no answer for 1 of 3 users in round 1: not named." in data.missing
+    assert " ".join(answer(data).text.split()).count("no answer for 1 of 3 users in round 1") == 1
+
+
+def test_where_nothing_is_told_the_strip_is_of_the_headline_s_attack(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "quiet", users=3, rounds=1, leaks=False)
+    table = pd.read_parquet(run.leakage)
+    table.loc[table["arm"] == "attack", "rank"] = 50
+    for real in ("user_diffusion", "inverting_gradients"):
+        table.loc[table["arm"] == "attack", "face_probability"] = 0.5
+        table.loc[(table["arm"] == "attack") & (table["attack"] == real), "face_probability"] = 0.99
+        table.to_parquet(run.leakage)
+        data = read(run)
+        assert not data.judged.strongest.names
+        assert data.judged.strongest.attack in hero(data, gallery(data, private_photos(data, False))).caption

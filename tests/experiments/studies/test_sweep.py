@@ -12,8 +12,8 @@ from experiments.plan.setup import prepare
 from experiments.plan.study import Study, expand, open_study, variants
 from experiments.run import pipeline
 from experiments.studies import runner, sweep
-from fl_sim.config import Config, ConfigError, parse
-from fl_sim.runs import RunFolder, write_manifest
+from fl_sim.config import Config, ConfigError, dump, parse
+from fl_sim.runs import RunFolder, write_atomically, write_manifest
 
 TINY = """
 title = "A try"
@@ -154,6 +154,26 @@ def test_a_failed_cell_is_named_the_others_go_on_and_what_is_finished_is_not_run
     assert seen == [(5, 6), (6, 6)]
     assert len(again.problems) == 1
     pd.testing.assert_frame_equal(done.table, again.table)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("base.dataset.photos=3", "dataset.photos was 2, now it is 3"),
+        ("base.attacks.user_diffusion.steps=5", "attacks.user_diffusion.steps was not set, now it is 5"),
+    ],
+)
+def test_another_config_in_the_folder_is_refused_and_all_stays_as_it_was(
+    study: Study, tmp_path: Path, override: str, told: str
+) -> None:
+    cell = expand("try", study)[0]
+    write_atomically(tmp_path / "try" / cell.name / "config.toml", dump(runner._on_one_cpu(cell).config).encode())
+    write_atomically(tmp_path / "try" / "sweep.parquet", b"what was found")
+    other = open_study(str(tmp_path / "try.toml"), [override])[1]
+    with pytest.raises(ConfigError, match=rf"{told}; give --runs another folder"):
+        run(other, tmp_path)
+    assert (tmp_path / "try" / "sweep.parquet").read_bytes() == b"what was found"
+    assert not (tmp_path / "try" / "sweep.toml").exists()
 
 
 def test_the_table_has_every_measurement_of_every_cell_once(study: Study, tmp_path: Path, worlds: list[str]) -> None:

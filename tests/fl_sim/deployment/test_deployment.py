@@ -129,15 +129,17 @@ def test_what_is_no_address_is_refused_in_one_sentence(host, port):
 
 def test_a_superlink_is_found_or_the_reason_told(state):
     with pytest.raises(ConfigError, match="fl-sim up"):
-        flower.find(None)
+        flower.find(None, 1)
     processes.record(state, processes.Deployment("127.0.0.1:7", 1, []))
-    found = flower.find(None)
+    with pytest.raises(ConfigError, match=r"has started 1 SuperNodes, dataset.users is 3; give -o dataset.users=1"):
+        flower.find(None, 3)
+    found = flower.find(None, 1)
     assert str(state.authority) in (found.home / "config.toml").read_text()
     assert "insecure" not in (found.home / "config.toml").read_text()
-    assert flower.find("mine") == flower.Connection("mine")
+    assert flower.find("mine", 3) == flower.Connection("mine")
     state.authority.unlink()
     with pytest.raises(ConfigError, match="cannot be checked"):
-        flower.find("far:1")
+        flower.find("far:1", 3)
 
 
 def test_an_occupied_port_is_refused_before_anything_starts(state):
