@@ -64,6 +64,8 @@ def watch(
 
     watched, console = Watch(run), Console(highlight=False)
     state = watched.look()
+    if web and state.state != "running":
+        messages.print(f"--web serves a run that is at work, and this one is {state.state}", soft_wrap=True)
     if as_json:
         print(json.dumps(asdict(state)))
     elif web and state.state == "running":

@@ -139,6 +139,7 @@ def test_a_run_that_has_ended_is_told_where_its_report_is(run):
     run.report.touch()
     code, told = fl_sim("watch", run.root, "--web")
     assert code == 0
+    assert "--web serves a run that is at work, and this one is finished" in told.replace("\n", " ")
     assert f"report: {run.report}" in told.replace("\n", "")
 
 

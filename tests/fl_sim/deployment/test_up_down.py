@@ -96,10 +96,11 @@ def test_a_protocol_leaves_the_same_captures_as_in_one_process(deployment, proto
 
 
 def test_a_run_that_fails_there_fails_here(deployment):
-    folder, _ = deployment
-    done = run(folder, "name=more-users", "dataset.users=3", "federation.timeout=5")
+    folder, address = deployment
+    settings = "name=more-users", "dataset.users=3", "federation.timeout=5"
+    done = run(folder, *settings, arguments=("--superlink", address))  # whose SuperNodes are not known here
     assert done.returncode == 1
-    assert "2 SuperNodes are connected, dataset.users is 3" in done.stderr
+    assert "finished:failed: 2 SuperNodes are connected, dataset.users is 3" in done.stderr
 
 
 def test_one_deployment_at_a_time(deployment):
