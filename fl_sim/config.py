@@ -276,7 +276,7 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
         value = TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
         raise ConfigError(sentence(error, cls, where)) from error
-    for location in truth_values(table, value):
+    if (location := next(truth_values(table, value), None)) is not None:
         raise ConfigError(no_number(location, cls, where))
     if kind is cls:
         return value  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """What is said of a mistake in a config: one sentence that names the key, what was given and what it takes."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -43,8 +43,14 @@ def truth_values(given: Mapping[str, Any], value: object) -> Iterator[list[str]]
         made = getattr(value, key, None)
         if isinstance(raw, Mapping):
             yield from ([key, *rest] for rest in truth_values(raw, made))
-        elif isinstance(raw, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+        elif isinstance(raw, list) and isinstance(made, Sequence):
+            yield from ([key, str(at)] for at, pair in enumerate(zip(raw, made, strict=True)) if _turned(*pair))
+        elif _turned(raw, made):
             yield [key]
+
+
+def _turned(raw: object, made: object) -> bool:
+    return isinstance(raw, bool) and isinstance(made, int | float) and not isinstance(made, bool)
 
 
 def no_number(location: list[str], cls: type, where: str) -> str:

@@ -64,6 +64,12 @@ class Finding:
     delta: float
 
     @property
+    def silence(self) -> str:
+        """Of how many users it left no answer, in words; empty where it answered of all."""
+        when = "" if self.server_round is None else f" in round {self.server_round}"
+        return f"no answer for {self.unanswered} of {self.users} users{when}" if self.unanswered else ""
+
+    @property
     def names(self) -> bool:
         """Whether it names more users than guessing would, and than any control does."""
         return self.p_named < LEVEL and self.named > max(self.named_by_controls.values(), default=0)

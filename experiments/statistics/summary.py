@@ -124,11 +124,7 @@ def _knowing(findings: Mapping[int | None, Finding]) -> str:
 
 
 def _caption(arms: Arms, findings: Sequence[Finding]) -> str | None:
-    parts = [
-        f"no answer for {one.unanswered} of {one.users} users in round {one.server_round}"
-        for one in findings
-        if one.unanswered and one.server_round is not None
-    ]
+    parts = [one.silence for one in findings if one.silence and one.server_round is not None]
     if "all_images" in arms:
         together, best = (_cell(arms.get(arm)) for arm in ("all_images", "best_image"))
         parts.append(f"all its images together {together}, the best of them {best} (all rounds)")

@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if len(outcome.table):
         _show(study, outcome, given.json)
-    for problem in outcome.problems:
-        print(f"failed: {problem}", file=sys.stderr)
     return 1 if outcome.problems else 0
 
 

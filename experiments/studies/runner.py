@@ -13,14 +13,15 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import tomli_w
 
+from attacker import attacks
 from experiments.plan.changes import other_settings
 from experiments.plan.setup import prepare
 from experiments.plan.study import Cell, Study, expand
@@ -125,11 +126,19 @@ def _refuse_another(cell: Cell, folder: Path) -> None:
     run = RunFolder(folder / cell.name)
     if not run.config.exists():
         return
-    saved = load(run.config)
-    changes = [other_settings(saved.attacks, cell.config.attacks, label) for label in cell.config.attacks]
-    change = next(filter(None, [difference(saved, cell.config, AFTERWARDS), *changes]), None)
+    saved, now = load(run.config), cell.config
+    labels = [label for label in now.attacks if label in saved.attacks]
+    before, after = ({label: _settings(label, config.attacks[label]) for label in labels} for config in (saved, now))
+    changes = (other_settings(before, after, label) for label in labels)
+    change = next(filter(None, [difference(saved, now, AFTERWARDS), *changes]), None)
     if change is not None:
         raise ConfigError(f"{run.root} holds this cell with another config: {change}; give --runs another folder")
+
+
+def _settings(label: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of an attack, those that have their defaults, too."""
+    attack = attacks.load(label, table)
+    return {"name": attack.name, **asdict(attack.settings)}
 
 
 def _finished(cell: Cell, folder: Path) -> bool:

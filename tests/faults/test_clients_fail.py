@@ -12,7 +12,7 @@ from fl_sim.runs import RunFolder
 @pytest.mark.slow
 def test_a_crash_and_a_silence_cost_no_other_update_and_the_run_ends(tmp_path):
     config = tiny_config(
-        federation={"engine": "simulation", "rounds": 3, "timeout": 30},
+        federation={"engine": "simulation", "rounds": 3, "timeout": 20},
         defenses=[{"name": "faulty_client:crash_or_hang", "folder": str(tmp_path)}],
     )
     run, faults = RunFolder(tmp_path / "run"), {0: "crash", 1: "hang"}

@@ -35,6 +35,7 @@ def test_the_defaults_are_the_shipped_quickstart_but_for_its_frames(repository):
         ("federation.rounds=many", "config key 'federation.rounds' is 'many'; give a whole number, 1 or more"),
         ("federation.rounds=2.5", "is 2.5; give a whole number"),
         ("federation.rounds=true", "config key 'federation.rounds' is true or false; give a whole number, 1 or more"),
+        ("workers.attack_rounds=[2, true]", "key 'workers.attack_rounds.1' is true or false; give a whole number, 1"),
         ("federation.learning_rate=true", "is true or false; give a number, above 0"),
         ("protocol.delta=2", "is 2; give a number, above 0, below 1"),
         ("protocol.noise_multiplier=inf", "give a number, 0 or more, finite"),

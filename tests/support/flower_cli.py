@@ -9,16 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fl_sim.engines.deployment import UNTOLD
-
 FLWR = Path(sys.executable).parent / "flwr"
 
 
 def run_app(environment: Mapping[str, str], app: Path, folder: Path, nodes: int, run_config: str = "") -> None:
-    """`flwr run` the app in a simulation, called from `folder`; returns when it has ended.
-
-    Whether it is complete shows in what it leaves, since Flower may not have heard of its end.
-    """
+    """`flwr run` the app in a simulation, called from `folder`; returns when it has completed."""
 
     def flwr(*arguments: str) -> str:
         done = subprocess.run(
@@ -37,7 +32,7 @@ def run_app(environment: Mapping[str, str], app: Path, folder: Path, nodes: int,
             time.sleep(15)  # to ask takes seconds of a core
             run = json.loads(flwr("ls", "local", "--format", "json"))["runs"][0]
         said = "" if run["status"] == "finished:completed" else flwr("log", run["run-id"], "local", "--show")
-    assert run["status"] == "finished:completed" or run["status-details"] == UNTOLD, f"{run}\n{said}"
+    assert run["status"] == "finished:completed", f"{run}\n{said}"
 
 
 @contextmanager
@@ -46,7 +41,7 @@ def _superlink(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     port = environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
     command = [FLWR.parent / "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", port, "--database", folder / "superlink.db"]
-    command += ["--disable-runtime-dependency-installation"]  # of all of torch, for each run
+    command += ["--disable-runtime-dependency-installation"]  # of all of torch, which it takes too long to remove
     with (folder / "superlink.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -117,14 +117,16 @@ def _strongest(run_data: Measured) -> Finding | None:
         and (finding.arm != "determined" or finding.server_round == first)
     ]
 
-    def strength(finding: Finding) -> tuple[bool, bool, float, bool, bool, bool, float, float]:
+    if told is not None and not told.names:
+        pictured = [finding for finding in pictured if finding.attack == told.attack] or pictured
+
+    def strength(finding: Finding) -> tuple[bool, float, bool, bool, bool, float, float]:
         similarity = finding.similarity.mean if finding.similarity.known else -2.0
         seen = run_data.interval(finding.attack, finding.arm, "face_probability", finding.server_round)
         real = seen.mean if seen is not None and seen.known else 0.0
         share = finding.named / max(finding.users, 1)
         shown = finding.arm != "all_images", told is not None and finding.server_round == told.server_round
-        same = not finding.names and told is not None and finding.attack == told.attack
-        return finding.names, same, share, finding.knowledge != "none", *shown, real, similarity
+        return finding.names, share, finding.knowledge != "none", *shown, real, similarity
 
     return max(pictured, key=strength, default=None)
 

@@ -12,7 +12,7 @@ from experiments.plan.attackers import known_to_nobody
 from experiments.show.report.measured import Measured
 from experiments.statistics.aggregate import Aggregates, aggregate
 from experiments.statistics.significance import findings
-from experiments.statistics.verdict import Verdict, counted, verdict
+from experiments.statistics.verdict import Verdict, verdict
 from fl_sim import traits
 from fl_sim.config import Config, load
 from fl_sim.runs import RunFolder, read_manifest
@@ -73,7 +73,9 @@ def read(run: RunFolder) -> RunData:
     aggregates: Aggregates = aggregate(leakage) if leakage is not None else {"overall": {}, "rounds": {}}
     config = load(run.config)
     missing += manifest.get("notes", [])
-    missing += [] if leakage is None else _unanswered(leakage)
+    found = [] if leakage is None else findings(leakage)
+    own = [one for one in found if one.arm == "attack" and one.server_round is not None]
+    missing += [f"{one.attack}: {one.silence}; they count as not named." for one in own if one.silence]
     labels, priors = _labels(run, config)
     return RunData(
         run=run,
@@ -86,7 +88,7 @@ def read(run: RunFolder) -> RunData:
         rounds=rounds,
         leakage=leakage,
         aggregates=aggregates,
-        findings=findings(leakage) if leakage is not None else [],
+        findings=found,
         rejected=rejected,
         labels=labels,
         priors=priors,
@@ -112,16 +114,6 @@ def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:
     order = [label for label in config.attacks if label in written]
     priors = frozenset(label for label, name in names.items() if name == "prior_only")
     return order + [label for label in written if label not in order], priors
-
-
-def _unanswered(leakage: pd.DataFrame) -> list[str]:
-    """A sentence for each attack and round that left users without an answer."""
-    own = leakage[leakage["arm"] == "attack"]
-    told = []
-    for (attack, number), rows in own.groupby(["attack", "round"])["rank"]:
-        if silent := int(rows.isna().sum()):
-            told.append(f"{attack} left no answer for {counted(silent, len(rows))} in round {number}: not named.")
-    return told
 
 
 def _table(run: RunFolder, name: str, otherwise: str, missing: list[str]) -> pd.DataFrame | None:

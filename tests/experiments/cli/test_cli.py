@@ -159,6 +159,15 @@ def test_a_planned_run_is_no_other_run(tmp_path):
         check_run(load(None, ["defenses=[{name = 'clip', max_norm = 1.0}]", "attacks.prior_only.steps=3"]), run)
 
 
+def test_what_was_not_measured_is_said_to_be(capsys):
+    from experiments.cli.console import print_answer
+
+    print_answer(None, False)
+    assert capsys.readouterr().out == "Nothing was measured: no attack has left a reconstruction.\n"
+    print_answer(None, True)
+    assert json.loads(capsys.readouterr().out)["verdict"] is None
+
+
 def test_a_misspelt_command_is_guessed_once(fl_sim):
     assert fl_sim("frontie")[2].count("Did you mean 'frontier'?") == 1
 

@@ -225,7 +225,7 @@ def test_users_without_an_answer_are_told_on_the_page_and_in_the_terminal(tmp_pa
     table.loc[gone, ["rank", "facial_similarity"]] = None
     table.to_parquet(run.leakage)
     data = read(run)
-    assert "user_diffusion left no answer for 1 of 3 users in round 1: not named." in data.missing
+    assert "user_diffusion: no answer for 1 of 3 users in round 1; they count as not named." in data.missing
     assert " ".join(answer(data).text.split()).count("no answer for 1 of 3 users in round 1") == 1
 
 

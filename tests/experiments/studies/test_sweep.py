@@ -160,7 +160,7 @@ def test_a_failed_cell_is_named_the_others_go_on_and_what_is_finished_is_not_run
     ("override", "told"),
     [
         ("base.dataset.photos=3", "dataset.photos was 2, now it is 3"),
-        ("base.attacks.user_diffusion.steps=5", "attacks.user_diffusion.steps was not set, now it is 5"),
+        ("base.attacks.user_diffusion.steps=5", "attacks.user_diffusion.steps was 100, now it is 5"),
     ],
 )
 def test_another_config_in_the_folder_is_refused_and_all_stays_as_it_was(
@@ -174,6 +174,13 @@ def test_another_config_in_the_folder_is_refused_and_all_stays_as_it_was(
         run(other, tmp_path)
     assert (tmp_path / "try" / "sweep.parquet").read_bytes() == b"what was found"
     assert not (tmp_path / "try" / "sweep.toml").exists()
+
+
+def test_a_default_that_is_spelt_out_is_no_other_config(study: Study, tmp_path: Path) -> None:
+    cell = expand("try", study)[0]
+    write_atomically(tmp_path / "try" / cell.name / "config.toml", dump(cell.config).encode())
+    other = open_study(str(tmp_path / "try.toml"), ["base.attacks.user_diffusion.steps=100"])[1]
+    runner._refuse_another(expand("try", other)[0], tmp_path / "try")
 
 
 def test_the_table_has_every_measurement_of_every_cell_once(study: Study, tmp_path: Path, worlds: list[str]) -> None:
