@@ -1,94 +1,124 @@
-"""Faces that an update leaves possible: photos drawn jointly by a conditional prior, held at what it determines.
+"""Faces that an update leaves possible: photos drawn by a conditional prior, near the mean face that it determines.
 
 An update determines something like the mean of a user's photos (`user_diffusion` finds it), and a mean is nobody's
-portrait. A conditional prior has learnt p(photo | mean face): what photos of a person look like whose mean, damaged as
-attacks damage it, is this one. A few photos are drawn together. After each step of the reverse process three things
-that the mean tells are restored in the predicted photos (as in null-space projection, Wang et al. 2022, and iterative
-latent variable refinement, Choi et al. 2021):
+portrait: it lacks what the photos differ in. Three steps lead from it to photos.
 
-- *whom each shows*: the coordinates along the discriminants of faces (`priors.eigenfaces.Discriminants`), in which
-  photos of one person agree. Pose, light and expression stay free;
-- *the shape of each*: the lowest frequencies, the lowest of all whole, those above in part;
-- *their mean*, in part at all frequencies, for the user's photos had it. One photo alone need not.
+- *Contrast*. At each spatial frequency but the lowest a mean deviates less from the usual face than a photo does. What
+  it has is raised to nearly a photo's strength: that shows the person more clearly, and leaves less to be invented.
+- *Noise and reversal* (SDEdit, Meng et al. 2022). Noise is added, and the reverse process of a prior that has learnt
+  p(photo | mean face) takes it away. `strength`, as in diffusers, is how far up the noise schedule that begins: what
+  stands out of the noise there is kept, the rest is drawn.
+- *Restoring*. After each step the lowest frequencies of each predicted photo, and the mean of all, are moved back
+  towards the mean face (iterative latent variable refinement, Choi et al. 2021).
 
 All only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
 where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
-back in that is trusted. Of an update that tells nothing the draws show nobody, but may have its noise in common.
+back in that is trusted. An update that tells nothing gives a strength of nearly 1, and faces of nobody.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from attacker.gaussian_blur import gaussian_blur
+from attacker.gaussian_blur import frequency_bands
 from attacker.priors.eigenfaces import Eigenfaces
-from attacker.priors.prior import Prior, noise_levels
+from attacker.priors.prior import Prior
 
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
-BLURS = (0.7, 1.4, 2.8, 5.6)  # pixels of 64, of the Gaussians that part the frequencies
+CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
+MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
+LEAST_STRENGTH = 0.4  # of a mean that is wholly trusted; with less its flaws stay
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
 LEAST_SIGNAL = 0.1  # abar at which a network that predicts noise begins; with less image in x_t it does not tell any
-SELECTIVITY = 3  # power of a discriminant's reliability by which it is held
 SHAPE_HELD = (0.5, 1.0)  # of what each photo lacks of the lowest two bands, a step; 1.0 of both takes a photo's variety
-MEAN_HELD = 0.5  # of what their mean lacks, a step; 1.0 shows ghosts of eyes, 0 names fewer real people
-CONTRAST = 1.1  # of what is held against the mean's deviation from the usual face: a mean is paler than its photos
+MEAN_HELD = 0.25  # of what their mean lacks, a step; 1.0 shows ghosts of eyes, 0 names fewer real people
 
 
-def draw_faces(prior: Prior, means: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None = None) -> Tensor:
+def draw_faces(
+    prior: Prior,
+    means: Tensor,
+    noise: Tensor,
+    steps: int,
+    space: Eigenfaces | None = None,
+    contrast: float = CONTRAST,
+    least_strength: float = LEAST_STRENGTH,
+) -> Tensor:
     """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
-    `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` that knows what tells
-    people apart, whom they show is held by their shape alone; a single draw has no mean to hold. ValueError for
-    a prior that is not conditional.
+    `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` the usual face is not
+    known, and no contrast is raised; a single draw has no mean to hold. ValueError for a prior that is not conditional.
     """
     if not prior.conditional:
         raise ValueError("the prior is not conditional on a mean face")
     with torch.no_grad():
         given = prior.encode(means)
+        usual = torch.zeros_like(given[:1])
+        sought = given
         if space is not None:
-            space = space.at(prior.size, given.device) if space.discriminants is not None else None
-        faces = prior.decode(_reverse(prior, given, noise, steps, space).flatten(0, 1)).clamp(-1, 1)
-        return faces.view(*noise.shape[:2], *faces.shape[1:])
+            space = space.at(prior.size, given.device)
+            usual = space.mean[None]
+            sought = (usual + with_contrast(given - usual, space.band_rms, contrast)).clamp(-1, 1)
+        faces = prior.decode(_reverse(prior, given, usual, sought, noise, steps, least_strength).flatten(0, 1))
+        return faces.clamp(-1, 1).view(*noise.shape[:2], *faces.shape[1:])
 
 
-def _reverse(prior: Prior, given: Tensor, noise: Tensor, steps: int, space: Eigenfaces | None) -> Tensor:
-    """The same in what the U-Net works on: `given` (n, c, S, S) to (n, k, c, S, S)."""
-    repeated = given.repeat_interleave(noise.shape[1], 0)
-    usual = torch.zeros_like(given[:1]) if space is None else space.mean[None]
-    sought = given if space is None else usual + CONTRAST * (given - usual)
-    times = noise_levels(_first(prior) + 1, steps)
-    x = prior.add_noise(repeated, noise.flatten(0, 1), torch.full((len(repeated),), times[0], device=given.device))
-    trusted: list[Tensor] = []
-    sure = torch.ones(())
-    for t, following in zip(times, [*times[1:], None], strict=True):
-        x0 = _predict(prior, x, t, repeated).view_as(noise)
-        if t == times[0]:
-            expected = x0.mean(1)
-            trusted = trusted_shares(given - usual, expected - usual)
-            sure = trusted_identity(given - usual, expected - usual, space) if space else sure
-        if space is not None:
-            x0 = hold_identity(x0, sought, sure, space)
-        x0 = hold_shape(x0, sought, trusted)
-        if noise.shape[1] > 1:
+def _reverse(
+    prior: Prior, given: Tensor, usual: Tensor, sought: Tensor, noise: Tensor, steps: int, least_strength: float
+) -> Tensor:
+    """In what the U-Net works on: photos (n, k, c, S, S) of the mean faces `given`, near `sought` (n, c, S, S)."""
+    draws = noise.shape[1]
+    repeated, flat = given.repeat_interleave(draws, 0), noise.flatten(0, 1)
+    last = torch.full((len(flat),), _first(prior), device=flat.device)
+    expected = _predict(prior, prior.add_noise(repeated, flat, last), last, repeated).view_as(noise).mean(1)
+    trusted = trusted_shares(given - usual, expected - usual)
+    strength = strengths(given - usual, expected - usual, least_strength).repeat_interleave(draws, 0)
+    levels = torch.linspace(1, 0, steps, device=flat.device).square()  # denser towards 0, as `prior.noise_levels`
+    times = [(level * strength * last).round().long() for level in levels]
+    x = prior.add_noise(sought.repeat_interleave(draws, 0), flat, times[0])
+    for t, following in pairwise([*times, times[-1]]):
+        x0 = hold_shape(_predict(prior, x, t, repeated).view_as(noise), sought, trusted)
+        if draws > 1:
             x0 = hold_mean(x0, sought, trusted)
         x0 = x0.clamp(-1, 1)
-        if following is not None:
-            x = prior.step(x, x0.flatten(0, 1), t, following)
+        x = prior.step(x, x0.flatten(0, 1), t, following)
     return x0
 
 
 def _first(prior: Prior) -> int:
-    """The time at which the reverse process begins."""
+    """The time of strength 1."""
     if prior.prediction_type != "epsilon":
         return prior.steps - 1
     return max(int((prior.alphas_cumprod >= LEAST_SIGNAL).sum()) - 1, 0)
 
 
+def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
+    """Deviations (n, c, S, S) from the usual face, each frequency raised to a photo's strength `band_rms` (5,).
+
+    All but the lowest: of tones a mean has as much as a photo, and raised they would make the dark darker.
+    """
+    *bands, raised = frequency_bands(deviation)
+    for band, usual in zip(bands, band_rms[:-1], strict=True):
+        own = band.square().mean((1, 2, 3), keepdim=True).sqrt()
+        raised = raised + band * (usual / own.clamp_min(1e-9)).clamp(max=MOST_GAIN) ** power
+    return raised
+
+
+def strengths(given: Tensor, expected: Tensor, least: float = LEAST_STRENGTH) -> Tensor:
+    """How far up the schedule noise is added (n,), in [`least`, 1]: the less, the more comes back of a mean.
+
+    `given` and `expected` as for `trusted_shares`. The lowest frequencies, pose and light, do not count: they tell
+    people apart the least, and come back the best.
+    """
+    without = [image - frequency_bands(image)[-1] for image in (given, expected)]
+    return (1 - _share(*without).flatten().sqrt()).clamp(min=least)
+
+
 def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
     """Photos (n, k, c, S, S), each moved towards the shape of `sought` (n, c, S, S) where that is trusted."""
     low = -len(SHAPE_HELD)
-    missing = bands((sought[:, None] - x0).flatten(0, 1))[low:]
+    missing = frequency_bands((sought[:, None] - x0).flatten(0, 1))[low:]
     for held, share, band in zip(SHAPE_HELD, trusted[low:], missing, strict=True):
         x0 = x0 + held * share[:, None] * band.view_as(x0)
     return x0
@@ -96,27 +126,9 @@ def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
 
 def hold_mean(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
     """Photos (n, k, c, S, S), moved together so that their mean nears `sought` (n, c, S, S) where that is trusted."""
-    missing = bands(sought - x0.mean(1))
+    missing = frequency_bands(sought - x0.mean(1))
     moves = torch.stack([share * band for share, band in zip(trusted, missing, strict=True)])
     return x0 + MEAN_HELD * moves.sum(0)[:, None]
-
-
-def hold_identity(x0: Tensor, sought: Tensor, sure: Tensor, space: Eigenfaces) -> Tensor:
-    """Photos (n, k, c, S, S), each moved towards whom `sought` (n, c, S, S) shows, as far as that is `sure` (n, 1)."""
-    assert space.discriminants is not None
-    weight = sure.repeat_interleave(x0.shape[1], 0) * space.discriminants.reliability**SELECTIVITY  # (n k, q)
-    apart = space.identity((sought[:, None] - x0).flatten(0, 1))
-    return x0 + space.of_identity(weight * apart).view_as(x0)
-
-
-def bands(images: Tensor) -> list[Tensor]:
-    """Images (n, c, S, S) parted by frequency, the finest first; they sum to the images."""
-    found, rest = [], images
-    for blur in BLURS:
-        low = gaussian_blur(rest, blur * images.shape[-1] / 64)
-        found.append(rest - low)
-        rest = low
-    return [*found, rest]
 
 
 def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
@@ -124,28 +136,19 @@ def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
 
     Both (n, c, S, S) less the usual face.
     """
-    pairs = zip(bands(given), bands(expected), strict=True)
-    return [_share(own.flatten(1), back.flatten(1))[:, :, None, None] ** CAUTION for own, back in pairs]
-
-
-def trusted_identity(given: Tensor, expected: Tensor, space: Eigenfaces) -> Tensor:
-    """The same of whom they show: (n, 1) in [0, 1]."""
-    assert space.discriminants is not None
-    weight = space.discriminants.reliability.sqrt()
-    return _share(weight * space.identity(given), weight * space.identity(expected))
+    pairs = zip(frequency_bands(given), frequency_bands(expected), strict=True)
+    return [_share(own, back) ** CAUTION for own, back in pairs]
 
 
 def _share(given: Tensor, expected: Tensor) -> Tensor:
-    """The regression (n, 1) of `expected` on `given` (n, d), in [0, 1]."""
-    return ((given * expected).sum(1) / given.square().sum(1).clamp_min(1e-9)).clamp(0, 1)[:, None]
+    """The regression (n, 1, 1, 1) of `expected` on `given` (n, c, S, S), in [0, 1]."""
+    along, own = ((image * given).sum((1, 2, 3), keepdim=True) for image in (expected, given))
+    return (along / own.clamp_min(1e-9)).clamp(0, 1)
 
 
-def _predict(prior: Prior, x: Tensor, t: int, condition: Tensor) -> Tensor:
-    def part(some: slice) -> Tensor:
-        now = torch.full((len(x[some]),), t, device=x.device)
-        return prior.predict_x0(x[some], now, condition=condition[some])
-
-    return torch.cat([part(slice(start, start + TOGETHER)) for start in range(0, len(x), TOGETHER)])
+def _predict(prior: Prior, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    parts = [slice(start, start + TOGETHER) for start in range(0, len(x), TOGETHER)]
+    return torch.cat([prior.predict_x0(x[some], t[some], condition=condition[some]) for some in parts])
 
 
 def most_typical(draws: Tensor) -> int:

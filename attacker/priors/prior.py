@@ -142,16 +142,19 @@ class Prior:
 
         x = noise
         for t, following in pairwise(times):
-            x = self.step(x, seen(x, t), t, following)
+            now, then = (torch.full((len(x),), time, device=x.device) for time in (t, following))
+            x = self.step(x, seen(x, t), now, then)
         x0 = seen(x, times[-1])
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             return self.decode(x0).clamp(-1, 1)
 
-    def step(self, x_t: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
-        """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021)."""
-        now = torch.full((len(x_t),), t, device=x_t.device)
-        signal, sigma = self._scales(now)
-        return self.add_noise(x0, (x_t - signal * x0) / sigma, torch.full_like(now, following))
+    def step(self, x_t: Tensor, x0: Tensor, t: Tensor, following: Tensor) -> Tensor:
+        """x (n, c, H, W) at an earlier time than t, given the x0 seen in x_t: DDIM, eta = 0 (Song et al. 2021).
+
+        Both times are (n,) int64.
+        """
+        signal, sigma = self._scales(t)
+        return self.add_noise(x0, (x_t - signal * x0) / sigma, following)
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)

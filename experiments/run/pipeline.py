@@ -275,11 +275,8 @@ def _eigenfaces(dataset: Dataset, seed: int, people: int) -> bytes:
     """What the first public people's photos tell of faces."""
     opened = open_dataset(dataset, seed)
     with one_thread():
-        albums = [opened.public(index).photos for index in range(people)]
-        whose = torch.arange(people).repeat_interleave(torch.tensor([len(album) for album in albums]))
-        photos = torch.cat(albums)
-        albums.clear()  # of the size of `photos`
-        return eigenfaces.encode(eigenfaces.fit(photos, whose))
+        photos = torch.cat([opened.public(index).photos for index in range(people)])
+        return eigenfaces.encode(eigenfaces.fit(photos))
 
 
 def _lacks_faces(folder: RunFolder, setup: Setup) -> bool:

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ from fl_sim.seeds import generator
 from fl_sim.threads import one_thread
 
 BLURS = (1.0, 1.5, 2.0, 3.0)  # pixels, standard deviation of what counts as low frequency
-STEPS = (8, 16, 32)  # of each conditional draw
+STEPS = (5, 10, 20)  # of each conditional draw
+CONTRASTS = (0.0, 1.0)  # of the mean, instead of the attack's
+STRENGTHS = (0.2, 0.5, 1.0)  # the least, instead of the attack's
 REVERSE = 25  # steps of the reverse process whose low frequencies are replaced
 START = 0.7  # of the schedule, where it begins
 INTERVALS = ("facial_similarity", "rank1", "face_probability", *SHARPNESS)
@@ -107,21 +110,28 @@ def finishes(
     for blur in BLURS:
         refined = torch.cat([replace_low(prior, some, at, blur * scale) for some, at in pairs])
         yield Finish(f"low frequencies replaced, {blur:g} px", "replaced", REVERSE, _shown(refined)[None])
-    yield Finish(f"the most typical of {count} draws: the answer", "drawn", count * draw_steps, answers[None])
-    yield Finish("any one draw", "drawn", draw_steps, draws)
-    yield Finish(f"the mean of {count} draws", "drawn", count * draw_steps, draws.mean(0, keepdim=True))
+    yield Finish(f"the most typical of {count} draws: the answer", "drawn", count * (draw_steps + 1), answers[None])
+    yield Finish("any one draw", "drawn", draw_steps + 1, draws)
+    yield Finish(f"the mean of {count} draws", "drawn", count * (draw_steps + 1), draws.mean(0, keepdim=True))
     noises = torch.stack(
         [_noise(prior, count, seed, "drawn", user) for user in range(len(made))]
     )  # (users, draws, ...)
     flat = torch.split(noises[:, 0], TOGETHER), torch.split(mean * 2 - 1, TOGETHER)
     alone = [prior.sample(some, draw_steps, condition=prior.encode(given)) for some, given in zip(*flat, strict=True)]
     yield Finish("one photo drawn given the mean, nothing held", "redrawn", draw_steps, _shown(torch.cat(alone))[None])
-    for steps, known in [(draw_steps, None), *((steps, space) for steps in STEPS)]:
-        drawn = draw_faces(prior, mean * 2 - 1, noises, steps, known)
+
+    def redrawn(varied: str, steps: int = draw_steps, **amounts: float) -> Finish:
+        drawn = draw_faces(prior, mean * 2 - 1, noises, steps, space, **amounts)
         typical = torch.stack([own[most_typical(own)] for own in drawn])
-        held = "their mean held" if known is None else "their mean and whom they show held"
-        name = f"the most typical of {count} new draws, {held}, {steps} steps"
-        yield Finish(name, "redrawn", count * steps, _shown(typical)[None])
+        name = f"the most typical of {count} new draws, {varied}"
+        return Finish(name, "redrawn", count * (steps + 1), _shown(typical)[None])
+
+    for steps in STEPS:
+        yield redrawn(f"{steps} steps", steps)
+    for contrast in CONTRASTS:
+        yield redrawn(f"contrast {contrast:g}", contrast=contrast)
+    for strength in STRENGTHS:
+        yield redrawn(f"strength of {strength:g} at least", least_strength=strength)
 
 
 def _shown(images: Tensor) -> Tensor:
@@ -146,10 +156,10 @@ def replace_low(prior: Prior, means: Tensor, noise: Tensor, blur: float) -> Tens
     last = START * (prior.steps - 1)
     times = sorted(set(torch.linspace(last, 0, REVERSE).round().long().tolist()), reverse=True)
     x = prior.add_noise(image, noise, torch.full((len(image),), times[0]))
-    for t, following in zip(times, [*times[1:], 0], strict=True):
-        seen = prior.predict_x0(x, torch.full((len(x),), t))
+    for now, following in pairwise([torch.full((len(x),), t) for t in [*times, 0]]):
+        seen = prior.predict_x0(x, now)
         image = seen - gaussian_blur(seen, sigma) + low
-        x = prior.step(x, image, t, following)
+        x = prior.step(x, image, now, following)
     return prior.decode(image).clamp(-1, 1)
 
 

@@ -13,10 +13,16 @@ KINDS = {
     "mean": ("the mean face that the update determines", COLOURS[1], "s", False, (0, -14)),
     "replaced": ("its low frequencies, the rest refined (by blur)", COLOURS[3], "D", True, (0, 8)),
     "drawn": ("photos drawn given it, as the attack has them", COLOURS[0], "o", False, (0, 9)),
-    "redrawn": ("photos drawn anew, with less held or in fewer or more steps", COLOURS[2], "^", False, (-9, -14)),
+    "redrawn": (
+        "drawn anew, with another contrast, strength or number of steps",
+        COLOURS[2],
+        "^",
+        False,
+        (-9, -14),
+    ),
 }
 """Of a finish's `kind`: what the legend says, colour, marker, whether a line joins its points, where labels are."""
-NEAR = ("any one draw", "16 steps")  # beside the answer, whose label would be under theirs
+NEAR = ("any one draw", "10 steps")  # beside the answer, whose label would be under theirs
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -52,7 +58,5 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _short(name: str) -> str:
     """What tells a point from the others of its kind."""
-    if "their mean held" in name:
-        return "mean held"
-    short = name.rpartition(", ")[2].rpartition(": ")[2]
+    short = name.rpartition(", ")[2].rpartition(": ")[2].removesuffix(" at least")
     return "" if short in NEAR else short

@@ -10,17 +10,19 @@ import torch
 from priors import unet, write_prior
 from torch import Tensor, nn
 
-from attacker.priors.eigenfaces import fit
+from attacker.gaussian_blur import frequency_bands
 from attacker.priors.posterior import (
+    LEAST_STRENGTH,
     MEAN_HELD,
+    MOST_GAIN,
     SHAPE_HELD,
-    bands,
     draw_faces,
-    hold_identity,
     hold_mean,
     hold_shape,
     most_typical,
+    strengths,
     trusted_shares,
+    with_contrast,
 )
 from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
@@ -74,7 +76,7 @@ def test_the_shape_of_each_draw_is_held_where_that_can_be_trusted_and_its_detail
     first_only = torch.tensor([1.0, 0.0])[:, None, None, None]
     assert torch.equal(hold_shape(x0, sought, [first_only] * 5)[1], x0[1])
     held = hold_shape(x0, sought, [one] * 5)
-    before, after = (bands((x - sought[:, None]).flatten(0, 1)) for x in (x0, held))
+    before, after = (frequency_bands((x - sought[:, None]).flatten(0, 1)) for x in (x0, held))
     missing = sum(part * band for part, band in zip(SHAPE_HELD, before[-len(SHAPE_HELD) :], strict=True))
     assert torch.allclose((x0 - held).flatten(0, 1), torch.as_tensor(missing), atol=1e-5)
     assert float(after[-1].norm()) < 0.5 * float(before[-1].norm())
@@ -90,7 +92,7 @@ def test_the_mean_of_the_draws_is_moved_where_it_can_be_trusted_and_how_they_dif
 
 
 def test_of_a_mean_in_which_the_prior_sees_nothing_a_draw_keeps_nothing() -> None:
-    """A network that predicts the same face whatever it is given: neither shape nor identity comes back."""
+    """A network that predicts the same face whatever it is given: nothing comes back."""
 
     class Deaf(nn.Module):
         def forward(self, seen: Tensor, t: Tensor) -> Any:
@@ -102,10 +104,10 @@ def test_of_a_mean_in_which_the_prior_sees_nothing_a_draw_keeps_nothing() -> Non
 
 def test_bands_sum_to_the_image_and_the_last_is_the_coarsest() -> None:
     image = means(2)
-    parts = bands(image)
+    parts = frequency_bands(image)
     assert torch.allclose(torch.stack(parts).sum(0), image, atol=1e-6)
     flat = torch.full_like(image, 0.3)
-    assert torch.allclose(bands(flat)[-1], flat, atol=1e-6)
+    assert torch.allclose(frequency_bands(flat)[-1], flat, atol=1e-6)
 
 
 def test_what_comes_back_is_trusted_what_is_lost_is_not() -> None:
@@ -119,29 +121,30 @@ def test_what_comes_back_is_trusted_what_is_lost_is_not() -> None:
     assert float(noisy[1]) < 0.3
 
 
-def album(people: int = 30, photos: int = 20) -> tuple[Tensor, Tensor]:
-    """Photos (n, 3, SIZE, SIZE) that differ by person along one direction, by photo along others; and whose each is."""
-    source = generator(0, "album")
-    person, light = torch.rand(2, 3, SIZE, SIZE, generator=source) - 0.5
-    who = torch.randn(people, generator=source).repeat_interleave(photos)[:, None, None, None]
-    how = torch.randn(people * photos, 1, 1, 1, generator=source)
-    grain = torch.randn(people * photos, 3, SIZE, SIZE, generator=source)
-    return 0.5 + 0.1 * who * person + 0.1 * how * light + 0.01 * grain, torch.arange(people).repeat_interleave(photos)
+def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() -> None:
+    deviation = means(2) * 0.1
+    *bands, tones = frequency_bands(deviation)
+    rms = torch.stack([3 * band.square().mean().sqrt() for band in [*bands, tones]])
+    assert torch.allclose(with_contrast(deviation, rms, 0.0), deviation, atol=1e-6)
+    raised = with_contrast(deviation, rms, 1.0) - tones
+    expected = sum(
+        band * (usual / band.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-9)).clamp(max=MOST_GAIN)
+        for band, usual in zip(bands, rms, strict=False)
+    )
+    assert torch.allclose(raised, torch.as_tensor(expected), atol=1e-5)
+    assert torch.equal(with_contrast(0 * deviation, rms, 1.0), 0 * deviation)  # of the usual face nothing is raised
+    faint = with_contrast(1e-4 * deviation, rms, 1.0)
+    assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-def test_whom_the_mean_shows_is_held_and_how_the_photo_was_taken_is_not() -> None:
-    photos, people = album()
-    space = fit(photos, people)
-    assert space.discriminants is not None
-    sure = torch.ones(1, 1)
-    images = photos * 2 - 1
-    given, x0 = images[:1], images[None, 20:23]  # of somebody else
-    held = hold_identity(x0, given, sure, space)
-    assert torch.allclose(hold_identity(x0, given, 0 * sure, space), x0)
-    before, after = (space.identity((given[:, None] - x)[0])[:, 0].abs() for x in (x0, held))
-    assert (after < 0.1 * before).all()
-    rest = (x0 - held)[0].flatten(1)
-    assert float(rest.norm()) < 1.5 * float((given[:, None] - x0).norm())
+def test_the_less_of_a_mean_comes_back_the_further_up_the_schedule_its_draws_begin() -> None:
+    given = means(1)
+    whole, half, none = (float(strengths(given, share * given)) for share in (1.0, 0.25, 0.0))
+    assert (whole, none) == (pytest.approx(LEAST_STRENGTH), 1)
+    assert half == pytest.approx(0.5, abs=1e-3)
+    assert float(strengths(given, given, 0.2)) == pytest.approx(0.2)
+    tones = given + 0.5  # which come back, and say nothing
+    assert float(strengths(tones, torch.full_like(tones, 0.5))) > 0.9
 
 
 def test_a_prior_that_has_not_learnt_mean_faces_draws_none() -> None:

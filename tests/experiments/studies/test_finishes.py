@@ -19,7 +19,7 @@ from attacker.priors.prior import Prior
 from experiments.evaluate.realism import SWD
 from experiments.run import pipeline
 from experiments.studies import finishes, finishes_plot
-from experiments.studies.finishes import BLURS, REVERSE, STEPS, main, replace_low
+from experiments.studies.finishes import BLURS, CONTRASTS, REVERSE, STEPS, STRENGTHS, main, replace_low
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
 
@@ -76,12 +76,12 @@ def test_every_finish_is_pictures_of_all_users_and_tells_its_cost() -> None:
         0,
         0,
         *[REVERSE] * len(BLURS),
-        80,
+        84,
+        21,
+        84,
         20,
-        80,
-        20,
-        80,
-        *(4 * n for n in STEPS),
+        *(4 * (n + 1) for n in STEPS),
+        *[84] * (len(CONTRASTS) + len(STRENGTHS)),
     ]
     for one in found.values():
         assert one.pictures.shape[1:] == (3, 3, SIZE, SIZE)
