@@ -67,7 +67,12 @@ def open_study(name: str, overrides: Iterable[str] = ()) -> tuple[str, Study]:
     path = HERE / f"{name}.toml" if name in shipped() else Path(name)
     if not path.is_file():
         raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(shipped())}, or give a TOML file")
-    study = parse(Study, read(path, overrides, {"base": {"attacks": Config().attacks}}))
+    table = read(path, overrides, {"base": {"attacks": Config().attacks}})
+    for key in sorted(table.keys() & Config.model_fields.keys() - Study.model_fields.keys()):
+        raise ConfigError(
+            f"unknown config key {key!r}; did you mean 'base.{key}'? base is what all runs have in common"
+        )
+    study = parse(Study, table)
     return path.stem, study.model_copy(update={"base": {"attacks": Config().attacks, **study.base}})
 
 

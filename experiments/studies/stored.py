@@ -2,9 +2,9 @@
 
     python -m experiments.studies.stored runs/training > docs/results/training.csv
 
-One row an attack and arm, of all users together: what was varied, the number of users, and the means of FIGURES with
-their 95 % intervals as FIGURE_low and FIGURE_high. Where attributes were also inferred without a picture, the shares
-that were read rightly are there too.
+One row an attack and arm, of all users together: what was varied, the number of users, the means of FIGURES with their
+95 % intervals as FIGURE_low and FIGURE_high, and the means of REALISM. Where attributes were also inferred without a
+picture, the shares that were read rightly are there too.
 """
 
 import math
@@ -17,8 +17,10 @@ from typing import Any
 import pandas as pd
 
 from experiments.evaluate.arms import CAPTIONS
+from experiments.evaluate.realism import SHARPNESS, SWD
 
 FIGURES = ("facial_similarity", "rank1")
+REALISM = ("face_probability", *SHARPNESS, *SWD)
 KEYS = ["cell", "round", "attack", "setting", "value", "label", "arm", "users"]
 OWN = {"attack": "", "determined": ", the mean face behind it"}  # arms of the attack, as a column adds them
 BESIDE = ("wrong_update", "prior_only", "own_photo")  # arms that stand beside the attacks
@@ -35,7 +37,7 @@ def stored(folder: Path) -> pd.DataFrame:
     inferred = (table["arm"] == "attribute_inference").any()
     attributes = [name for name in table if re.fullmatch(r"attr_.*(?<!_low)(?<!_high)", str(name)) and inferred]
     figures = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
-    kept = [name for name in [*KEYS, *figures, *attributes] if name in table]
+    kept = [name for name in [*KEYS, *figures, *REALISM, *attributes] if name in table]
     rows = table.loc[table["arm"].isin(ARMS if inferred else ARMS[: -len(PREDICTED)]), kept]
     return rows.dropna(axis="columns", how="all").round(4)
 
