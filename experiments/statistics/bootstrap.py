@@ -7,6 +7,7 @@ paired and reports are repeatable. Two arms, or two defenses, on the same users 
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,12 @@ PERMUTATIONS = 10_000  # drawn for more users
 Values = NDArray[np.float64]
 
 
+@lru_cache(maxsize=1)
 def resamples(users: int, count: int = RESAMPLES) -> NDArray[np.int64]:
     """(count, users) indices of users drawn with replacement; the same for the same number of users."""
-    return np.random.default_rng(derive(0, "bootstrap", users)).integers(0, users, (count, users))
+    drawn = np.random.default_rng(derive(0, "bootstrap", users)).integers(0, users, (count, users))
+    drawn.flags.writeable = False
+    return drawn
 
 
 def interval(values: Values, statistic: Callable[[Values], Values]) -> Interval:
@@ -103,6 +107,7 @@ def users_needed(measured: Interval, users: int, half_width: float) -> int | Non
     return math.ceil(users * (width / 2 / half_width) ** 2) if width > 0 else None
 
 
+@lru_cache(maxsize=1)  # a table's tests are mostly of the same users, and drawing takes longer than testing
 def _signs(users: int) -> Values:
     """(ways, users) of +1 and -1: all ways, or a draw of them that is the same for the same number of users."""
     if users <= EXACT:
@@ -110,6 +115,7 @@ def _signs(users: int) -> Values:
     else:
         bits = np.random.default_rng(derive(0, "permutation", users)).integers(0, 2, (PERMUTATIONS, users))
     signs: Values = 1.0 - 2.0 * bits.astype(np.float64)
+    signs.flags.writeable = False
     return signs
 
 
