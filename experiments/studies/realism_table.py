@@ -42,7 +42,11 @@ def table(files: dict[str, Path]) -> str:
                     caption,
                     "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**row),
                     f"{named} of {row['users']} [{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]",
-                    *[" ".join(f"{row[name]:.{digits}f}" for name in names) for names, digits in FORMS],
+                    *[" ".join(_number(row[name], digits) for name in names) for names, digits in FORMS],
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"
