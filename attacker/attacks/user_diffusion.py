@@ -77,7 +77,7 @@ class Settings:
 def needs(settings: Settings) -> Needs:
     return Needs(
         prior=settings.prior,
-        public_faces=settings.eigenface_share > 0,
+        public_faces=settings.eigenface_share > 0 or settings.draws > 0,
         rounds=settings.rounds,
         simulated_steps=settings.simulated_steps,
         second_derivatives=True,

@@ -9,15 +9,17 @@ portrait: it lacks what the photos differ in. Three steps lead from it to photos
   p(photo | mean face) takes it away. `strength`, as in diffusers, is how far up the noise schedule that begins: what
   stands out of the noise there is kept, the rest is drawn.
 - *Restoring*. After each step the lowest frequencies of each predicted photo, and the mean of all, are moved back
-  towards the mean face (iterative latent variable refinement, Choi et al. 2021).
+  towards the mean face (iterative latent variable refinement, Choi et al. 2021), the more the more they are trusted.
 
-All only as far as the mean can be trusted. How far that is the prior says by itself, for each user and each frequency:
-where it sees hardly more than noise, it predicts the photo that it expects given the mean, and what of the mean comes
-back in that is trusted. An update that tells nothing gives a strength of nearly 1, and faces of nobody.
+How far the mean can be trusted the prior says by itself, for each user and each frequency: where it sees hardly more
+than noise, it predicts the photo that it expects given the mean, and what of the mean comes back in that is trusted. A
+mean whose details come back needs no help, and is drawn from nearly pure noise. Where tones come back and details do
+not, the prior sees a face and does not know it: less noise keeps what it does not know. A mean of which nothing comes
+back shows nobody, and is drawn over.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -29,9 +31,10 @@ from attacker.priors.prior import Prior
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
 MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
-LEAST_STRENGTH = 0.4  # of a mean that is wholly trusted; with less its flaws stay
+UNKNOWN_KEPT = 1.2  # how much the details that the prior does not know lower the strength; with more, flaws stay, too
+LEAST_STRENGTH = 0.2
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
-LEAST_SIGNAL = 0.1  # abar at which a network that predicts noise begins; with less image in x_t it does not tell any
+LEAST_SIGNAL = 0.1  # abar of strength 1 for a network that predicts noise: below, its x_0 is noise divided by little
 SHAPE_HELD = (0.5, 1.0)  # of what each photo lacks of the lowest two bands, a step; 1.0 of both takes a photo's variety
 MEAN_HELD = 0.25  # of what their mean lacks, a step; 1.0 shows ghosts of eyes, 0 names fewer real people
 
@@ -47,8 +50,9 @@ def draw_faces(
 ) -> Tensor:
     """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
-    `noise` (n, k, c, S, S), standard normal, decides what the mean leaves open. Without a `space` the usual face is not
-    known, and no contrast is raised; a single draw has no mean to hold. ValueError for a prior that is not conditional.
+    `noise` (n, k, 3, S, S), standard normal, decides what the mean leaves open; the prior is one of pixels. Without a
+    `space` no contrast is raised, and what all faces have in common counts as told by the mean. A single draw has no
+    mean to hold. ValueError for a prior that is not conditional.
     """
     if not prior.conditional:
         raise ValueError("the prior is not conditional on a mean face")
@@ -67,22 +71,23 @@ def draw_faces(
 def _reverse(
     prior: Prior, given: Tensor, usual: Tensor, sought: Tensor, noise: Tensor, steps: int, least_strength: float
 ) -> Tensor:
-    """In what the U-Net works on: photos (n, k, c, S, S) of the mean faces `given`, near `sought` (n, c, S, S)."""
+    """In what the U-Net works on: photos (n, k, 3, S, S) of the mean faces `given`, near `sought` (n, 3, S, S)."""
     draws = noise.shape[1]
     repeated, flat = given.repeat_interleave(draws, 0), noise.flatten(0, 1)
     last = torch.full((len(flat),), _first(prior), device=flat.device)
     expected = _predict(prior, prior.add_noise(repeated, flat, last), last, repeated).view_as(noise).mean(1)
     trusted = trusted_shares(given - usual, expected - usual)
     strength = strengths(given - usual, expected - usual, least_strength).repeat_interleave(draws, 0)
-    levels = torch.linspace(1, 0, steps, device=flat.device).square()  # denser towards 0, as `prior.noise_levels`
+    levels = torch.linspace(1, 0, steps, device=flat.device).square()  # denser towards 0, as `Prior.sample` has them
     times = [(level * strength * last).round().long() for level in levels]
     x = prior.add_noise(sought.repeat_interleave(draws, 0), flat, times[0])
-    for t, following in pairwise([*times, times[-1]]):
+    for t, following in zip_longest(times, times[1:]):
         x0 = hold_shape(_predict(prior, x, t, repeated).view_as(noise), sought, trusted)
         if draws > 1:
             x0 = hold_mean(x0, sought, trusted)
         x0 = x0.clamp(-1, 1)
-        x = prior.step(x, x0.flatten(0, 1), t, following)
+        if following is not None:
+            x = prior.step(x, x0.flatten(0, 1), t, following)
     return x0
 
 
@@ -94,7 +99,7 @@ def _first(prior: Prior) -> int:
 
 
 def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
-    """Deviations (n, c, S, S) from the usual face, each frequency raised to a photo's strength `band_rms` (5,).
+    """Deviations (n, 3, S, S) from the usual face, each frequency raised towards a photo's `band_rms` (5,).
 
     All but the lowest: of tones a mean has as much as a photo, and raised they would make the dark darker.
     """
@@ -106,17 +111,14 @@ def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
 
 
 def strengths(given: Tensor, expected: Tensor, least: float = LEAST_STRENGTH) -> Tensor:
-    """How far up the schedule noise is added (n,), in [`least`, 1]: the less, the more comes back of a mean.
-
-    `given` and `expected` as for `trusted_shares`. The lowest frequencies, pose and light, do not count: they tell
-    people apart the least, and come back the best.
-    """
-    without = [image - frequency_bands(image)[-1] for image in (given, expected)]
-    return (1 - _share(*without).flatten().sqrt()).clamp(min=least)
+    """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`."""
+    tones, back = (frequency_bands(image)[-1] for image in (given, expected))
+    unknown = _share(tones, back) * (1 - _share(given - tones, expected - back))
+    return (1 - UNKNOWN_KEPT * unknown.flatten()).clamp(min=least)
 
 
 def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
-    """Photos (n, k, c, S, S), each moved towards the shape of `sought` (n, c, S, S) where that is trusted."""
+    """Photos (n, k, 3, S, S), each moved towards the shape of `sought` (n, 3, S, S) where that is trusted."""
     low = -len(SHAPE_HELD)
     missing = frequency_bands((sought[:, None] - x0).flatten(0, 1))[low:]
     for held, share, band in zip(SHAPE_HELD, trusted[low:], missing, strict=True):
@@ -125,7 +127,7 @@ def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
 
 
 def hold_mean(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
-    """Photos (n, k, c, S, S), moved together so that their mean nears `sought` (n, c, S, S) where that is trusted."""
+    """Photos (n, k, 3, S, S), moved together so that their mean nears `sought` (n, 3, S, S) where that is trusted."""
     missing = frequency_bands(sought - x0.mean(1))
     moves = torch.stack([share * band for share, band in zip(trusted, missing, strict=True)])
     return x0 + MEAN_HELD * moves.sum(0)[:, None]
@@ -134,14 +136,14 @@ def hold_mean(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
 def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:
     """How far each band of `given` is trusted, of which `expected` comes back: (n, 1, 1, 1) in [0, 1].
 
-    Both (n, c, S, S) less the usual face.
+    Both (n, 3, S, S) less the usual face.
     """
     pairs = zip(frequency_bands(given), frequency_bands(expected), strict=True)
     return [_share(own, back) ** CAUTION for own, back in pairs]
 
 
 def _share(given: Tensor, expected: Tensor) -> Tensor:
-    """The regression (n, 1, 1, 1) of `expected` on `given` (n, c, S, S), in [0, 1]."""
+    """The regression (n, 1, 1, 1) of `expected` on `given` (n, 3, S, S), in [0, 1]."""
     along, own = ((image * given).sum((1, 2, 3), keepdim=True) for image in (expected, given))
     return (along / own.clamp_min(1e-9)).clamp(0, 1)
 

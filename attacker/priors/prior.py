@@ -154,7 +154,7 @@ class Prior:
         Both times are (n,) int64.
         """
         signal, sigma = self._scales(t)
-        return self.add_noise(x0, (x_t - signal * x0) / sigma, following)
+        return self.add_noise(x0, (x_t - signal * x0) / sigma.clamp_min(1e-6), following)
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]  # (n, 1, 1, 1)

@@ -69,9 +69,8 @@ def open_study(name: str, overrides: Iterable[str] = ()) -> tuple[str, Study]:
         raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(shipped())}, or give a TOML file")
     table = read(path, overrides, {"base": {"attacks": Config().attacks}})
     for key in sorted(table.keys() & Config.model_fields.keys() - Study.model_fields.keys()):
-        raise ConfigError(
-            f"unknown config key {key!r}; did you mean 'base.{key}'? base is what all runs have in common"
-        )
+        own = next((name for name, _ in leaves({key: table[key]})), key)
+        raise ConfigError(f"unknown config key {own!r}; did you mean 'base.{own}'?")
     study = parse(Study, table)
     return path.stem, study.model_copy(update={"base": {"attacks": Config().attacks, **study.base}})
 

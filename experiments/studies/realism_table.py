@@ -3,6 +3,7 @@
 Each file holds the rows of a study, as `python -m experiments.studies.stored runs/task` prints them (docs/figures.md).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,28 +26,32 @@ ARMS = {
     "own_photo": "a real photo",
 }
 
+SAME = ("wrong_update",)  # arms of the same pictures, of which nothing is new but whom they are compared with
 FORMS = ((("face_probability",), 2), (SHARPNESS, 2), (SWD, 1))  # of realism: columns, and their decimals
 
 
-def table(files: dict[str, Path]) -> str:
+def table(files: dict[str, Path], attack: str = "user_diffusion") -> str:
     """The table in Markdown, a row for each arm of each state of the model and task."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for state, path in files.items():
-        study = pd.read_csv(path).set_index("arm")
+        study = pd.read_csv(path)
+        study = study[study["label"] == attack].set_index("arm")
         for task in study["cell"].unique():
             rows = study[study["cell"] == task]
             for arm, caption in ARMS.items():
-                row, named = rows.loc[arm], round(rows.loc[arm, "rank1"] * rows.loc[arm, "users"])
+                row = rows.loc[arm]
                 cells = [
                     f"{state}, {task}",
                     caption,
                     "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**row),
-                    f"{named} of {row['users']} [{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]",
-                    *[" ".join(_number(row[name], digits) for name in names) for names, digits in FORMS],
+                    "{} of {users} [{:.0f}, {:.0f} %]".format(
+                        round(row["rank1"] * row["users"]), 100 * row["rank1_low"], 100 * row["rank1_high"], **row
+                    ),
+                    *["" if arm in SAME else _numbers(row, names, digits) for names, digits in FORMS],
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _number(value: float, digits: int) -> str:
-    return "-" if pd.isna(value) else f"{value:.{digits}f}"
+def _numbers(row: "pd.Series[float]", names: Sequence[str], digits: int) -> str:
+    return " ".join(f"{row[name]:.{digits}f}" for name in names)

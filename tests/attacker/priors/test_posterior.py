@@ -16,6 +16,7 @@ from attacker.priors.posterior import (
     MEAN_HELD,
     MOST_GAIN,
     SHAPE_HELD,
+    UNKNOWN_KEPT,
     draw_faces,
     hold_mean,
     hold_shape,
@@ -137,14 +138,23 @@ def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() ->
     assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-def test_the_less_of_a_mean_comes_back_the_further_up_the_schedule_its_draws_begin() -> None:
-    given = means(1)
-    whole, half, none = (float(strengths(given, share * given)) for share in (1.0, 0.25, 0.0))
-    assert (whole, none) == (pytest.approx(LEAST_STRENGTH), 1)
-    assert half == pytest.approx(0.5, abs=1e-3)
-    assert float(strengths(given, given, 0.2)) == pytest.approx(0.2)
-    tones = given + 0.5  # which come back, and say nothing
-    assert float(strengths(tones, torch.full_like(tones, 0.5))) > 0.9
+def test_a_face_whose_details_the_prior_does_not_know_gets_the_least_noise() -> None:
+    given = means(1) + 0.5
+    tones = frequency_bands(given)[-1]
+    details = given - tones
+    assert float(strengths(given, given)) == pytest.approx(1)  # all comes back
+    assert float(strengths(given, torch.zeros_like(given))) == 1  # nothing does
+    assert float(strengths(given, details)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
+    unknown = [float(strengths(given, tones + share * details)) for share in (0.0, 0.5, 0.9)]
+    assert unknown == pytest.approx([LEAST_STRENGTH, 1 - UNKNOWN_KEPT / 2, 1 - UNKNOWN_KEPT / 10], abs=0.05)
+    assert float(strengths(given, tones, 0.7)) == pytest.approx(0.7)
+
+
+def test_a_schedule_that_begins_without_noise_gives_no_nan() -> None:
+    clean = prior()
+    abar = torch.cat([torch.ones(1), clean.alphas_cumprod[1:]])
+    clean = Prior(Mirror(), abar, "sample", SIZE, SIZE, autocast=False, conditional=True)
+    assert bool(draw_faces(clean, means(1), noise(1, 2), 40).isfinite().all())
 
 
 def test_a_prior_that_has_not_learnt_mean_faces_draws_none() -> None:

@@ -60,7 +60,7 @@ def test_one_setting_at_a_time_is_an_attack_more_and_its_present_value_is_not(st
     ("change", "says"),
     [
         ("tittle = 1", "unknown config key 'tittle'; did you mean 'title'"),
-        ("dataset.users=3", "unknown config key 'dataset'; did you mean 'base.dataset'"),
+        ("dataset.users=3", "unknown config key 'dataset.users'; did you mean 'base.dataset.users'"),
         ("grid.dataset.foto=[1]", "dataset.foto"),
         ("grid.dataset.photos=3", "give a list"),
         ("vary.inverting_gradients.step=[3]", "attacks.inverting_gradients-step-3.step"),
