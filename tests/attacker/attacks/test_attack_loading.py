@@ -28,9 +28,10 @@ def test_an_attack_says_what_it_needs() -> None:
     assert load("a", {"name": "dlg"}).needs == Needs(second_derivatives=True)
     assert load("a", {"name": "prior_only", "prior": "mine"}).needs == Needs(prior="mine")
     assert load("imprint", {}).needs == Needs()
-    table = {"rounds": 3, "simulated_steps": 2, "eigenface_share": 0.0}
+    table = {"rounds": 3, "simulated_steps": 2, "eigenface_share": 0.0, "draws": 0}
     assert load("user_diffusion", table).needs == Needs("synthetic64", False, 3, 2, True)
     assert load("user_diffusion", {}).needs.public_faces
+    assert load("user_diffusion", {"eigenface_share": 0.0}).needs.public_faces  # what it draws depends on them
 
 
 THIRD_PARTY = """
