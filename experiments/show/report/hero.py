@@ -172,12 +172,9 @@ def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) ->
 def _caption(run_data: Measured, best: Finding, faces: int, pictured: int) -> str:
     knows = ", which knows the defense," if best.knowledge != "none" else ""
     what = {"determined": "finds as the mean face", "all_images": "draws first"}.get(best.arm, "draws")
-    if faces < pictured:
-        who = (
-            f"{faces} of {pictured} users" if pictured == best.users else f"{faces} of the {pictured} users shown below"
-        )
-    else:
-        who = f"All {faces} users" if pictured == best.users else f"{faces} of {best.users} users"
+    who = f"All {faces} users" if faces == best.users else f"{faces} of {best.users} users"
+    if faces < pictured < best.users:
+        who = f"{faces} of the {pictured} users shown below"
     said = f"{who}, from the best to the worst recognised among {best.gallery} people, and what {best.attack}{knows} "
     said += f"{what} from one {run_data.update} of round {best.server_round}."
     return f"{said} They are judged by all images together." if best.arm == "all_images" else said
