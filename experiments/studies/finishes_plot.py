@@ -22,7 +22,7 @@ KINDS = {
     ),
 }
 """Of a finish's `kind`: what the legend says, colour, marker, whether a line joins its points, where labels are."""
-NEAR = ("any one draw", "10 steps")  # beside the answer, whose label would be under theirs
+NEAR = ("any one draw", " steps", "contrast 1", "strength of ")  # beside the answer, whose label would be under theirs
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -58,5 +58,5 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _short(name: str) -> str:
     """What tells a point from the others of its kind."""
-    short = name.rpartition(", ")[2].rpartition(": ")[2].removesuffix(" at least")
-    return "" if short in NEAR else short
+    short = name.rpartition(", ")[2].rpartition(": ")[2]
+    return "" if any(word in short for word in NEAR) else short
