@@ -61,9 +61,8 @@ def draw_faces(
         usual = torch.zeros_like(given[:1])
         sought = given
         if space is not None:
-            space = space.at(prior.size, given.device)
-            usual = space.mean[None]
-            sought = (usual + with_contrast(given - usual, space.band_rms, contrast)).clamp(-1, 1)
+            usual = prior.encode(space.mean[None].to(given))
+            sought = (usual + with_contrast(given - usual, space.band_rms.to(given), contrast)).clamp(-1, 1)
         faces = prior.decode(_reverse(prior, given, usual, sought, noise, steps, least_strength).flatten(0, 1))
         return faces.clamp(-1, 1).view(*noise.shape[:2], *faces.shape[1:])
 

@@ -25,16 +25,22 @@ def table(files: dict[str, Path]) -> str:
         for task in study["cell"].unique():
             rows = study[study["cell"] == task].set_index(["label", "arm"])
             ours, plain = rows.loc[("user_diffusion", "attack")], rows.loc[("inverting_gradients", "attack")]
-            beside = [_named(rows.loc[("user_diffusion", arm)]) for arm in ("wrong_update", "own_photo")]
-            alike = "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**ours)
-            cells = [f"{state}, {task}", f"{_named(ours)} {_interval(ours)}", alike, _named(plain), *beside]
+            beside = [named(rows.loc[("user_diffusion", arm)]) for arm in ("wrong_update", "own_photo")]
+            cells = [f"{state}, {task}", f"{named(ours)} {interval(ours)}", similarity(ours), named(plain), *beside]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _named(row: "pd.Series[float]") -> str:
+def named(row: "pd.Series[float]") -> str:
+    """How many of the users are named first."""
     return f"{round(row['rank1'] * row['users'])} of {round(row['users'])}"
 
 
-def _interval(row: "pd.Series[float]") -> str:
+def interval(row: "pd.Series[float]") -> str:
+    """The 95 % interval of that share."""
     return f"[{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]"
+
+
+def similarity(row: "pd.Series[float]") -> str:
+    """The mean facial similarity, with its 95 % interval."""
+    return "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**row)

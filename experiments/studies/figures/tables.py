@@ -13,7 +13,7 @@ from experiments.benchmarks.attack_speed import unmixing_table
 from experiments.plan.privacy import Noise
 from experiments.show.frontier.__main__ import markdown as frontier
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.studies import finishes, judges, model_families, photos_table, realism_table, stored, task_table
+from experiments.studies import drawn_table, finishes, judges, model_families, photos_table, stored, task_table
 from experiments.studies.figures import short
 from experiments.studies.stored import Grid, Row
 
@@ -211,7 +211,7 @@ TABLES: dict[str, Table] = {
     "task_real": lambda folder: task_table.table(
         {state: folder / f"task_real_{state}.csv" for state in ("untrained", "trained")}
     ),
-    "drawn_real": lambda folder: realism_table.table(
+    "drawn_real": lambda folder: drawn_table.table(
         {state: folder / f"drawn_real_{state}.csv" for state in ("untrained", "trained")}
     ),
     "steps_real": study("steps_real.csv", "model, task", _cell),

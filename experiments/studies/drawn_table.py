@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.studies.task_table import interval, named, similarity
 
 COLUMNS = (
     "model, task",
@@ -43,10 +44,8 @@ def table(files: dict[str, Path], attack: str = "user_diffusion") -> str:
                 cells = [
                     f"{state}, {task}",
                     caption,
-                    "{facial_similarity:.2f} [{facial_similarity_low:.2f}, {facial_similarity_high:.2f}]".format(**row),
-                    "{} of {users} [{:.0f}, {:.0f} %]".format(
-                        round(row["rank1"] * row["users"]), 100 * row["rank1_low"], 100 * row["rank1_high"], **row
-                    ),
+                    similarity(row),
+                    f"{named(row)} {interval(row)}",
                     *["" if arm in SAME else _numbers(row, names, digits) for names, digits in FORMS],
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
