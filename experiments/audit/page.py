@@ -17,7 +17,6 @@ from experiments.show.report.measured import Measured, reconstructed_users
 from experiments.show.report.page import render
 from experiments.show.report.private_photos import PrivatePhotos, left_out
 from experiments.show.report.tables import call, plural
-from experiments.statistics.aggregate import Aggregates, aggregate
 from experiments.statistics.significance import findings
 from experiments.statistics.verdict import Verdict, verdict
 from fl_sim.runs import RunFolder, machine, versions, write_atomically
@@ -66,7 +65,6 @@ def read(audit: Audit) -> Audited:
     """The data of the page."""
     run, leakage, store = audit.run, audit.leakage, CaptureStore(audit.run)
     found = find_reconstructions(run, {number: store.users(number) for number in store.finished_rounds()})
-    aggregates: Aggregates = {"overall": {}, "rounds": {}} if leakage is None else aggregate(leakage)
     users = len(reconstructed_users(run) if audit.people is None else audit.people.photos)
     return Audited(
         run=run,
@@ -78,7 +76,6 @@ def read(audit: Audit) -> Audited:
         people=users,
         rounds=None,
         leakage=leakage,
-        aggregates=aggregates,
         findings=[] if leakage is None else findings(leakage),
         rejected=[dict(row) for row in store.rejected()],
         labels=list(found.settings),

@@ -2,13 +2,14 @@
 
 Intervals of shares of users are exact (experiments.statistics.shares), those of other figures bootstrapped."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from experiments.evaluate.realism import SHARPNESS, SWD
-from experiments.statistics.bootstrap import Values, interval, mean, median, normalised
+from experiments.statistics.bootstrap import Values, interval, intervals_of_means, median, normalised
 from experiments.statistics.interval import Interval
 from experiments.statistics.shares import share
 
@@ -86,21 +87,28 @@ def _arms(rows: pd.DataFrame) -> Arms:
     scores = scores.sort_values([*UNIT, "round", "arm"])  # sums in one order
     people = scores.drop(columns="round").groupby([*UNIT, "arm"], sort=True).mean()  # a user's rounds first
     similarity = people["facial_similarity"].unstack("arm").sort_index()  # noqa: PD010, by index level
-    figures: Arms = {}
-    for arm, own in people.groupby(level="arm", sort=True):
-        of_arm: Figures = {}
-        for figure in own:
-            values: Values = own[figure].to_numpy(dtype=np.float64)
-            of_arm[str(figure)] = _interval(str(figure), values)
-        of_arm["normalised_leakage"] = normalised_leakage(similarity, str(arm))
-        figures[str(arm)] = of_arm
-    return figures
+    names, arms = [str(name) for name in people], people.index.get_level_values("arm").to_numpy()
+    return {
+        str(arm): _figures(names, people[arms == arm].to_numpy(dtype=np.float64).T.copy())
+        | {"normalised_leakage": normalised_leakage(similarity, str(arm))}
+        for arm in sorted(set(arms))
+    }
 
 
-def _interval(figure: str, values: Values) -> Interval:
-    if figure in SHARES or figure.startswith("attr_"):
-        return share(values)
-    return interval(values, median if figure == "median_rank" else mean)
+def _figures(names: Sequence[str], values: Values) -> Figures:
+    """`values` (figures, users)."""
+    means = [index for index, name in enumerate(names) if not (_is_share(name) or name == "median_rank")]
+    measured = dict(zip(means, intervals_of_means(values[means]), strict=True))
+    for index, name in enumerate(names):
+        if _is_share(name):
+            measured[index] = share(values[index])
+        elif name == "median_rank":
+            measured[index] = interval(values[index], median)
+    return {name: measured[index] for index, name in enumerate(names)}
+
+
+def _is_share(figure: str) -> bool:
+    return figure in SHARES or figure.startswith("attr_")
 
 
 def attribute_names(table: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from fl_sim.seeds import derive
 RESAMPLES = 2000
 EXACT = 14  # users up to which all 2^users ways to swap the two sides are counted
 PERMUTATIONS = 10_000  # drawn for more users
+AT_ONCE = 2**22  # values drawn at once, 34 MB
 Values = NDArray[np.float64]
 
 
@@ -41,6 +42,25 @@ def interval(values: Values, statistic: Callable[[Values], Values]) -> Interval:
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (np.nan, np.nan)
     return Interval(*(_finite(float(value)) for value in (statistic(values), low, high)))
+
+
+def intervals_of_means(values: Values) -> list[Interval]:
+    """`interval(row, mean)` of each row of `values` (figures, users), all at once."""
+    figures, users = values.shape
+    if users == 0:
+        return [UNKNOWN] * figures
+    at_once = max(1, AT_ONCE // (RESAMPLES * users))
+    ends = np.full((figures, 2), np.nan)
+    for first in range(0, figures, at_once):
+        drawn = mean(np.take(values[first : first + at_once], resamples(users), axis=1))
+        whole = np.isfinite(drawn).all(1)
+        ends[first : first + at_once][whole] = np.quantile(drawn[whole], (0.025, 0.975), axis=1).T
+        for index in np.flatnonzero(~whole & np.isfinite(drawn).any(1)):
+            ends[first + index] = np.quantile(drawn[index][np.isfinite(drawn[index])], (0.025, 0.975))
+    return [
+        Interval(*(_finite(float(value)) for value in (point, *own)))
+        for point, own in zip(mean(values), ends, strict=True)
+    ]
 
 
 def mean(values: Values) -> Values:
@@ -76,23 +96,30 @@ def normalised(values: Values) -> Values:
 def paired(a: Values, b: Values) -> Comparison:
     """Whether A leaks less than B, from what each user leaks under both: `a` and `b` (users,), in the same order.
 
-    The difference has its bootstrap interval. p is that of the sign-flip permutation test (Fisher 1935): were A and B
-    alike, each user's difference could as well have the other sign; p is the share of all ways to give signs whose
-    mean is at least the observed one. All 2^users ways up to EXACT users (so p is never below 2^-users), else a fixed
-    draw of PERMUTATIONS, the observed one counted among them. Users without a value on either side are left out.
+    The difference has its bootstrap interval, p is `sign_flip`'s. Users without a value on either side are left out.
     """
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} users on one side, {len(b)} on the other; give the same users in the same order")
     differences: Values = (b - a)[np.isfinite(b - a)]
+    return Comparison(difference=interval(differences, mean), p=sign_flip(differences))
+
+
+def sign_flip(differences: Values) -> float | None:
+    """p of the one-sided sign-flip permutation test (Fisher 1935) of `differences` (users,); None without users.
+
+    Were there no difference, each user's could as well have the other sign; p is the share of all ways to give signs
+    whose mean is at least the observed one. All 2^users ways up to EXACT users (so p is never below 2^-users), else a
+    fixed draw of PERMUTATIONS, the observed one counted among them. Users without a value (NaN) are left out.
+    """
+    differences = differences[np.isfinite(differences)]
     if len(differences) == 0:
-        return Comparison(difference=interval(differences, mean), p=None)
+        return None
     signs = _signs(len(differences))
     # Equal sums may differ in their last bits by the order in which they were added up.
     slack = 1e-12 * float(np.abs(differences).sum())
     as_large = int((signs @ differences >= differences.sum() - slack).sum())
     exact = len(differences) <= EXACT
-    p = as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
-    return Comparison(difference=interval(differences, mean), p=p)
+    return as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
 
 
 def users_needed(measured: Interval, users: int, half_width: float) -> int | None:

@@ -4,6 +4,7 @@ A bootstrap of 0 of 6 has no width; the exact interval (Clopper and Pearson 1934
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import beta, binom
@@ -15,11 +16,13 @@ LEVEL = 0.05  # error of an interval and of a test
 ENOUGH_USERS = 15  # to say something by naming nobody: none of 15 leaves at most 22 %
 
 
+@lru_cache(maxsize=4096)  # a table asks for few counts, thousands of times
 def lower_limit(count: float, users: int, error: float) -> float:
     """The one-sided Clopper-Pearson lower limit in [0, 1]: the true share is below it with probability `error`."""
     return 0.0 if count <= 0 else float(beta.ppf(error, count, users - count + 1))
 
 
+@lru_cache(maxsize=4096)
 def upper_limit(count: float, users: int, error: float) -> float:
     """The one-sided Clopper-Pearson upper limit in [0, 1]: the true share is above it with probability `error`."""
     return 1.0 if count >= users else float(beta.isf(error, count + 1, users - count))

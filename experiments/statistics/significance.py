@@ -12,30 +12,20 @@ what the update leaves open by the mean face behind its draws, and what is infer
 (`leakage.attribute_inference`) counts as an attack too.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.evaluate.arms import BELIEVABLE, CONTROLS, PICTURES
-from experiments.statistics.aggregate import UNIT, attribute_names
+from experiments.evaluate.arms import CONTROLS
 from experiments.statistics.audited_epsilon import audited_epsilon
-from experiments.statistics.bootstrap import interval, mean, paired
+from experiments.statistics.bootstrap import interval, mean, sign_flip
+from experiments.statistics.groups import INFERENCE, Group, over_rounds, per_round, tested_columns
 from experiments.statistics.interval import Interval
 from experiments.statistics.shares import LEVEL, holm, more_than_chance, share_of
-
-OPTIONAL = (
-    "knowledge",
-    "matching_loss",
-    "epsilon",
-    "epsilon_audited",
-    "delta",
-    "capture",
-    "group_size",
-)  # which tables of older versions lack
-INFERENCE = "attribute_inference"  # the arm that looks at updates and draws nothing
 
 
 @dataclass(frozen=True)
@@ -92,8 +82,8 @@ class Finding:
 
 def findings(table: pd.DataFrame) -> list[Finding]:
     """A finding for each attack, round and reading of a leakage table, in that order; then those for any round."""
-    known = with_optional(table)
-    groups = [*_groups(known), *_over_rounds(known)]
+    tested = tested_columns(table)
+    groups = [*per_round(tested), *over_rounds(tested)]
     named = [_named(group) for group in groups]
     p_named = holm(
         [
@@ -101,8 +91,8 @@ def findings(table: pd.DataFrame) -> list[Finding]:
             for group, (hits, users, size) in zip(groups, named, strict=True)
         ]
     )
-    p_alike = _corrected([_paired(group, "facial_similarity", CONTROLS) for group in groups])
-    p_attributes = _corrected([_paired(group, "attributes", (*CONTROLS, "base_rate")) for group in groups])
+    p_alike = _corrected([_closest(group, "facial_similarity", CONTROLS) for group in groups])
+    p_attributes = _corrected([_closest(group, "attributes", (*CONTROLS, "base_rate")) for group in groups])
     return [
         _finding(group, *counts, p, q, r)
         for group, counts, p, q, r in zip(groups, named, p_named, p_alike, p_attributes, strict=True)
@@ -116,7 +106,7 @@ def audit(table: pd.DataFrame, gaussian: bool) -> pd.Series:
     outcomes are not independent. `gaussian`: whether the users' mechanism is Gaussian noise on a clipped update.
     """
     column = pd.Series(np.nan, index=table.index, dtype="float64")
-    groups = _groups(table)
+    groups = per_round(tested_columns(table))
     for group in groups:
         own = group.rows[group.rows["arm"] == group.arm]
         if (own["group_size"] > 1).any():
@@ -125,11 +115,6 @@ def audit(table: pd.DataFrame, gaussian: bool) -> pd.Series:
         delta = float(own["delta"].iloc[0])
         column[own.index] = audited_epsilon(hits[group.arm], users, gallery, delta, gaussian, len(groups))
     return column
-
-
-def with_optional(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with all columns OPTIONAL, empty where it lacks them."""
-    return table.reindex(columns=list(dict.fromkeys([*table, *OPTIONAL])))
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
@@ -157,99 +142,38 @@ def as_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-class _Group(NamedTuple):
-    """What one finding is about."""
-
-    attack: str
-    arm: str
-    server_round: int | None  # None: any of them
-    rows: pd.DataFrame  # all arms of the attack in the round; of any round: a row a user and arm
-    guesses: int = 1  # rounds in which a user may be named
-
-
-def _groups(table: pd.DataFrame) -> list[_Group]:
-    groups = []
-    inferred = set()  # rounds: what is inferred without a picture is the same beside each attack
-    for (attack, server_round), rows in table.groupby(["attack", "round"]):
-        if _is_control(rows):
-            continue
-        number = int(str(server_round))
-        for arm in BELIEVABLE:
-            if (rows["arm"] != arm).all() or (arm == INFERENCE and number in inferred):
-                continue
-            groups.append(_Group("attribute inference" if arm == INFERENCE else str(attack), arm, number, rows))
-            if arm == INFERENCE:
-                inferred.add(number)
-    return groups
-
-
-def _over_rounds(table: pd.DataFrame) -> list[_Group]:
-    """The attacks of several rounds, a row a user and arm: the best rank, the mean similarity. Not of sums of users."""
-    groups = []
-    for attack, rows in table.groupby("attack"):
-        rounds = int(rows.groupby(UNIT)["round"].nunique().max())
-        if rounds < 2 or _is_control(rows) or (rows["group_size"] > 1).any():
-            continue
-        people = rows.groupby([*UNIT, "arm"], as_index=False).agg(
-            rank=("rank", "min"),
-            facial_similarity=("facial_similarity", "mean"),
-            gallery_size=("gallery_size", "max"),
-            matching_loss=("matching_loss", "median"),
-            knowledge=("knowledge", "first"),
-            delta=("delta", "max"),
-        )
-        people = people.assign(capture=people["user"], epsilon=np.nan, epsilon_audited=np.nan)
-        arms = [arm for arm in PICTURES if (people["arm"] == arm).any()]
-        groups += [_Group(str(attack), arm, None, people, rounds) for arm in arms]
-    return groups
-
-
-def _is_control(rows: pd.DataFrame) -> bool:
-    """Whether the rows are of the prior alone, which looks at no update: its answers are those of its own control."""
-    own, drawn = (rows.loc[rows["arm"] == arm].sort_values(UNIT) for arm in ("attack", "prior_only"))
-    return len(own) > 0 and np.array_equal(own["facial_similarity"].to_numpy(), drawn["facial_similarity"].to_numpy())
-
-
 def share_named(own: pd.DataFrame) -> tuple[Interval, int]:
     """Of users named by the rows of one arm and round, with the exact interval, and the number of independent answers.
 
     A picture of a sum names at most one of its users, so a user is named with at most the chance that the sum gives
     away any, and on average with that by their number.
     """
-    sums = own.assign(hit=(own["rank"] == 1).fillna(False), answered=own["rank"].notna())
     # The users of each run have numbers, and captures, of their own.
-    sums = sums.groupby([own["run"], own["seed"], own["capture"].fillna(own["user"])])[["hit", "answered"]].any()
-    named, answers = int(sums["hit"].sum()), int(sums["answered"].sum())
-    surely, perhaps = share_of(named, len(sums)), share_of(named + len(sums) - answers, len(sums))
-    each = len(own) / max(len(sums), 1)  # users of a sum
+    whose = zip(own["run"], own["seed"], own["capture"].fillna(own["user"]), strict=True)
+    ranks: dict[tuple[object, ...], list[float]] = {}
+    for update, rank in zip(whose, own["rank"].astype("float64"), strict=True):
+        ranks.setdefault(update, []).append(rank)
+    named = sum(1.0 in of_sum for of_sum in ranks.values())
+    answers = sum(not all(map(math.isnan, of_sum)) for of_sum in ranks.values())
+    surely, perhaps = share_of(named, len(ranks)), share_of(named + len(ranks) - answers, len(ranks))
+    each = len(own) / max(len(ranks), 1)  # users of a sum
     share = float((own["rank"] == 1).fillna(False).mean())
     return Interval(share, surely.low / each, perhaps.high), answers
 
 
-def _named(group: _Group) -> tuple[dict[str, int], int, int]:
+def _named(group: Group) -> tuple[dict[str, int], int, int]:
     """(users at rank 1 by arm, users attacked, people in the gallery)."""
-    ranks = group.rows["rank"]
-    hits = {arm: int((ranks[group.rows["arm"] == arm] == 1).sum()) for arm in (group.arm, *CONTROLS, "own_photo")}
+    arms, first = group.rows["arm"].to_numpy(), (group.rows["rank"] == 1).to_numpy()
+    hits = {arm: int((first & (arms == arm)).sum()) for arm in (group.arm, *CONTROLS, "own_photo")}
     sizes = group.rows["gallery_size"].dropna()
-    return hits, int((group.rows["arm"] == group.arm).sum()), int(sizes.max()) if len(sizes) else 2
+    return hits, int((arms == group.arm).sum()), int(sizes.max()) if len(sizes) else 2
 
 
-def _paired(group: _Group, column: str, controls: Sequence[str]) -> float | None:
+def _closest(group: Group, column: str, controls: Sequence[str]) -> float | None:
     """p of "by `column` the group's arm tells no more of its users than the closest of `controls`", uncorrected."""
-    rows = group.rows.assign(attributes=_read_rightly(group.rows)) if column == "attributes" else group.rows
-    people = rows.pivot_table(index=UNIT, columns="arm", values=column, dropna=False)
-    people = people.reindex(columns=[group.arm, *controls]).astype("float64")
-    compared = [paired(people[arm].to_numpy(), people[group.arm].to_numpy()).p for arm in controls]
+    people = group.people[column]
+    compared = [sign_flip((people[group.arm] - people[arm]).to_numpy()) for arm in controls if arm in people]
     return max((p for p in compared if p is not None), default=None)
-
-
-def _read_rightly(rows: pd.DataFrame) -> pd.Series:
-    """The share of a row's attributes that are inferred rightly; NaN where none is known."""
-    right = []
-    for name in attribute_names(rows):
-        true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
-        right.append((true == inferred).astype("float64").where(true.notna() & inferred.notna()))
-    return pd.concat(right, axis=1).mean(axis=1) if right else pd.Series(np.nan, index=rows.index)
 
 
 def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
@@ -258,7 +182,7 @@ def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _finding(
-    group: _Group,
+    group: Group,
     hits: dict[str, int],
     users: int,
     gallery: int,

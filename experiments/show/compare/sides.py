@@ -84,7 +84,8 @@ def side(name: str, run_data: RunData, table: pd.DataFrame) -> Side:
     """`table`: the leakage of common users and rounds, in which the strongest attack is looked for."""
     judged = run_data.judged
     assert judged is not None  # there are findings (same_users), in all of the table and in what is common
-    best = max(findings(table), key=_strength)
+    whole = run_data.leakage is not None and len(table) == len(run_data.leakage)
+    best = max(run_data.findings if whole else findings(table), key=_strength)
     rounds = pd.DataFrame() if run_data.rounds is None else run_data.rounds
     proved = [one.epsilon_audited for one in run_data.findings if one.epsilon_audited is not None]
     users = sorted(int(user) for user in table["user"].unique())

@@ -13,8 +13,9 @@ from experiments.plan.defended import UNDEFENDED
 from experiments.statistics.aggregate import normalised_leakage
 from experiments.statistics.audited_epsilon import audited_epsilon
 from experiments.statistics.bootstrap import paired
+from experiments.statistics.groups import with_optional
 from experiments.statistics.interval import Comparison, Interval
-from experiments.statistics.significance import findings, share_named, with_optional
+from experiments.statistics.significance import findings, share_named
 from experiments.statistics.verdict import Kind, verdict
 
 PERSON = ["seed", "user"]  # of one dataset: the same person under every defense

@@ -4,12 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
 
 from experiments.evaluate.arms import PICTURES
-from experiments.statistics.aggregate import Aggregates, Arms, attribute_names
+from experiments.statistics.aggregate import Aggregates, Arms, aggregate, attribute_names
 from experiments.statistics.interval import Interval
 from experiments.statistics.significance import Finding
 from experiments.statistics.verdict import Verdict
@@ -29,7 +30,6 @@ class Measured(ABC):
     people: int  # among whom the users are looked for, as far as it is not measured
     rounds: pd.DataFrame | None  # one row a round: accuracy, loss, accepted, ...
     leakage: pd.DataFrame | None  # one row per (round, user, attack, arm)
-    aggregates: Aggregates  # without any attack where nothing was measured
     findings: list[Finding]  # what each attack tells in each round
     rejected: list[Mapping[str, Any]]  # rows of the capture index
     labels: list[str]  # attacks that left reconstructions, in order
@@ -40,6 +40,11 @@ class Measured(ABC):
     @abstractmethod
     def judged(self) -> Verdict | None:
         """What may be said of the findings; None where there are none."""
+
+    @cached_property
+    def aggregates(self) -> Aggregates:
+        """The figures of each attack and arm; without any attack where nothing was measured."""
+        return {"overall": {}, "rounds": {}} if self.leakage is None else aggregate(self.leakage)
 
     @property
     def attacks(self) -> list[str]:

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from attacker.capture.store import CaptureStore, read_attack_table
 from experiments.plan.attackers import known_to_nobody
 from experiments.show.report.measured import Measured
-from experiments.statistics.aggregate import Aggregates, aggregate
 from experiments.statistics.significance import findings
 from experiments.statistics.verdict import Verdict, verdict
 from fl_sim import traits
@@ -70,7 +69,6 @@ def read(run: RunFolder) -> RunData:
         rejected = [dict(row) for row in CaptureStore(run).rejected()]
     except (OSError, ValueError):
         missing.append("The capture index cannot be read, so rejected updates are not listed.")
-    aggregates: Aggregates = aggregate(leakage) if leakage is not None else {"overall": {}, "rounds": {}}
     config = load(run.config)
     missing += manifest.get("notes", [])
     found = [] if leakage is None else findings(leakage)
@@ -87,7 +85,6 @@ def read(run: RunFolder) -> RunData:
         people=config.leakage.gallery_size,
         rounds=rounds,
         leakage=leakage,
-        aggregates=aggregates,
         findings=found,
         rejected=rejected,
         labels=labels,
