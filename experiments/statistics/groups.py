@@ -65,7 +65,7 @@ def per_round(table: pd.DataFrame) -> list[Group]:
 
 
 def over_rounds(table: pd.DataFrame) -> list[Group]:
-    """The attacks of several rounds of `tested_columns`, a row a user and arm: the best rank, the mean similarity. Not of sums of users."""
+    """The attacks of several rounds, a row a user and arm: best rank, mean similarity. Not of sums of users."""
     groups = []
     for attack, rows in table.groupby("attack"):
         rounds = int(rows.groupby(UNIT)["round"].nunique().max())
