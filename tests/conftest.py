@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import socket
@@ -95,6 +96,10 @@ def chain(nodeid: str) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: chain(item.nodeid) not in CHAINS)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported by now is not gone through at every collection; some of Flower's strategies ask for 20
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,5 +1,6 @@
 """The templates of the pages: report, frontier, comparison."""
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -9,6 +10,7 @@ from experiments.show.report.captions import breakable, kept_together
 REPORT = Path(__file__).parent  # whose style and parts all pages share
 
 
+@cache
 def environment(folder: Path = REPORT) -> Environment:
     """The templates in `folder`, and behind them those of the report. A name that a page lacks is an error."""
     made = Environment(

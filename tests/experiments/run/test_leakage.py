@@ -16,6 +16,7 @@ from experiments.evaluate.arms import CAPTIONS
 from experiments.evaluate.columns import COLUMNS, KEYS
 from experiments.evaluate.evaluator import open_models
 from experiments.evaluate.pictures import Eye
+from experiments.run import leakage
 from experiments.run.leakage import look_ahead, measure
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.interval import dumps
@@ -204,6 +205,7 @@ def test_pictures_that_judges_saw_while_attacks_were_at_work_are_not_seen_again_
         return look(self, images, draws)
 
     monkeypatch.setattr(Eye, "_look", counting)
+    monkeypatch.setattr(leakage, "LOOK", 0.0)
     run = pattern_run(tmp_path)
     open_models.cache_clear()
     expected = measure(run, config)

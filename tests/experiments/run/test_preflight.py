@@ -211,7 +211,10 @@ def test_a_model_without_second_derivative_is_named_not_the_attack(name: str, wo
     told(config(model=model, attacks={"prior_only": {}}))  # which does not look at the model
 
 
-@pytest.mark.parametrize("name", [*sorted(MODELS), "tiny_faces:normed_net"])
+SMALL = sorted({*MODELS, "tiny_faces:normed_net"} - {"resnet18"})
+
+
+@pytest.mark.parametrize("name", [*SMALL, pytest.param("resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", ["eval", "train"])
 def test_models_with_kinks_and_norms_have_their_second_derivative(name: str, norm: BatchNorm) -> None:
     check_model(models.build(name, 2, 32, torch.Generator().manual_seed(0), norm), name, 32, 2)
