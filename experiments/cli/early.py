@@ -16,16 +16,19 @@ from fl_sim.config_errors import hint, unknown
 from fl_sim.runs import AFTERWARDS, RunFolder, other_captures, other_config
 
 
-def check_names(config: Config) -> None:
-    """ConfigError for a dataset, model, attack or defense that does not exist, and a setting that it does not have."""
+def check_names(config: Config, where: str = "") -> None:
+    """ConfigError for a dataset, model, attack or defense that does not exist, and a setting that it does not have.
+
+    `where` stands before the keys of settings: `base.` in a study.
+    """
     datasets.check_name(config.dataset.name)
     model, models = config.model.name, parts.models()
     if model not in models and ":" not in model:
         raise ConfigError(unknown("model", model, models, "package.module:factory"))
     for label, table in config.attacks.items():
-        _check("attacks", f"attacks.{label}", table.get("name", label), table)
+        _check("attacks", f"{where}attacks.{label}", table.get("name", label), table)
     for table in config.defenses:
-        _check("defenses", f"defenses.{table.get('name')}", table.get("name"), table)
+        _check("defenses", f"{where}defenses.{table.get('name')}", table.get("name"), table)
 
 
 def check_study(name: str, overrides: Iterable[str]) -> None:
@@ -37,7 +40,7 @@ def check_study(name: str, overrides: Iterable[str]) -> None:
     study = read(path, overrides)
     base, cells = study.get("base", {}), study.get("cells", [])
     if isinstance(base, dict):
-        check_names(parse(Config, base))
+        check_names(parse(Config, base, "base"), "base.")
     for cell in cells if isinstance(cells, list) else []:
         defenses = cell.get("defenses") if isinstance(cell, dict) else None
         if isinstance(defenses, list) and all(isinstance(one, dict) for one in defenses):

@@ -13,6 +13,8 @@ from attacker import attacks
 from experiments.plan import defended
 from experiments.plan.attackers import BOTH
 from fl_sim.config import Config, ConfigError, Section, parse, read
+from fl_sim.config_errors import hint
+from fl_sim.config_keys import keys
 
 HERE = Path(__file__).parents[1] / "studies"
 
@@ -68,9 +70,11 @@ def open_study(name: str, overrides: Iterable[str] = ()) -> tuple[str, Study]:
     if not path.is_file():
         raise ConfigError(f"there is no study {name!r}; choose one of {', '.join(shipped())}, or give a TOML file")
     table = read(path, overrides, {"base": {"attacks": Config().attacks}})
-    for key in sorted(table.keys() & Config.model_fields.keys() - Study.model_fields.keys()):
+    for key in sorted(table.keys() - Study.model_fields.keys()):
         own = next((name for name, _ in leaves({key: table[key]})), key)
-        raise ConfigError(f"unknown config key {own!r}; did you mean 'base.{own}'?")
+        known = [one.name for one in [*keys(Study), *keys(Config, "base")]]
+        advice = f"did you mean 'base.{own}'?" if key in Config.model_fields else hint(own, known)
+        raise ConfigError(f"unknown config key {own!r}; {advice}")
     study = parse(Study, table)
     return path.stem, study.model_copy(update={"base": {"attacks": Config().attacks, **study.base}})
 
@@ -122,7 +126,7 @@ def expand(name: str, study: Study) -> list[Cell]:
         table = {**study.base, "attacks": labels}
         for key, value in change.items():
             table = _with(table, key.split("."), value)
-        configs.append(parse(Config, table))
+        configs.append(_config(table, study.base))
         for label, settings in configs[-1].attacks.items():
             attacks.load(label, settings)
     cells = []
@@ -139,6 +143,14 @@ def expand(name: str, study: Study) -> list[Cell]:
     if study.axis not in {"cell", "round", *(key for cell in cells for key in cell.keys), *_settings(study)}:
         raise ConfigError(f"axis is {study.axis!r}, which nothing varies; give a varied key or setting, cell, or round")
     return cells
+
+
+def _config(table: Mapping[str, Any], base: Mapping[str, Any]) -> Config:
+    try:
+        return parse(Config, table)
+    except ConfigError:
+        parse(Config, base, "base")  # which names the key as the study has it, where the mistake is in what runs share
+        raise
 
 
 def _defends(key: str) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 COLUMNS = ("photos", "attack", "named", "by all images", "similarity", "by all images", "PSNR, dB")
-KEPT = ["dataset.photos", "label", "arm", "users", "facial_similarity", "rank1", "psnr"]
 ARMS = ("attack", "all_images")
 
 

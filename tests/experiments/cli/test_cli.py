@@ -91,7 +91,7 @@ def test_every_command_explains_itself(fl_sim, command):
         (["watch", "nowhere"], "no run folder"),
         (["sweep", "nowhere"], "there is no study 'nowhere'"),
         (["sweep", "defenses_quick", "--workers", "slurm"], "choose ray or local"),
-        (["sweep", "defenses_quick", "-o", "base.dataset.user=3"], "did you mean 'dataset.users'?"),
+        (["sweep", "defenses_quick", "-o", "base.dataset.user=3"], "did you mean 'base.dataset.users'?"),
         (["sweep", "defenses_quick", "-o", "base.attacks.user_diffusion.step=3"], "attacks.user_diffusion.steps"),
         (["sweep", "defenses_quick", "-o", "cells=[{defenses=[{name='clipp'}]}]"], "did you mean 'clip'?"),
         (["frontier", "nowhere"], "no sweep.parquet"),

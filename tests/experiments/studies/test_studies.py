@@ -61,7 +61,9 @@ def test_one_setting_at_a_time_is_an_attack_more_and_its_present_value_is_not(st
     [
         ("tittle = 1", "unknown config key 'tittle'; did you mean 'title'"),
         ("dataset.users=3", "unknown config key 'dataset.users'; did you mean 'base.dataset.users'"),
-        ("grid.dataset.foto=[1]", "dataset.foto"),
+        ("datset.users=3", "unknown config key 'datset.users'; did you mean 'base.dataset.users'"),
+        ("base.dataset.usrs=3", "unknown config key 'base.dataset.usrs'; did you mean 'base.dataset.users'"),
+        ("grid.dataset.foto=[1]", "unknown config key 'dataset.foto'"),
         ("grid.dataset.photos=3", "give a list"),
         ("vary.inverting_gradients.step=[3]", "attacks.inverting_gradients-step-3.step"),
         ("vary.dlg.steps=[3]", r"add \[base.attacks.dlg\]"),
