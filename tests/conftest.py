@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported by now is not gone through at every collection; some of Flower's strategies ask for 20
+    gc.freeze()  # what is imported by now is left out of collections; some of Flower's strategies ask for 20 of them
 
 
 @pytest.hookimpl(optionalhook=True)

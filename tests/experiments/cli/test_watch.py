@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import tomli_w
@@ -15,6 +16,7 @@ from rich.console import Console
 from tiny_faces import tiny_config
 
 from experiments.cli.commands.watch import draw
+from experiments.run import pipeline
 from experiments.run.watch import Watch
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder
@@ -173,7 +175,7 @@ def test_the_exit_code_is_the_state(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_run_is_followed_to_its_end(tmp_path):
+def test_a_real_run_is_followed_to_its_end(tmp_path, monkeypatch):
     config = tiny_config(
         dataset={"name": "synthetic", "photos": 4, "users": 2},
         model={"name": "mlp"},
@@ -191,6 +193,14 @@ def test_a_real_run_is_followed_to_its_end(tmp_path):
                 states.append(watch.look())
         states.append(watch.look())
 
+    def reported_when_seen(*args, **settings):
+        until = time.monotonic() + 30
+        while not any(state.measuring for state in states) and time.monotonic() < until:
+            time.sleep(0.01)
+        return write_report(*args, **settings)
+
+    write_report = pipeline.write_report
+    monkeypatch.setattr(pipeline, "write_report", reported_when_seen)
     follower = threading.Thread(target=follow)
     follower.start()
     try:
