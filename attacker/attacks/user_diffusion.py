@@ -41,7 +41,7 @@ from attacker.inversion.problem import MatchingProblem, matching_problem
 from attacker.inversion.representatives import arrange_by_label, draw, means, photos
 from attacker.observation import Observation, Reconstruction
 from attacker.priors.eigenfaces import Eigenfaces
-from attacker.priors.posterior import draw_faces, most_typical
+from attacker.priors.posterior import draw_faces, most_photographic
 from attacker.priors.prior import Prior
 
 ADAPTS = True  # by attacker.inversion.problem.matching_problem
@@ -108,9 +108,9 @@ def attack(
             determined, frames = sharpened(determined), sharpened(frames)
         return problem.reconstructions(determined, losses, labels, frames)
     drawn, draws = draw_photos(determined, labels, attacker, prior, settings, generators)
-    answers = problem.reconstructions(sharpened(drawn), losses, labels, frames)
+    answers = problem.reconstructions(drawn, losses, labels, frames)
     return [
-        replace(answer, draws=photos(sharpened(own)), determined=photos(mean[0]))
+        replace(answer, draws=photos(own), determined=photos(mean[0]))
         for answer, own, mean in zip(answers, draws, split(determined, labels), strict=True)
     ]
 
@@ -169,21 +169,21 @@ def draw_photos(
 ) -> tuple[Tensor, Tensor]:
     """Photos for the `means` (n, 3, H, W) of all victims' `labels`, one each, and all draws (victims, draws, 3, H, W).
 
-    The draws are of a victim's first label, and its photo is the most typical of them. Other labels get a single draw,
-    from the same noise.
+    The draws are of a victim's first label, and its photo is the most photographic of them. Other labels get a single
+    draw, from the same noise. All are sharpened.
     """
     victims, shape = len(labels), (prior.channels, prior.size, prior.size)
     owner = torch.arange(victims).repeat_interleave(torch.tensor([len(own.labels) for own in labels]))
     first = torch.cat([torch.ones(1, dtype=torch.bool), owner[1:] != owner[:-1]])
     noise = draw([settings.draws] * victims, generators, torch.randn, *shape)
     noise = noise.view(victims, settings.draws, *shape).to(means.device)
-    draws = draw_faces(prior, means[first], noise, settings.draw_steps, attacker.faces)
-    typical = torch.tensor([most_typical(own) for own in draws])
+    draws = sharpened(draw_faces(prior, means[first], noise, settings.draw_steps, attacker.faces))
+    chosen = torch.tensor([most_photographic(own.clamp(-1, 1), attacker.faces) for own in draws])
     answers = torch.empty_like(means)
-    answers[first] = draws[torch.arange(victims), typical]
+    answers[first] = draws[torch.arange(victims), chosen]
     if not first.all():
-        others = noise[owner[~first], typical[owner[~first]]][:, None]
-        answers[~first] = draw_faces(prior, means[~first], others, settings.draw_steps, attacker.faces)[:, 0]
+        others = noise[owner[~first], chosen[owner[~first]]][:, None]
+        answers[~first] = sharpened(draw_faces(prior, means[~first], others, settings.draw_steps, attacker.faces)[:, 0])
     return answers, draws
 
 

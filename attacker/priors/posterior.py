@@ -152,6 +152,13 @@ def _predict(prior: Prior, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
     return torch.cat([prior.predict_x0(x[some], t[some], condition=condition[some]) for some in parts])
 
 
-def most_typical(draws: Tensor) -> int:
-    """Which of `draws` (k, 3, H, W) is the nearest to their mean; the first of equals."""
-    return int((draws - draws.mean(0)).square().sum((1, 2, 3)).argmin())
+def most_photographic(draws: Tensor, space: Eigenfaces | None) -> int:
+    """Which of `draws` (k, 3, H, W) in [-1, 1] has, at the finest frequency, the strength nearest to a photo's.
+
+    A draw with less is a mean of poses still, with ghosts of eyes, and one with more has kept noise of the update. The
+    first of equals, and without a `space`, which knows of photos.
+    """
+    if space is None:
+        return 0
+    finest = frequency_bands(draws - space.mean)[0].square().mean((1, 2, 3)).sqrt()
+    return int((finest.clamp_min(1e-9) / space.band_rms[0]).log().abs().argmin())

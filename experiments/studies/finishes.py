@@ -28,7 +28,7 @@ from attacker.gaussian_blur import gaussian_blur
 from attacker.observation import Reconstruction
 from attacker.priors import eigenfaces
 from attacker.priors.eigenfaces import Eigenfaces
-from attacker.priors.posterior import TOGETHER, draw_faces, most_typical
+from attacker.priors.posterior import TOGETHER, draw_faces, most_photographic
 from attacker.priors.prior import Prior, load_prior
 from clients.datasets import open_dataset
 from clients.user import FaceDataset
@@ -110,9 +110,13 @@ def finishes(
     for blur in BLURS:
         refined = torch.cat([replace_low(prior, some, at, blur * scale) for some, at in pairs])
         yield Finish(f"low frequencies replaced, {blur:g} px", "replaced", REVERSE, _shown(refined)[None])
-    yield Finish(f"the most typical of {count} draws: the answer", "drawn", count * (draw_steps + 1), answers[None])
+    drawn = count * (draw_steps + 1)
+    yield Finish(f"the most photographic of {count} draws: the answer", "drawn", drawn, answers[None])
+    typical = (draws - draws.mean(0)).square().sum((2, 3, 4)).argmin(0)
+    nearest = draws[typical, torch.arange(len(made))]
+    yield Finish("the draw nearest to their mean", "drawn", drawn, nearest[None])
     yield Finish("any one draw", "drawn", draw_steps + 1, draws)
-    yield Finish(f"the mean of {count} draws", "drawn", count * (draw_steps + 1), draws.mean(0, keepdim=True))
+    yield Finish(f"the mean of {count} draws", "drawn", drawn, draws.mean(0, keepdim=True))
     noises = torch.stack(
         [_noise(prior, count, seed, "drawn", user) for user in range(len(made))]
     )  # (users, draws, ...)
@@ -121,10 +125,10 @@ def finishes(
     yield Finish("one photo drawn given the mean, nothing held", "redrawn", draw_steps, _shown(torch.cat(alone))[None])
 
     def redrawn(varied: str, steps: int = draw_steps, **amounts: float) -> Finish:
-        drawn = draw_faces(prior, mean * 2 - 1, noises, steps, space, **amounts)
-        typical = torch.stack([own[most_typical(own)] for own in drawn])
-        name = f"the most typical of {count} new draws, {varied}"
-        return Finish(name, "redrawn", count * (steps + 1), _shown(typical)[None])
+        new = _shown(draw_faces(prior, mean * 2 - 1, noises, steps, space, **amounts))
+        chosen = torch.stack([own[most_photographic(own * 2 - 1, space)] for own in new])
+        name = f"the most photographic of {count} new draws, {varied}"
+        return Finish(name, "redrawn", count * (steps + 1), chosen[None])
 
     for steps in STEPS:
         yield redrawn(f"{steps} steps", steps)

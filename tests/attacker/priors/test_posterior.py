@@ -11,6 +11,7 @@ from priors import unet, write_prior
 from torch import Tensor, nn
 
 from attacker.gaussian_blur import frequency_bands
+from attacker.priors import eigenfaces
 from attacker.priors.posterior import (
     LEAST_STRENGTH,
     MEAN_HELD,
@@ -20,7 +21,7 @@ from attacker.priors.posterior import (
     draw_faces,
     hold_mean,
     hold_shape,
-    most_typical,
+    most_photographic,
     strengths,
     trusted_shares,
     with_contrast,
@@ -167,10 +168,14 @@ def test_without_a_mean_face_a_conditional_prior_is_a_prior_as_any() -> None:
     assert torch.equal(prior().sample(z, 3), prior().sample(z, 3, condition=torch.zeros_like(z)))
 
 
-def test_the_most_typical_draw_is_the_nearest_to_their_mean() -> None:
-    draws = torch.stack([torch.full((3, 2, 2), value) for value in (0.0, 0.9, 0.4)])
-    assert most_typical(draws) == 2
-    assert most_typical(draws[:1].expand(3, -1, -1, -1)) == 0
+def test_the_most_photographic_draw_has_a_photos_finest_detail_neither_less_nor_more() -> None:
+    space = eigenfaces.fit(torch.rand(8, 3, 64, 64, generator=generator(0, "photos")))
+    detail = torch.randn(3, 64, 64, generator=generator(0, "detail"))
+    detail = detail * space.band_rms[0] / frequency_bands(detail[None])[0].square().mean().sqrt()
+    draws = torch.stack([space.mean + part * detail for part in (0.3, 3.0, 1.1, 1.0 / 1.2)])
+    assert most_photographic(draws, space) == 2
+    assert most_photographic(draws.flip(0), space) == 1
+    assert most_photographic(draws, None) == 0
 
 
 def test_a_network_of_twice_the_channels_is_conditional_only_if_its_training_says_so(tmp_path: Path) -> None:

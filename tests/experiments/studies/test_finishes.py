@@ -77,6 +77,7 @@ def test_every_finish_is_pictures_of_all_users_and_tells_its_cost() -> None:
         0,
         *[REVERSE] * len(BLURS),
         84,
+        84,
         21,
         84,
         20,
@@ -88,7 +89,7 @@ def test_every_finish_is_pictures_of_all_users_and_tells_its_cost() -> None:
         assert bool(((one.pictures >= 0) & (one.pictures <= 1)).all())
         assert one.kind in finishes_plot.KINDS
     assert torch.equal(found["the mean"].pictures[0, 1], own[1].determined)
-    assert torch.equal(found["the most typical of 4 draws: the answer"].pictures[0, 1], own[1].images[0])
+    assert torch.equal(found["the most photographic of 4 draws: the answer"].pictures[0, 1], own[1].images[0])
     assert torch.equal(found["any one draw"].pictures[:, 2], own[2].draws)
     assert torch.allclose(found["the mean of 4 draws"].pictures[0, 2], own[2].draws.mean(0))
 
@@ -131,7 +132,7 @@ def test_the_pictures_of_a_run_are_judged_as_the_run_judged_them(
         "a photo": "own_photo",
         "the mean of the photos": "own_mean",
         "the mean": "determined",
-        "the most typical of 3 draws: the answer": "attack",
+        "the most photographic of 3 draws: the answer": "attack",
     }.items():
         measured, row = own[own["arm"] == arm], rows[finish]
         assert row["users"] == len(measured) == 4
