@@ -61,8 +61,9 @@ def realism_table(figures: Aggregates) -> Table | None:
     if not any(SHARPNESS[0] in figures_of for _, figures_of in lines):
         return None
     table = Table(title="how real the pictures look", **LOOK)
-    for column in ("", "face\ndetected", "sharpness, 3 bands\n(a photo: 1)", "patch distance,\n3 scales"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table.add_column("")  # a long label wraps, and no figure is cut
+    for column in ("face\ndetected", "sharpness, 3 bands\n(a photo: 1)", "patch distance,\n3 scales"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, figures_of in lines:
         cells = [_share(figures_of.get("face_probability"))]
         cells.append("  ".join(_share(figures_of.get(column)) for column in SHARPNESS))
