@@ -16,6 +16,8 @@ than noise, it predicts the photo that it expects given the mean, and what of th
 mean whose details come back needs no help, and is drawn from nearly pure noise. Where tones come back and details do
 not, the prior sees a face and does not know it: less noise keeps what it does not know. A mean of which nothing comes
 back shows nobody, and is drawn over.
+
+Of several draws one is the answer: the one whose finest details are as strong as a photo's.
 """
 
 from collections.abc import Sequence
