@@ -97,6 +97,7 @@ STRATEGIES = {
     "FedProx": lambda: strategy.FedProx(**ALL, proximal_mu=0.1),
     "Krum": lambda: strategy.Krum(**ALL, num_malicious_nodes=1),
     "MultiKrum": lambda: strategy.MultiKrum(**ALL, num_malicious_nodes=1, num_nodes_to_select=3),
+    "QFedAvg": lambda: strategy.QFedAvg(**ALL, client_learning_rate=RATE),
     "Bulyan": lambda: strategy.Bulyan(**ALL, num_malicious_nodes=1),
     "private": lambda: private(strategy.FedAvg(**ALL)),
     "weights": lambda: strategy.FedAvg(**ALL, weighted_by_key="weight"),
@@ -107,7 +108,7 @@ STRATEGIES = {
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_training_is_bit_for_bit_what_it_is_without(name, tmp_path):
     def metrics(user):
-        return {"num-examples": 3.0, "weight": 0.25 + user, "samples": 3 + user}
+        return {"num-examples": 3.0, "weight": 0.25 + user, "samples": 3 + user, "train_loss": 0.5 + user}
 
     plain, _ = federation(STRATEGIES[name](), metrics=metrics)
     under_audit, truth = federation(audited(STRATEGIES[name](), tmp_path), metrics=metrics)
