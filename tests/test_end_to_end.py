@@ -15,8 +15,9 @@ pytestmark = pytest.mark.slow
 
 SMALL = [
     "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2",
-    "leakage.attribute_inference=6",
-    "attacks.user_diffusion.steps=4", "attacks.inverting_gradients.steps=4", "attacks.prior_only.steps=2",
+    "leakage.attribute_inference=6", "leakage.gallery_size=20", "threat_model.public_people=20",
+    "attacks.user_diffusion.steps=4", "attacks.user_diffusion.draw_steps=2",
+    "attacks.inverting_gradients.steps=4", "attacks.prior_only.steps=2",
 ]  # fmt: skip
 WITHOUT_TIMES = ["run", "seconds"]
 
@@ -70,9 +71,9 @@ def test_engine_and_workers_do_not_change_the_result(by_ray, tmp_path):
 
 
 def test_a_finished_run_is_taken_up_not_repeated(by_ray):
-    _, folder = by_ray
+    figures, folder = by_ray
     stamps = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*.safetensors")}
-    run("by-ray", folder=folder.root.parent.parent)
+    assert run("by-ray", folder=folder.root.parent.parent)[0] == figures
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*.safetensors")} == stamps
 
 

@@ -24,7 +24,7 @@ from experiments.run import leakage
 from experiments.run.beside import beside
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
-from experiments.show.answer import Answer, answer, keep, made_of
+from experiments.show.answer import Answer, answer, keep, kept, made_of
 from experiments.show.report import write_report
 from experiments.show.report.run_data import read
 from fl_sim.config import Config, ConfigError, Dataset, difference, dump, load
@@ -64,8 +64,11 @@ def run(
 
     `note` is told what the user should know before the attacks start. Raises ConfigError, before anything
     is written, for whatever cannot work. `superlink` is where the engine `deployment` trains; None: what `fl-sim up`
-    has started.
+    has started. Where all is done and nothing has changed since, what was said of it is said again.
     """
+    known = kept(folder) if finished(config, folder) else None
+    if known is not None:
+        return Outcome(pd.read_parquet(folder.leakage), folder.report, _unheard(folder), known[0])
     setup = prepare(config)
     config, notes = setup.config, _checked(setup, note)
     # Threads that each set the number of torch's threads, and set it back, would leave each other with another one.

@@ -31,7 +31,10 @@ def run(
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Train a federation under attack, measure what leaked, write the report. Resumes a stopped run."""
+    """Train a federation under attack, measure what leaked, write the report.
+
+    A stopped run is taken up; of a finished one what it leaked is told again.
+    """
     more = [f"federation.engine={engine}"] if engine else []
     more += [f"workers.backend={workers}"] if workers else []
     settings = load(config, [*(override or []), *more])
