@@ -22,7 +22,7 @@ KINDS = {
     ),
 }
 """Of a finish's `kind`: what the legend says, colour, marker, whether a line joins its points, where labels are."""
-NEAR = ("any one draw", " steps", "contrast 1", "strength of ")  # beside the answer, whose label would be under theirs
+NEAR = ("any one draw", "the draw nearest", " steps", "contrast 1", "strength of ")  # beside the answer, whose label would be under theirs
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:

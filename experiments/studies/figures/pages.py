@@ -24,7 +24,7 @@ from experiments.studies.paper.make import draw_schedule
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- /table -->)", re.DOTALL)
 SOURCES = "figures.toml"  # in docs/results: files, command, cost and origin of each figure
-ALIKE = 2.0  # of 255: how far two drawings of one picture are apart, on average, where fonts are drawn otherwise
+ALIKE = 0.5  # of 255, on average: two drawings of the same points differ by less, where fonts are drawn otherwise
 
 Picture = Callable[[Path], bytes]
 
