@@ -44,4 +44,4 @@ class FaceDataset(Protocol):
         """The user of a partition in [0, num_users); the same every time. ValueError outside."""
 
     def public(self, index: int) -> Faces:
-        """Photos of the public person `index` in [0, num_public): mean face, distractors, training."""
+        """Photos of the public person `index` in [0, num_public): mean of others, distractors, training."""

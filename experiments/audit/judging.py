@@ -1,8 +1,8 @@
 """How much the pictures of somebody else's users tell of them: scored as in a run, against photos the auditor has.
 
 The users are looked for among each other, since an auditor has photos of nobody else. The first photo of each is set
-apart, where all have two or more: it shows what the face recogniser makes of a real photo. The mean face is that of
-the other users.
+apart, where all have two or more: it shows what the face recogniser makes of a real photo. The mean of others is that
+of the other users.
 """
 
 import io

@@ -56,7 +56,7 @@ ARMS = (  # in the order of tables and figures
         "control",
         "the reconstruction made from another user's update of the same round (the next one's, cyclically)",
     ),
-    Arm("public_mean", "mean face", "control", "the mean face of people who are not users"),
+    Arm("public_mean", "mean of others", "control", "the mean photo of people who are not users"),
     Arm(
         "own_photo",
         "a real photo",

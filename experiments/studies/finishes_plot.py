@@ -22,7 +22,8 @@ KINDS = {
     ),
 }
 """Of a finish's `kind`: what the legend says, colour, marker, whether a line joins its points, where labels are."""
-NEAR = ("any one draw", "the draw nearest", " steps", "contrast 1", "strength of ")  # beside the answer, whose label would be under theirs
+# Beside the answer, whose label would be under theirs.
+NEAR = ("any one draw", "the draw nearest", " steps", "contrast 1", "strength of ")
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -21,7 +21,7 @@ class About:
     config_text: str
     versions: Facts
     compared_by: str  # photos by which a user is found in the gallery
-    mean_of: str  # people of whom the control "mean face" is the mean
+    mean_of: str  # people of whom the control "mean of others" is the mean
     untrained: str  # why no round of the training is shown, where none is
     in_sweep: bool = False  # whether a page of the sweep lies beside it
 
