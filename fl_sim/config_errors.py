@@ -65,8 +65,10 @@ def hint(key: str, known: Iterable[str]) -> str:
     if (near := nearest(key, names)) is not None:
         return f"did you mean {near!r}?"
     section = key.rpartition(".")[0]
-    beside = [name for name in names if name.rpartition(".")[0] == section]
-    return f"allowed: {', '.join(beside or [name for name in names if '.' not in name])}"
+    beside = [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == section]
+    if section and beside:
+        return f"{section} takes {', '.join(beside)}"
+    return f"allowed: {', '.join(name for name in names if '.' not in name)}"
 
 
 def unknown(what: str, name: object, known: Iterable[str], own: str) -> str:

@@ -28,7 +28,7 @@ def test_the_defaults_are_the_shipped_quickstart_but_for_its_frames(repository):
         ("federation.user=3", "did you mean 'dataset.users'?"),
         ("epochs=3", "did you mean 'federation.local_epochs'?"),
         ("xyz=3", "unknown config key 'xyz'; allowed: name, seed, dataset"),
-        ("dataset.xyz=3", "allowed: dataset.name, dataset.root"),
+        ("dataset.xyz=3", "dataset takes name, root"),
         ("modle.name=mlp", "unknown config key 'modle'; did you mean 'model'?"),
         ("seed=-1", "config key 'seed' is -1; give a whole number, 0 or more"),
         ("dataset.image_size=48", "config key 'dataset.image_size' is 48; give 32, 64 or 128"),

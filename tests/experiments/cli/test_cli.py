@@ -70,7 +70,7 @@ def test_every_command_explains_itself(fl_sim, command):
         (["run", "-o", "rounds=3"], "did you mean 'federation.rounds'?"),
         (["run", "--enginee", "ray"], "fl-sim run --help"),
         (["config", "users"], "did you mean 'dataset.users'?"),
-        (["config", "attacks.long"], "allowed: attacks.cocktail_party"),
+        (["config", "attacks.long"], "attacks takes cocktail_party"),
         (["train-prior", "--out", "prior", "--channels", "24,50"], "multiples of 8"),
         (["train-prior", "--out", "prior", "--channels", ",".join(["32"] * 8)], "as many levels as 64 px"),
         (["run", "-o", "dataset.name=sinthetic"], "did you mean 'synthetic'?"),
