@@ -6,8 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.statistics import bootstrap
 from experiments.statistics.aggregate import aggregate
-from experiments.statistics.bootstrap import EXACT, interval, mean, median, normalised, paired, users_needed
+from experiments.statistics.bootstrap import (
+    EXACT,
+    interval,
+    intervals_of_means,
+    mean,
+    median,
+    normalised,
+    paired,
+    users_needed,
+)
 from experiments.statistics.interval import UNKNOWN, Comparison, Interval, dumps
 
 
@@ -164,3 +174,14 @@ def test_users_needed_is_the_textbook_number_and_keeps_its_promise() -> None:
     assert users_needed(interval(np.ones(5), mean), 5, 0.1) is None
     with pytest.raises(ValueError, match="above 0"):
         users_needed(found, 100, 0.0)
+
+
+def test_means_drawn_at_once_are_those_drawn_one_by_one_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(7, 12))
+    values[1, 3:6], values[2], values[3, 1:] = np.nan, np.nan, np.nan  # some users, nobody, all but one without a value
+    expected = [json.dumps(interval(row, mean).as_json()) for row in values]
+    assert [json.dumps(one.as_json()) for one in intervals_of_means(values)] == expected
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 2 * bootstrap.RESAMPLES * 12)  # as with many users: a few at a time
+    assert [json.dumps(one.as_json()) for one in intervals_of_means(values)] == expected
+    assert not any(one.known for one in intervals_of_means(values[:, :0]))
