@@ -218,9 +218,12 @@ TABLES: dict[str, Table] = {
     "prior_real": study("prior_real.csv", "task", _cell),
     "attributes_synthetic": attributes("attributes_synthetic.csv"),
     "attributes_real": attributes("attributes_real.csv"),
-    "finishes_synthetic": lambda folder: finishes.markdown(
-        json.loads((folder / "finishes_synthetic.json").read_text(encoding="utf-8"))["rows"]
-    ),
+    **{
+        name: lambda folder, name=name: finishes.markdown(  # type: ignore[misc]
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+        )
+        for name in ("finishes_synthetic", "finishes_real")
+    },
     "ablation": ablation,
     "presets": presets,
     "training": study("training.csv", "rounds trained", lambda row: str(int(row["round"]) - 1)),
