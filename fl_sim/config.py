@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from fl_sim.config_errors import ConfigError as ConfigError
 from fl_sim.config_errors import no_number, sentence, truth_values
 from fl_sim.config_errors import short as short
-from fl_sim.config_types import LocalPath, Name
+from fl_sim.config_types import LocalPath, Name, Table
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Dataset(Section):
     users_split: str = "users"
     """`folder`, `parquet`: value of the split column whose people are users."""
     public_split: str = "public"
-    """`folder`, `parquet`: value of the split column whose people anybody may know (prior, mean face, distractors)."""
+    """`folder`, `parquet`: value of the split column whose people anybody may know (prior, controls, distractors)."""
     align: bool = False
     """Of photographs: cut faces out with facenet-pytorch's MTCNN first."""
 
@@ -199,11 +199,11 @@ class Config(Section):
     dataset: Dataset = Dataset()
     model: Model = Model()
     federation: Federation = Federation()
-    defenses: list[dict[str, Any]] = []
+    defenses: list[Table] = []
     """Applied on the client in this order: `{name = "clip", max_norm = 1.0}`; all of them: docs/defenses.md."""
     protocol: Protocol = Protocol()
     threat_model: ThreatModel = ThreatModel()
-    attacks: dict[Name, dict[str, Any]] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
+    attacks: dict[Name, Table] = {"user_diffusion": {}, "inverting_gradients": {}, "prior_only": {}}
     """One table an attack. The key labels it in the results; `name` is the attack (default: the key).
 
     `preset` takes a published recipe of it, `knowledge` says who attacks where there are defenses (docs/attacks.md)."""

@@ -1,6 +1,7 @@
 """Config files of any content: a Config, or one sentence that says what is wrong."""
 
 import string
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def told(call, *arguments):
 
 
 @settings(max_examples=150, deadline=None)
+@example({"defenses": [{"name": date(2000, 1, 1)}]})
+@example({"attacks": {"dlg": {"steps": [{"at": float("nan")}]}}})
 @given(tables)
 def test_any_toml_is_a_config_or_a_sentence(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("config") / "config.toml"
