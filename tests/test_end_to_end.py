@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = [
     "dataset.users=3", "dataset.photos=6", "federation.rounds=2", "workers.victims_per_job=2",
-    "leakage.attribute_inference=6", "leakage.gallery_size=20", "threat_model.public_people=20",
+    "leakage.attribute_inference=6", "threat_model.public_people=20",
     "attacks.user_diffusion.steps=4", "attacks.user_diffusion.draw_steps=2",
     "attacks.inverting_gradients.steps=4", "attacks.prior_only.steps=2",
 ]  # fmt: skip

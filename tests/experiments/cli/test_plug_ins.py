@@ -95,8 +95,6 @@ def test_they_run(engine: str, folder: Path, repository: Path) -> None:
         folder, repository, "run", "--engine", engine, "--workers", workers, "--json", *plugged
     ).communicate()
     assert json.loads(out)["rounds"], err
-    if engine != "inprocess":  # what attacks captures again knows of no engine
-        return
     again = ["attack", "runs/quickstart", "--workers", "inprocess", "--json", "-o", "attacks.more.name=grey"]
     out, err = start(folder, repository, *again).communicate()
     assert json.loads(out)["rounds"], err

@@ -32,10 +32,10 @@ def test_a_judge_that_sees_is_right_and_one_that_does_not_guesses() -> None:
     found = judges.recognition(embed, people(40, 1.0))
     assert found["rank1"][0] == found["verified"][0] == found["auc"] == 1
     assert found["rank1"][1] == pytest.approx(0.025 ** (1 / 40))  # Clopper-Pearson of 40 of 40
-    found = judges.recognition(embed, people(200, 0.0))
-    assert found["rank1"][0] < 0.04
-    assert 0.4 < found["verified"][0] < 0.6
-    assert 0.4 < found["auc"] < 0.6
+    found = judges.recognition(embed, people(400, 0.0))
+    assert found["rank1"][0] < 0.02
+    assert 0.42 < found["verified"][0] < 0.58
+    assert 0.42 < found["auc"] < 0.58
 
 
 def test_the_threshold_is_of_the_other_half() -> None:
