@@ -8,14 +8,14 @@ portrait: it lacks what the photos differ in. Three steps lead from it to photos
 - *Noise and reversal* (SDEdit, Meng et al. 2022). Noise is added, and the reverse process of a prior that has learnt
   p(photo | mean face) takes it away. `strength`, as in diffusers, is how far up the noise schedule that begins: what
   stands out of the noise there is kept, the rest is drawn.
-- *Restoring*. After each step the lowest frequencies of each predicted photo, and the mean of all, are moved back
-  towards the mean face (iterative latent variable refinement, Choi et al. 2021), the more the more they are trusted.
+- *Restoring*. After each step the lowest frequencies of each predicted photo are moved back towards the mean face
+  (iterative latent variable refinement, Choi et al. 2021), the more the more they are trusted.
 
 How far the mean can be trusted the prior says by itself, for each user and each frequency: where it sees hardly more
-than noise, it predicts the photo that it expects given the mean, and what of the mean comes back in that is trusted. A
-mean whose details come back needs no help, and is drawn from nearly pure noise. Where tones come back and details do
-not, the prior sees a face and does not know it: less noise keeps what it does not know. A mean of which nothing comes
-back shows nobody, and is drawn over.
+than noise, it predicts the photo that it expects given the mean, and what of the mean comes back in that is trusted.
+Little noise is added to a good mean, which lacks the finest details alone; least where the prior does not know its
+details, and would draw those of others. A mean with stains, which are details as strong as a photo's that do not come
+back, gets as much noise as hides them. A mean of which no tones come back shows nobody, and is drawn over.
 
 Of several draws one is the answer: the one whose finest details are as strong as a photo's.
 """
@@ -33,12 +33,12 @@ from attacker.priors.prior import Prior
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
 MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
-UNKNOWN_KEPT = 1.2  # how much the details that the prior does not know lower the strength; with more, flaws stay, too
-LEAST_STRENGTH = 0.2
+KNOWN_DRAWN = 0.15  # strength where all details come back; more costs similarity of real people, less leaves ghosts
+LEAST_STRENGTH = 0.05
+FLAWED = 1  # the band in which stains are looked for, the second finest: in the finest a good mean has little, too
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
 LEAST_SIGNAL = 0.1  # abar of strength 1 for a network that predicts noise: below, its x_0 is noise divided by little
 SHAPE_HELD = (0.5, 1.0)  # of what each photo lacks of the lowest two bands, a step; 1.0 of both takes a photo's variety
-MEAN_HELD = 0.25  # of what their mean lacks, a step; 1.0 shows ghosts of eyes, 0 names fewer real people
 
 
 def draw_faces(
@@ -50,43 +50,53 @@ def draw_faces(
     contrast: float = CONTRAST,
     least_strength: float = LEAST_STRENGTH,
 ) -> Tensor:
-    """Photos (n, k, 3, H, W) in [-1, 1], k drawn jointly for each of `means` (n, 3, H, W), by `steps` DDIM steps.
+    """Photos (n, k, 3, H, W) in [-1, 1], k for each of `means` (n, 3, H, W), by `steps` DDIM steps.
 
     `noise` (n, k, 3, S, S), standard normal, decides what the mean leaves open; the prior is one of pixels. Without a
-    `space` no contrast is raised, and what all faces have in common counts as told by the mean. A single draw has no
-    mean to hold. ValueError for a prior that is not conditional.
+    `space` no contrast is raised, what all faces have in common counts as told by the mean, and its details as if they
+    were as strong as a photo's. ValueError for a prior that is not conditional.
     """
     if not prior.conditional:
         raise ValueError("the prior is not conditional on a mean face")
     with torch.no_grad():
         given = prior.encode(means)
         usual = torch.zeros_like(given[:1])
-        sought = given
+        sought, rms = given, None
         if space is not None:
-            usual = prior.encode(space.mean[None].to(given))
-            sought = (usual + with_contrast(given - usual, space.band_rms.to(given), contrast)).clamp(-1, 1)
-        faces = prior.decode(_reverse(prior, given, usual, sought, noise, steps, least_strength).flatten(0, 1))
+            usual, rms = prior.encode(space.mean[None].to(given)), space.band_rms.to(given)
+            sought = (usual + with_contrast(given - usual, rms, contrast)).clamp(-1, 1)
+        expected = _expected(prior, given, noise)
+        trusted = trusted_shares(given - usual, expected - usual)
+        strength = strengths(given - usual, expected - usual, rms, least_strength)
+        faces = prior.decode(_reverse(prior, given, sought, trusted, strength, noise, steps).flatten(0, 1))
         return faces.clamp(-1, 1).view(*noise.shape[:2], *faces.shape[1:])
 
 
-def _reverse(
-    prior: Prior, given: Tensor, usual: Tensor, sought: Tensor, noise: Tensor, steps: int, least_strength: float
-) -> Tensor:
-    """In what the U-Net works on: photos (n, k, 3, S, S) of the mean faces `given`, near `sought` (n, 3, S, S)."""
+def _expected(prior: Prior, given: Tensor, noise: Tensor) -> Tensor:
+    """What the prior expects (n, 3, S, S), given the mean faces alone: the mean of a prediction from each `noise`."""
     draws = noise.shape[1]
     repeated, flat = given.repeat_interleave(draws, 0), noise.flatten(0, 1)
     last = torch.full((len(flat),), _first(prior), device=flat.device)
-    expected = _predict(prior, prior.add_noise(repeated, flat, last), last, repeated).view_as(noise).mean(1)
-    trusted = trusted_shares(given - usual, expected - usual)
-    strength = strengths(given - usual, expected - usual, least_strength).repeat_interleave(draws, 0)
-    levels = torch.linspace(1, 0, steps, device=flat.device).square()  # denser towards 0, as `Prior.sample` has them
-    times = [(level * strength * last).round().long() for level in levels]
-    x = prior.add_noise(sought.repeat_interleave(draws, 0), flat, times[0])
+    return _predict(prior, prior.add_noise(repeated, flat, last), last, repeated).view_as(noise).mean(1)
+
+
+def _reverse(
+    prior: Prior,
+    given: Tensor,
+    sought: Tensor,
+    trusted: Sequence[Tensor],
+    strength: Tensor,
+    noise: Tensor,
+    steps: int,
+) -> Tensor:
+    """In what the U-Net works on: photos (n, k, 3, S, S) of the mean faces `given`, near `sought` (n, 3, S, S)."""
+    draws = noise.shape[1]
+    repeated, first = given.repeat_interleave(draws, 0), strength.repeat_interleave(draws, 0) * _first(prior)
+    levels = torch.linspace(1, 0, steps, device=first.device).square()  # denser towards 0, as `Prior.sample` has them
+    times = [(level * first).round().long() for level in levels]
+    x = prior.add_noise(sought.repeat_interleave(draws, 0), noise.flatten(0, 1), times[0])
     for t, following in zip_longest(times, times[1:]):
-        x0 = hold_shape(_predict(prior, x, t, repeated).view_as(noise), sought, trusted)
-        if draws > 1:
-            x0 = hold_mean(x0, sought, trusted)
-        x0 = x0.clamp(-1, 1)
+        x0 = hold_shape(_predict(prior, x, t, repeated).view_as(noise), sought, trusted).clamp(-1, 1)
         if following is not None:
             x = prior.step(x, x0.flatten(0, 1), t, following)
     return x0
@@ -111,11 +121,19 @@ def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
     return raised
 
 
-def strengths(given: Tensor, expected: Tensor, least: float = LEAST_STRENGTH) -> Tensor:
-    """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`."""
-    tones, back = (frequency_bands(image)[-1] for image in (given, expected))
-    unknown = _share(tones, back) * (1 - _share(given - tones, expected - back))
-    return (1 - UNKNOWN_KEPT * unknown.flatten()).clamp(min=least)
+def strengths(given: Tensor, expected: Tensor, band_rms: Tensor | None, least: float = LEAST_STRENGTH) -> Tensor:
+    """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`.
+
+    The most of three: a little where the details are known; the power of stains, of a photo's at that frequency, whose
+    RMS is `band_rms` (5,), of the mean's own without; and the share of the tones that is lost.
+    """
+    own, back = frequency_bands(given), frequency_bands(expected)
+    known = KNOWN_DRAWN * _share(given - own[-1], expected - back[-1])
+    stains = (1 - _share(own[FLAWED], back[FLAWED])).square()
+    if band_rms is not None:
+        stains = stains * own[FLAWED].square().mean((1, 2, 3), keepdim=True) / band_rms[FLAWED].square()
+    lost = 1 - _share(own[-1], back[-1])
+    return torch.stack([known, stains, lost]).amax(0).flatten().clamp(least, 1)
 
 
 def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
@@ -125,13 +143,6 @@ def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
     for held, share, band in zip(SHAPE_HELD, trusted[low:], missing, strict=True):
         x0 = x0 + held * share[:, None] * band.view_as(x0)
     return x0
-
-
-def hold_mean(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:
-    """Photos (n, k, 3, S, S), moved together so that their mean nears `sought` (n, 3, S, S) where that is trusted."""
-    missing = frequency_bands(sought - x0.mean(1))
-    moves = torch.stack([share * band for share, band in zip(trusted, missing, strict=True)])
-    return x0 + MEAN_HELD * moves.sum(0)[:, None]
 
 
 def trusted_shares(given: Tensor, expected: Tensor) -> list[Tensor]:

@@ -48,7 +48,7 @@ from fl_sim.threads import one_thread
 BLURS = (1.0, 1.5, 2.0, 3.0)  # pixels, standard deviation of what counts as low frequency
 STEPS = (5, 10, 20)  # of each conditional draw
 CONTRASTS = (0.0, 1.0)  # of the mean, instead of the attack's
-STRENGTHS = (0.4, 0.7, 1.0)  # the least, instead of the attack's
+STRENGTHS = (0.2, 0.4, 0.7, 1.0)  # the least, instead of the attack's
 REVERSE = 25  # steps of the reverse process whose low frequencies are replaced
 START = 0.7  # of the schedule, where it begins
 INTERVALS = ("facial_similarity", "rank1", "face_probability", *SHARPNESS)

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from attacker.gaussian_blur import frequency_bands
 from attacker.priors import eigenfaces
 from attacker.priors.posterior import (
+    KNOWN_DRAWN,
     LEAST_STRENGTH,
-    MEAN_HELD,
     MOST_GAIN,
     SHAPE_HELD,
-    UNKNOWN_KEPT,
     draw_faces,
-    hold_mean,
     hold_shape,
     most_photographic,
     strengths,
@@ -84,15 +82,6 @@ def test_the_shape_of_each_draw_is_held_where_that_can_be_trusted_and_its_detail
     assert float(after[-1].norm()) < 0.5 * float(before[-1].norm())
 
 
-def test_the_mean_of_the_draws_is_moved_where_it_can_be_trusted_and_how_they_differ_is_kept() -> None:
-    x0, sought = noise(2, 3), means(2)
-    one, none = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
-    assert torch.equal(hold_mean(x0, sought, [none] * 5), x0)
-    held = hold_mean(x0, sought, [one] * 5)
-    assert torch.allclose(held.mean(1) - x0.mean(1), MEAN_HELD * (sought - x0.mean(1)), atol=1e-5)
-    assert torch.allclose(held - held.mean(1, keepdim=True), x0 - x0.mean(1, keepdim=True), atol=1e-5)
-
-
 def test_of_a_mean_in_which_the_prior_sees_nothing_a_draw_keeps_nothing() -> None:
     """A network that predicts the same face whatever it is given: nothing comes back."""
 
@@ -139,16 +128,22 @@ def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() ->
     assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-def test_a_face_whose_details_the_prior_does_not_know_gets_the_least_noise() -> None:
-    given = means(1) + 0.5
-    tones = frequency_bands(given)[-1]
-    details = given - tones
-    assert float(strengths(given, given)) == pytest.approx(1)  # all comes back
-    assert float(strengths(given, torch.zeros_like(given))) == 1  # nothing does
-    assert float(strengths(given, details)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
-    unknown = [float(strengths(given, tones + share * details)) for share in (0.0, 0.5, 0.9)]
-    assert unknown == pytest.approx([LEAST_STRENGTH, 1 - UNKNOWN_KEPT / 2, 1 - UNKNOWN_KEPT / 10], abs=0.05)
-    assert float(strengths(given, tones, 0.7)) == pytest.approx(0.7)
+def test_noise_hides_what_the_prior_does_not_know_and_keeps_what_the_mean_tells() -> None:
+    given = torch.rand(1, 3, 64, 64, generator=generator(0, "mean"))
+    bands = frequency_bands(given)
+    tones, details = bands[-1], given - bands[-1]
+    rms = torch.stack([band.square().mean().sqrt() for band in bands])
+    faint, strong = 10 * rms, rms / 2  # what photos have: far more than this mean, and less
+    assert float(strengths(given, given, rms)) == pytest.approx(KNOWN_DRAWN)  # all comes back
+    assert float(strengths(given, torch.zeros_like(given), faint)) == 1  # nothing does
+    assert float(strengths(given, details, faint)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
+    known = [float(strengths(given, tones + share * details, faint)) for share in (0.1, 0.5, 1.0)]
+    assert known == pytest.approx([LEAST_STRENGTH, KNOWN_DRAWN / 2, KNOWN_DRAWN], abs=0.02)
+    assert float(strengths(given, tones, faint, 0.7)) == pytest.approx(0.7)
+    stained = [float(strengths(given, given - share * details, rms)) for share in (0.5, 0.7, 1.0)]
+    assert stained == pytest.approx([0.25, 0.49, 1.0], abs=0.05)
+    assert float(strengths(given, given - details / 2, strong)) == pytest.approx(1, abs=0.1)
+    assert float(strengths(given, given - 0.7 * details, None)) == pytest.approx(stained[1])
 
 
 def test_a_schedule_that_begins_without_noise_gives_no_nan() -> None:
