@@ -1,6 +1,6 @@
 """One picture of a run: what users keep, what their updates determine, and what the server draws of it.
 
-    python -m experiments.studies.faces runs/quickstart --users 0,1,2,3 --out docs/quickstart.png
+    python -m experiments.studies.faces runs/quickstart --users 0,1,2,3 --out docs/quickstart.webp
 
 A row a user: private photos, their mean as the update determines it, the answer, further draws, and the control, a face
 from the prior without any update.
@@ -18,7 +18,7 @@ from torch import Tensor
 from attacker.capture.store import CaptureStore, read_reconstruction
 from clients.datasets import open_dataset
 from experiments.evaluate.ground_truth import captures_by_user
-from experiments.studies.paper.pictures import INK, png
+from experiments.studies.paper.pictures import INK, webp
 from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 
@@ -48,7 +48,7 @@ def row(run: RunFolder, user: int, attack: str) -> list[Tensor | None]:
 
 
 def picture(rows: list[list[Tensor | None]]) -> bytes:
-    """A PNG of rows as `row` gives them."""
+    """A WebP of rows as `row` gives them."""
     figure = Figure(figsize=(1.05 * len(COLUMNS), 1.05 * len(rows) + 0.45))
     axes = np.asarray(figure.subplots(len(rows), len(COLUMNS), squeeze=False))
     for place, head in zip(axes[0], COLUMNS, strict=True):
@@ -59,7 +59,7 @@ def picture(rows: list[list[Tensor | None]]) -> bytes:
             if image is not None:
                 place.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="lanczos")
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.45 / (1.05 * len(rows) + 0.45), wspace=0.06)
-    return png(figure)
+    return webp(figure)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--users", default="0,1,2,3", help="numbers with commas between; default: %(default)s")
     parser.add_argument("--attack", default="user_diffusion", metavar="LABEL", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, required=True, metavar="PNG")
+    parser.add_argument("--out", type=Path, required=True, metavar="WEBP")
     given = parser.parse_args(arguments)
     if not all(part.strip().isdecimal() for part in given.users.split(",")):
         parser.error(f"--users {given.users} given; give numbers with commas between, such as 0,1,2")

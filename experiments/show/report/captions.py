@@ -9,6 +9,7 @@ from experiments.evaluate.arms import CAPTIONS
 from experiments.show.report.measured import Measured
 from experiments.show.report.svg import DASH, number
 from experiments.statistics.interval import Interval
+from experiments.statistics.significance import Finding
 from experiments.statistics.verdict import NO_ATTACK, exact, percent
 
 METRICS = {  # column of the aggregates: heading
@@ -73,9 +74,16 @@ def headline(run_data: Measured) -> Headline:
         parts.append(
             f"Proved by the measurement: epsilon is at least {proved:.3g} at delta {best.delta:g}; {promised}."
         )
-    if len(run_data.attacks) > 1:
-        parts.append(f"{best.attack} is the strongest of {len(run_data.attacks)} attacks here.")
+    if len(run_data.attacks) > 1 and best.named:
+        equal = sorted({other.attack for other in run_data.findings if _as_strong(other, best)} - {best.attack})
+        beside = f", as does {' and '.join(equal)}" if equal else ""
+        parts.append(f"Of {len(run_data.attacks)} attacks here {best.attack} names the most users{beside}.")
     return Headline(judged.sentence(), " ".join(parts), label, first, judged.kind.split()[0])
+
+
+def _as_strong(finding: Finding, best: Finding) -> bool:
+    """Whether one names as large a share of the users as the other."""
+    return finding.named * best.users == best.named * finding.users
 
 
 def spell_share(share: Interval) -> str:
@@ -122,8 +130,9 @@ def shared(draws: int) -> str:
     if draws == 1:
         return "One draw: what of it leaked, and what the prior invented, cannot be told apart."
     return (
-        f"What the {draws} draws share, the update says, or the prior of anybody (compare prior only), or the noise of "
-        "a defense. Where they differ, they do not settle it: look at the mean face that the update determines, too."
+        f"What the {draws} draws share, the update says, or the prior of anybody (compare prior only), or it is a flaw "
+        "of the mean face, near which all of them begin. Where they differ, they do not settle it: look at that mean "
+        "face, too."
     )
 
 

@@ -1,6 +1,6 @@
 """The reference paper, item by item: each figure and table is one config here and one command.
 
-    python -m experiments.studies.paper figure1            # runs what is missing, writes docs/paper/figure1.{png,json}
+    python -m experiments.studies.paper figure1            # runs what is missing, writes docs/paper/figure1.{webp,json}
     python -m experiments.studies.paper all                # every item, and the page that holds them: docs/paper.md
     python -m experiments.studies.paper table2 --faces FOLDER --prior PRIOR --embedder MODEL.onnx
 

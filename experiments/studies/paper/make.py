@@ -45,7 +45,7 @@ class Options:
 
 
 def make(item: Item, options: Options, command: str) -> list[str]:
-    """Run and draw `item`; `OUT/ITEM.png` and `OUT/ITEM.json`. Returns what failed, in sentences."""
+    """Run and draw `item`; `OUT/ITEM.webp` or a plot, and `OUT/ITEM.json`. Returns what failed, in sentences."""
     if item.name == "algorithm1":
         _write(options, item, {"command": command, "setup": [], "pictures": {}, "tables": []})
         return []
@@ -58,7 +58,7 @@ def make(item: Item, options: Options, command: str) -> list[str]:
     record = {
         "command": command,
         "setup": [setup_caption(run.config, run.table["user"].nunique()) for run in runs],
-        "pictures": {f"{item.name}.png": drawing(runs, options)} if drawing is not None else {},
+        "pictures": {f"{item.name}.webp": drawing(runs, options)} if drawing is not None else {},
         "tables": [found] if found is not None else [],
     }
     _write(options, item, record)

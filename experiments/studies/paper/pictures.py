@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,21 +27,21 @@ class Panel:
 
 
 def portrait(batch: Panel, beside: Sequence[Panel]) -> bytes:
-    """A whole batch on the left, single pictures beside it (Figures 1 and 4). A PNG."""
+    """A whole batch on the left, single pictures beside it (Figures 1 and 4). A WebP."""
     figure = Figure(figsize=(3.6 + 1.75 * len(beside) + 0.25, 4.1))
     parts = figure.subfigures(1, 1 + len(beside), width_ratios=[3.6, *[1.75] * len(beside)], wspace=0.02)
     for part, panel in zip(np.asarray(parts).ravel(), [batch, *beside], strict=True):
         _tile(part, panel)
-    return png(figure)
+    return webp(figure)
 
 
 def strip(panels: Sequence[Panel]) -> bytes:
-    """Single pictures in rows of five (Figure 2). A PNG."""
+    """Single pictures in rows of five (Figure 2). A WebP."""
     return _grid(panels, columns=5, width=1.9, height=2.45)
 
 
 def batches(panels: Sequence[Panel]) -> bytes:
-    """Whole batches in rows of three (Figure 3). A PNG."""
+    """Whole batches in rows of three (Figure 3). A WebP."""
     return _grid(panels, columns=3, width=3.1, height=3.35)
 
 
@@ -83,7 +84,7 @@ def _grid(panels: Sequence[Panel], columns: int, width: float, height: float) ->
     figure = Figure(figsize=(width * columns, height * rows))
     for part, panel in zip(np.asarray(figure.subfigures(rows, columns)).ravel(), panels, strict=False):
         _tile(part, panel)
-    return png(figure)
+    return webp(figure)
 
 
 def _tile(part: SubFigure, panel: Panel) -> None:
@@ -100,7 +101,16 @@ def _tile(part: SubFigure, panel: Panel) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a file's content, without a margin."""
+    """A plot as a file's content, without a margin."""
+    return _content(figure, "png")
+
+
+def webp(figure: Figure) -> bytes:
+    """The same of pictures of faces, in a tenth of the bytes of a PNG."""
+    return _content(figure, "webp", pil_kwargs={"quality": 85})
+
+
+def _content(figure: Figure, kind: str, **how: Any) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(file, format=kind, dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.08, **how)
     return file.getvalue()

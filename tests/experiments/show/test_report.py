@@ -86,6 +86,14 @@ def test_the_headline_counts_the_users_that_the_strongest_attack_names(run_data:
     assert named == 3
     assert "names all 3 users among 100 people: 29 % to 100 % (95 %)" in head.sentence
     assert "prior only 0" in head.beside
+    assert head.beside.endswith("Of 2 attacks here user_diffusion names the most users.")
+
+
+def test_attacks_that_name_as_many_users_stand_beside_each_other(run_data: RunData) -> None:
+    best = next(finding for finding in run_data.findings if finding.names)
+    equal = replace(best, attack="inverting_gradients")
+    head = headline(replace(run_data, findings=[best, equal]))
+    assert head.beside.endswith("user_diffusion names the most users, as does inverting_gradients.")
 
 
 def test_nothing_found_of_three_users_is_no_all_clear(tmp_path: Path) -> None:
