@@ -13,9 +13,13 @@ portrait: it lacks what the photos differ in. Three steps lead from it to photos
 
 How far the mean can be trusted the prior says by itself, for each user and each frequency: where it sees hardly more
 than noise, it predicts the photo that it expects given the mean, and what of the mean comes back in that is trusted.
-Little noise is added to a good mean, which lacks the finest details alone; least where the prior does not know its
-details, and would draw those of others. A mean with stains, which are details as strong as a photo's that do not come
-back, gets as much noise as hides them. A mean of which no tones come back shows nobody, and is drawn over.
+The noise follows from that.
+
+- Where nearly all details come back, the prior knows such faces, and draws the details anew from much noise.
+- Where they do not, it would draw those of others: little noise leaves those of the mean as they are.
+- Details that do not come back although they are as strong as a photo's are taken for stains, as noise in the update
+  leaves them. The stronger they are, the more noise is added.
+- A mean of which no tones come back shows nobody, and is drawn over.
 
 Of several draws one is the answer: the one whose finest details are as strong as a photo's.
 """
@@ -33,9 +37,9 @@ from attacker.priors.prior import Prior
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
 MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
-KNOWN_DRAWN = 0.15  # strength where all details come back; more costs similarity of real people, less leaves ghosts
-LEAST_STRENGTH = 0.05
-FLAWED = 1  # the band in which stains are looked for, the second finest: in the finest a good mean has little, too
+CERTAINTY = 10  # power of what comes back of the details; with less, real people get noise that makes them others
+LEAST_STRENGTH = 0.03
+STAINED = 1  # the band in which stains are looked for, the second finest: in the finest a good mean has little, too
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
 LEAST_SIGNAL = 0.1  # abar of strength 1 for a network that predicts noise: below, its x_0 is noise divided by little
 SHAPE_HELD = (0.5, 1.0)  # of what each photo lacks of the lowest two bands, a step; 1.0 of both takes a photo's variety
@@ -124,14 +128,15 @@ def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
 def strengths(given: Tensor, expected: Tensor, band_rms: Tensor | None, least: float = LEAST_STRENGTH) -> Tensor:
     """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`.
 
-    The most of three: a little where the details are known; the power of stains, of a photo's at that frequency, whose
-    RMS is `band_rms` (5,), of the mean's own without; and the share of the tones that is lost.
+    The largest of three: how surely the details are known; the power of stains, as a part of that of a photo, whose RMS
+    by band is `band_rms` (5,), or of the mean's own without; the part of the tones that is lost.
     """
     own, back = frequency_bands(given), frequency_bands(expected)
-    known = KNOWN_DRAWN * _share(given - own[-1], expected - back[-1])
-    stains = (1 - _share(own[FLAWED], back[FLAWED])).square()
+    known = _share(given - own[-1], expected - back[-1]) ** CERTAINTY
+    stains = (1 - _share(own[STAINED], back[STAINED])).square()
     if band_rms is not None:
-        stains = stains * own[FLAWED].square().mean((1, 2, 3), keepdim=True) / band_rms[FLAWED].square()
+        power = own[STAINED].square().mean((1, 2, 3), keepdim=True)
+        stains = stains * power / band_rms[STAINED].square().clamp_min(1e-9)
     lost = 1 - _share(own[-1], back[-1])
     return torch.stack([known, stains, lost]).amax(0).flatten().clamp(least, 1)
 

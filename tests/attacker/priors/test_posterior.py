@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacker.gaussian_blur import frequency_bands
 from attacker.priors import eigenfaces
 from attacker.priors.posterior import (
-    KNOWN_DRAWN,
+    CERTAINTY,
     LEAST_STRENGTH,
     MOST_GAIN,
     SHAPE_HELD,
@@ -128,22 +128,60 @@ def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() ->
     assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-def test_noise_hides_what_the_prior_does_not_know_and_keeps_what_the_mean_tells() -> None:
+def test_what_the_prior_knows_is_drawn_anew_and_what_it_does_not_know_is_kept() -> None:
     given = torch.rand(1, 3, 64, 64, generator=generator(0, "mean"))
     bands = frequency_bands(given)
     tones, details = bands[-1], given - bands[-1]
-    rms = torch.stack([band.square().mean().sqrt() for band in bands])
-    faint, strong = 10 * rms, rms / 2  # what photos have: far more than this mean, and less
-    assert float(strengths(given, given, rms)) == pytest.approx(KNOWN_DRAWN)  # all comes back
-    assert float(strengths(given, torch.zeros_like(given), faint)) == 1  # nothing does
-    assert float(strengths(given, details, faint)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
-    known = [float(strengths(given, tones + share * details, faint)) for share in (0.1, 0.5, 1.0)]
-    assert known == pytest.approx([LEAST_STRENGTH, KNOWN_DRAWN / 2, KNOWN_DRAWN], abs=0.02)
-    assert float(strengths(given, tones, faint, 0.7)) == pytest.approx(0.7)
-    stained = [float(strengths(given, given - share * details, rms)) for share in (0.5, 0.7, 1.0)]
+    rms = 10 * torch.stack([band.square().mean().sqrt() for band in bands])  # photos have more than this mean
+    assert float(strengths(given, given, rms)) == pytest.approx(1)  # all comes back
+    assert float(strengths(given, torch.zeros_like(given), rms)) == 1  # nothing does
+    assert float(strengths(given, details, rms)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
+    known = [float(strengths(given, tones + share * details, rms)) for share in (0.0, 0.8, 0.9)]
+    assert known == pytest.approx([LEAST_STRENGTH, 0.8**CERTAINTY, 0.9**CERTAINTY], abs=0.02)
+    assert float(strengths(given, tones, rms, 0.7)) == pytest.approx(0.7)
+
+
+def test_details_as_strong_as_a_photo_s_that_the_prior_does_not_expect_are_drawn_over() -> None:
+    given = torch.rand(1, 3, 64, 64, generator=generator(0, "mean"))
+    bands = frequency_bands(given)
+    rms, details = torch.stack([band.square().mean().sqrt() for band in bands]), given - bands[-1]
+    stained = [float(strengths(given, given - lost * details, rms)) for lost in (0.5, 0.7, 1.0)]
     assert stained == pytest.approx([0.25, 0.49, 1.0], abs=0.05)
-    assert float(strengths(given, given - details / 2, strong)) == pytest.approx(1, abs=0.1)
+    assert float(strengths(given, given - 0.7 * details, 2 * rms)) == pytest.approx(0.49 / 4, abs=0.03)
     assert float(strengths(given, given - 0.7 * details, None)) == pytest.approx(stained[1])
+    flat = torch.zeros_like(rms)
+    assert float(strengths(given, given - 0.7 * details, flat)) == 1
+    assert float(strengths(0 * given, 0 * given, flat)) == 1  # the usual face itself: nobody
+
+
+def test_a_good_mean_gets_little_noise_and_a_lost_one_all() -> None:
+    space = eigenfaces.fit(torch.rand(8, 3, 32, 32, generator=generator(0, "photos")))
+    mean = space.mean + 0.3 * frequency_bands(torch.rand(1, 3, 32, 32, generator=generator(0, "one")) - 0.5)[-1]
+
+    class Seen(nn.Module):
+        """Expects the tones of the mean it is given, in part, and notes the times at which it is asked."""
+
+        def __init__(self, part: float) -> None:
+            super().__init__()
+            self.part, self.times = part, list[int]()
+
+        def forward(self, seen: Tensor, t: Tensor) -> Any:
+            self.times.append(int(t.max()))
+            given = seen[:, 3:] - space.mean
+            return SimpleNamespace(sample=space.mean + self.part * frequency_bands(given)[-1])
+
+    def begins(part: float) -> int:
+        network = Seen(part)
+        abar = prior().alphas_cumprod
+        drawn = Prior(network, abar, "sample", 32, 32, autocast=False, conditional=True)
+        z = torch.randn(1, 2, 3, 32, 32, generator=generator(0, "z"))
+        assert bool(draw_faces(drawn, mean, z, 4, space).isfinite().all())
+        assert network.times[0] == 999  # what it expects, given the mean alone
+        return network.times[1]
+
+    assert begins(1.0) < 200
+    assert 400 < begins(0.5) < 700
+    assert begins(0.0) == 999
 
 
 def test_a_schedule_that_begins_without_noise_gives_no_nan() -> None:
