@@ -1,7 +1,7 @@
 """What several faces that one update leaves possible have in common, and where they differ.
 
-What they share, the update says, or the prior of anybody, or the noise of a defense. Where they differ, they do not
-settle it.
+What they share, the update says, or the prior draws it for anybody, or it is a flaw of the mean face, near which all
+begin. Where they differ, the prior invented it.
 """
 
 import torch

@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--attack", default="user_diffusion", metavar="LABEL", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, metavar="WEBP")
     given = parser.parse_args(arguments)
+    if given.out.suffix != ".webp":
+        parser.error(f"--out {given.out} given; give a name that ends with .webp")
     if not all(part.strip().isdecimal() for part in given.users.split(",")):
         parser.error(f"--users {given.users} given; give numbers with commas between, such as 0,1,2")
     try:

@@ -74,16 +74,22 @@ def headline(run_data: Measured) -> Headline:
         parts.append(
             f"Proved by the measurement: epsilon is at least {proved:.3g} at delta {best.delta:g}; {promised}."
         )
-    if len(run_data.attacks) > 1 and best.named:
-        equal = sorted({other.attack for other in run_data.findings if _as_strong(other, best)} - {best.attack})
-        beside = f", as does {' and '.join(equal)}" if equal else ""
-        parts.append(f"Of {len(run_data.attacks)} attacks here {best.attack} names the most users{beside}.")
+    parts += _among_attacks(run_data, best)
     return Headline(judged.sentence(), " ".join(parts), label, first, judged.kind.split()[0])
 
 
-def _as_strong(finding: Finding, best: Finding) -> bool:
-    """Whether one names as large a share of the users as the other."""
-    return finding.named * best.users == best.named * finding.users
+def _among_attacks(run_data: Measured, best: Finding) -> list[str]:
+    """A sentence on which attacks name as many users as `best`; none where that is no leak, or not the most."""
+    shares: dict[str, float] = {}
+    for finding in run_data.findings:
+        if finding.server_round == best.server_round and finding.attack in run_data.attacks:
+            shares[finding.attack] = max(finding.named / finding.users, shares.get(finding.attack, 0.0))
+    most = shares.pop(best.attack, -1.0)
+    if not best.names or not shares or most < max(shares.values()):
+        return []
+    equal = sorted(attack for attack, share in shares.items() if share == most)
+    beside = f", as many as {', '.join(equal)}" if equal else ""
+    return [f"Of {len(shares) + 1} attacks here {best.attack} names the most users{beside}."]
 
 
 def spell_share(share: Interval) -> str:
@@ -130,9 +136,9 @@ def shared(draws: int) -> str:
     if draws == 1:
         return "One draw: what of it leaked, and what the prior invented, cannot be told apart."
     return (
-        f"What the {draws} draws share, the update says, or the prior of anybody (compare prior only), or it is a flaw "
-        "of the mean face, near which all of them begin. Where they differ, they do not settle it: look at that mean "
-        "face, too."
+        f"What the {draws} draws share, the update says, or the prior draws it for anybody (compare prior only), or it "
+        "is a flaw of the mean face, near which all of them begin: that they agree does not prove a leak. Where they "
+        "differ, the prior invented it. Look at that mean face, too."
     )
 
 

@@ -218,7 +218,7 @@ def _traits(run_data: Measured, user: int) -> list[Trait]:
             true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
             guess = _value(row, f"attr_{attribute}_inferred")
             share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
-            # Without evidence of a leak, draws agree on what the prior or the noise of a defense says.
+            # Without evidence of a leak, draws agree on what the prior says, or a flaw of the mean face.
             told = math.isfinite(share * count) and count > 1 and run_data.leaks(label)
             agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
             behind = _value(_row(run_data, label, first, user, "determined"), f"attr_{attribute}_inferred")

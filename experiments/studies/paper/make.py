@@ -45,7 +45,7 @@ class Options:
 
 
 def make(item: Item, options: Options, command: str) -> list[str]:
-    """Run and draw `item`; `OUT/ITEM.webp` or a plot, and `OUT/ITEM.json`. Returns what failed, in sentences."""
+    """Run and draw `item`; `OUT/ITEM.webp` (a PNG of plots) and `OUT/ITEM.json`. Returns what failed, in sentences."""
     if item.name == "algorithm1":
         _write(options, item, {"command": command, "setup": [], "pictures": {}, "tables": []})
         return []

@@ -18,6 +18,7 @@ from experiments.show.report import svg, write_report
 from experiments.show.report.captions import class_name, headline
 from experiments.show.report.gallery import data_uri
 from experiments.show.report.run_data import RunData, read
+from experiments.statistics.significance import Finding
 from fl_sim.runs import RunFolder
 
 FETCHING = ("src", "href", "srcset", "poster", "data", "action", "xlink:href")
@@ -89,11 +90,19 @@ def test_the_headline_counts_the_users_that_the_strongest_attack_names(run_data:
     assert head.beside.endswith("Of 2 attacks here user_diffusion names the most users.")
 
 
-def test_attacks_that_name_as_many_users_stand_beside_each_other(run_data: RunData) -> None:
+def test_an_attack_names_the_most_users_only_where_it_does(run_data: RunData) -> None:
     best = next(finding for finding in run_data.findings if finding.names)
+
+    def beside(*others: Finding) -> str:
+        return headline(replace(run_data, findings=[best, *others])).beside
+
     equal = replace(best, attack="inverting_gradients")
-    head = headline(replace(run_data, findings=[best, equal]))
-    assert head.beside.endswith("user_diffusion names the most users, as does inverting_gradients.")
+    fewer, any_round = replace(equal, named=0), replace(equal, server_round=None)
+    assert beside(equal).endswith("user_diffusion names the most users, as many as inverting_gradients.")
+    assert beside(fewer).endswith("user_diffusion names the most users.")
+    assert "names the most" not in beside()
+    assert "names the most" not in beside(any_round)  # several rounds are another measure
+    assert "names the most" not in beside(replace(equal, attack="attribute inference"))  # of no picture
 
 
 def test_nothing_found_of_three_users_is_no_all_clear(tmp_path: Path) -> None:
@@ -131,7 +140,7 @@ def test_draws_stand_beside_the_answer_with_what_they_are_evidence_of(tmp_path: 
         assert page.count(f'alt="where the 4 draws {of} differ: most in the ') == 1
         assert page.count(f'alt="mean face that the update determines, {of}, rank 1, similarity 0.') == 1
     assert "another of the 4 draws of user 0 by user_diffusion in round 2" not in page  # one round is enough
-    assert text.count("What the 4 draws share, the update says, or the prior of anybody") == 3
+    assert text.count("What the 4 draws share, the update says, or the prior draws it for anybody") == 3
     assert re.search(r"(yes|no) \((right|wrong)\) \([234] of 4 draws\)", text)
     assert "similarity of any draw" in text
     assert "user_diffusion, determined" in text

@@ -12,7 +12,7 @@ from experiments.studies import faces
 def test_a_picture_has_a_place_for_each_column_and_leaves_what_is_missing_empty() -> None:
     image = torch.rand(3, 16, 16)
     made = faces.picture([[image] * len(faces.COLUMNS), [None, *[image] * (len(faces.COLUMNS) - 1)]])
-    assert made.startswith(b"RIFF")
+    assert made[8:12] == b"WEBP"
 
 
 def test_users_that_a_run_lacks_and_numbers_that_are_none_are_named(
@@ -24,3 +24,6 @@ def test_users_that_a_run_lacks_and_numbers_that_are_none_are_named(
     with pytest.raises(SystemExit):
         faces.main([str(run.root), "--users", "all", "--out", out])
     assert "--users all given; give numbers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        faces.main([str(run.root), "--out", str(tmp_path / "faces.png")])
+    assert "faces.png given; give a name that ends with .webp" in capsys.readouterr().err
