@@ -151,7 +151,8 @@ def left_open(out: Path, summary: Mapping[str, Any]) -> str | None:
     return (
         f"{count} draws of this update: {out / 'draw-*.png'} (spread {spread:.3f}, 0 where all agree). Where they "
         f"differ, which {out / 'differ.png'} shows in orange, the prior invented it; that they agree proves "
-        "nothing, since all begin near one mean face. A realistic face is no evidence: the prior draws one for any update"
+        "nothing, since all begin near one mean face. A realistic face is no evidence: the prior draws one for any "
+        "update"
     )
 
 
