@@ -13,10 +13,10 @@ portrait: it lacks what the photos differ in. Three steps lead from it to photos
 
 How far the mean can be trusted the prior says by itself, for each user and each frequency: where it sees hardly more
 than noise, it predicts the photo that it expects given the mean, and what of the mean comes back in that is trusted.
-The noise follows from that.
+How much noise is added follows from that.
 
-- Where nearly all details come back, the prior knows such faces, and draws the details anew from much noise.
-- Where they do not, it would draw those of others: little noise leaves those of the mean as they are.
+- A prior that gives the details of usual faces back knows faces, and draws them anew from much noise.
+- A prior that does not would draw other people: little noise leaves the details of the mean as they are.
 - Details that do not come back although they are as strong as a photo's are taken for stains, as noise in the update
   leaves them. The stronger they are, the more noise is added.
 - A mean of which no tones come back shows nobody, and is drawn over.
@@ -25,6 +25,7 @@ Of several draws one is the answer: the one whose finest details are as strong a
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import zip_longest
 
 import torch
@@ -33,11 +34,13 @@ from torch import Tensor
 from attacker.gaussian_blur import frequency_bands
 from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior
+from fl_sim.seeds import generator
 
 TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
 MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
-CERTAINTY = 10  # power of what comes back of the details; with less, real people get noise that makes them others
+USUAL, SPREAD = 32, 0.3  # faces that a prior is tried on, and how much they differ, in deviations of faces
+CERTAINTY = 4  # power of what comes back of them; with less, a prior that knows few people makes others of all
 LEAST_STRENGTH = 0.03
 STAINED = 1  # the band in which stains are looked for, the second finest: in the finest a good mean has little, too
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
@@ -69,9 +72,10 @@ def draw_faces(
         if space is not None:
             usual, rms = prior.encode(space.mean[None].to(given)), space.band_rms.to(given)
             sought = (usual + with_contrast(given - usual, rms, contrast)).clamp(-1, 1)
-        expected = _expected(prior, given, noise)
-        trusted = trusted_shares(given - usual, expected - usual)
-        strength = strengths(given - usual, expected - usual, rms, least_strength)
+        deviation, expected = given - usual, _expected(prior, given, noise) - usual
+        trusted = trusted_shares(deviation, expected)
+        known = details_known(deviation, expected) if space is None else familiarity(prior, space)
+        strength = strengths(deviation, expected, rms, known, least_strength)
         faces = prior.decode(_reverse(prior, given, sought, trusted, strength, noise, steps).flatten(0, 1))
         return faces.clamp(-1, 1).view(*noise.shape[:2], *faces.shape[1:])
 
@@ -125,20 +129,38 @@ def with_contrast(deviation: Tensor, band_rms: Tensor, power: float) -> Tensor:
     return raised
 
 
-def strengths(given: Tensor, expected: Tensor, band_rms: Tensor | None, least: float = LEAST_STRENGTH) -> Tensor:
+@lru_cache(maxsize=1)  # a worker's users have both in common
+def familiarity(prior: Prior, space: Eigenfaces) -> Tensor:
+    """How well the prior knows faces, () in [0, 1]: what comes back of the details of usual ones, on average."""
+    random, device = generator(0, "usual faces"), space.mean.device
+    codes = torch.randn(USUAL, len(space.deviations), generator=random).to(device)
+    noise = torch.randn(USUAL, 1, prior.channels, prior.size, prior.size, generator=random).to(device)
+    given = prior.encode((space.mean + SPREAD * space.draw(codes)).clamp(-1, 1))
+    usual = prior.encode(space.mean[None])
+    return details_known(given - usual, _expected(prior, given, noise) - usual).mean()
+
+
+def details_known(given: Tensor, expected: Tensor) -> Tensor:
+    """What comes back of all but the tones (n, 1, 1, 1), in [0, 1]; arguments as for `trusted_shares`."""
+    return _share(given - frequency_bands(given)[-1], expected - frequency_bands(expected)[-1])
+
+
+def strengths(
+    given: Tensor, expected: Tensor, band_rms: Tensor | None, known: Tensor, least: float = LEAST_STRENGTH
+) -> Tensor:
     """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`.
 
-    The largest of three: how surely the details are known; the power of stains, as a part of that of a photo, whose RMS
-    by band is `band_rms` (5,), or of the mean's own without; the part of the tones that is lost.
+    The largest of three: how surely the details are `known`, () or (n, 1, 1, 1) in [0, 1]; the power of stains, as a
+    part of that of a photo, whose RMS by band is `band_rms` (5,), or of the mean's own without; the part of the tones
+    that is lost.
     """
     own, back = frequency_bands(given), frequency_bands(expected)
-    known = _share(given - own[-1], expected - back[-1]) ** CERTAINTY
     stains = (1 - _share(own[STAINED], back[STAINED])).square()
     if band_rms is not None:
         power = own[STAINED].square().mean((1, 2, 3), keepdim=True)
         stains = stains * power / band_rms[STAINED].square().clamp_min(1e-9)
     lost = 1 - _share(own[-1], back[-1])
-    return torch.stack([known, stains, lost]).amax(0).flatten().clamp(least, 1)
+    return torch.stack([(known**CERTAINTY).expand_as(lost), stains, lost]).amax(0).flatten().clamp(least, 1)
 
 
 def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:

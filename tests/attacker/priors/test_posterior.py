@@ -17,6 +17,9 @@ from attacker.priors.posterior import (
     LEAST_STRENGTH,
     MOST_GAIN,
     SHAPE_HELD,
+    TOGETHER,
+    USUAL,
+    details_known,
     draw_faces,
     hold_shape,
     most_photographic,
@@ -128,30 +131,34 @@ def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() ->
     assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-def test_what_the_prior_knows_is_drawn_anew_and_what_it_does_not_know_is_kept() -> None:
+NOTHING, HALF, ALL = torch.tensor(0.0), torch.tensor(0.5), torch.tensor(1.0)  # known of the details of usual faces
+
+
+def test_a_prior_that_knows_faces_draws_them_anew_and_one_that_does_not_keeps_those_of_the_mean() -> None:
     given = torch.rand(1, 3, 64, 64, generator=generator(0, "mean"))
     bands = frequency_bands(given)
     tones, details = bands[-1], given - bands[-1]
     rms = 10 * torch.stack([band.square().mean().sqrt() for band in bands])  # photos have more than this mean
-    assert float(strengths(given, given, rms)) == pytest.approx(1)  # all comes back
-    assert float(strengths(given, torch.zeros_like(given), rms)) == 1  # nothing does
-    assert float(strengths(given, details, rms)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
-    known = [float(strengths(given, tones + share * details, rms)) for share in (0.0, 0.8, 0.9)]
-    assert known == pytest.approx([LEAST_STRENGTH, 0.8**CERTAINTY, 0.9**CERTAINTY], abs=0.02)
-    assert float(strengths(given, tones, rms, 0.7)) == pytest.approx(0.7)
+    amounts = [float(strengths(given, tones, rms, known)) for known in (NOTHING, HALF, ALL)]
+    assert amounts == pytest.approx([LEAST_STRENGTH, 0.5**CERTAINTY, 1.0], abs=0.02)
+    assert float(strengths(given, torch.zeros_like(given), rms, NOTHING)) == 1  # nothing comes back
+    assert float(strengths(given, details, rms, NOTHING)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
+    assert float(strengths(given, tones, rms, NOTHING, 0.7)) == pytest.approx(0.7)
+    shares = [float(details_known(given, tones + share * details)) for share in (0.0, 0.5, 1.0)]
+    assert shares == pytest.approx([0.0, 0.5, 1.0], abs=0.02)
 
 
 def test_details_as_strong_as_a_photo_s_that_the_prior_does_not_expect_are_drawn_over() -> None:
     given = torch.rand(1, 3, 64, 64, generator=generator(0, "mean"))
     bands = frequency_bands(given)
     rms, details = torch.stack([band.square().mean().sqrt() for band in bands]), given - bands[-1]
-    stained = [float(strengths(given, given - lost * details, rms)) for lost in (0.5, 0.7, 1.0)]
+    stained = [float(strengths(given, given - lost * details, rms, NOTHING)) for lost in (0.5, 0.7, 1.0)]
     assert stained == pytest.approx([0.25, 0.49, 1.0], abs=0.05)
-    assert float(strengths(given, given - 0.7 * details, 2 * rms)) == pytest.approx(0.49 / 4, abs=0.03)
-    assert float(strengths(given, given - 0.7 * details, None)) == pytest.approx(stained[1])
+    assert float(strengths(given, given - 0.7 * details, 2 * rms, NOTHING)) == pytest.approx(0.49 / 4, abs=0.03)
+    assert float(strengths(given, given - 0.7 * details, None, NOTHING)) == pytest.approx(stained[1])
     flat = torch.zeros_like(rms)
-    assert float(strengths(given, given - 0.7 * details, flat)) == 1
-    assert float(strengths(0 * given, 0 * given, flat)) == 1  # the usual face itself: nobody
+    assert float(strengths(given, given - 0.7 * details, flat, NOTHING)) == 1
+    assert float(strengths(0 * given, 0 * given, flat, NOTHING)) == 1  # the usual face itself: nobody
 
 
 def test_a_good_mean_gets_little_noise_and_a_lost_one_all() -> None:
@@ -176,10 +183,11 @@ def test_a_good_mean_gets_little_noise_and_a_lost_one_all() -> None:
         drawn = Prior(network, abar, "sample", 32, 32, autocast=False, conditional=True)
         z = torch.randn(1, 2, 3, 32, 32, generator=generator(0, "z"))
         assert bool(draw_faces(drawn, mean, z, 4, space).isfinite().all())
-        assert network.times[0] == 999  # what it expects, given the mean alone
-        return network.times[1]
+        tried = -(-USUAL // TOGETHER)  # passes of usual faces
+        assert network.times[: 1 + tried] == [999] * (1 + tried)  # what it expects, given the mean alone
+        return network.times[1 + tried]
 
-    assert begins(1.0) < 200
+    assert begins(1.0) < 200  # it knows no details
     assert 400 < begins(0.5) < 700
     assert begins(0.0) == 999
 
