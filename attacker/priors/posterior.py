@@ -40,7 +40,7 @@ TOGETHER = 32  # faces in one pass of the U-Net, which bounds the memory
 CONTRAST = 0.8  # power of what brings each frequency to a photo's strength: 0 leaves the mean as it is
 MOST_GAIN = 4.0  # of a frequency; what is fainter than that in the mean is not there
 USUAL, SPREAD = 32, 0.3  # faces that a prior is tried on, and how much they differ, in deviations of faces
-CERTAINTY = 4  # power of what comes back of them; with less, a prior that knows few people makes others of all
+KNOWN = (0.5, 0.9)  # what comes back of them, from where on noise is added, and where all is
 LEAST_STRENGTH = 0.03
 STAINED = 1  # the band in which stains are looked for, the second finest: in the finest a good mean has little, too
 CAUTION = 2  # power of what comes back of a mean by which it is trusted: half of it is noise as often as not
@@ -160,7 +160,8 @@ def strengths(
         power = own[STAINED].square().mean((1, 2, 3), keepdim=True)
         stains = stains * power / band_rms[STAINED].square().clamp_min(1e-9)
     lost = 1 - _share(own[-1], back[-1])
-    return torch.stack([(known**CERTAINTY).expand_as(lost), stains, lost]).amax(0).flatten().clamp(least, 1)
+    drawn = (known - KNOWN[0]) / (KNOWN[1] - KNOWN[0])
+    return torch.stack([drawn.expand_as(lost), stains, lost]).amax(0).flatten().clamp(least, 1)
 
 
 def hold_shape(x0: Tensor, sought: Tensor, trusted: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacker.gaussian_blur import frequency_bands
 from attacker.priors import eigenfaces
 from attacker.priors.posterior import (
-    CERTAINTY,
+    KNOWN,
     LEAST_STRENGTH,
     MOST_GAIN,
     SHAPE_HELD,
@@ -131,7 +131,11 @@ def test_contrast_is_raised_to_a_photo_s_at_each_frequency_but_in_the_tones() ->
     assert float(faint.abs().max()) <= MOST_GAIN * 1e-4 * 3 * float(deviation.abs().max())
 
 
-NOTHING, HALF, ALL = torch.tensor(0.0), torch.tensor(0.5), torch.tensor(1.0)  # known of the details of usual faces
+NOTHING, HALF, ALL = (
+    torch.tensor(0.0),
+    torch.tensor(sum(KNOWN) / 2),
+    torch.tensor(1.0),
+)  # known of the details of usual faces
 
 
 def test_a_prior_that_knows_faces_draws_them_anew_and_one_that_does_not_keeps_those_of_the_mean() -> None:
@@ -140,7 +144,7 @@ def test_a_prior_that_knows_faces_draws_them_anew_and_one_that_does_not_keeps_th
     tones, details = bands[-1], given - bands[-1]
     rms = 10 * torch.stack([band.square().mean().sqrt() for band in bands])  # photos have more than this mean
     amounts = [float(strengths(given, tones, rms, known)) for known in (NOTHING, HALF, ALL)]
-    assert amounts == pytest.approx([LEAST_STRENGTH, 0.5**CERTAINTY, 1.0], abs=0.02)
+    assert amounts == pytest.approx([LEAST_STRENGTH, 0.5, 1.0], abs=0.02)
     assert float(strengths(given, torch.zeros_like(given), rms, NOTHING)) == 1  # nothing comes back
     assert float(strengths(given, details, rms, NOTHING)) == pytest.approx(1, abs=0.05)  # no tones: it is no face
     assert float(strengths(given, tones, rms, NOTHING, 0.7)) == pytest.approx(0.7)
