@@ -150,9 +150,9 @@ def strengths(
 ) -> Tensor:
     """How far up the schedule noise is added (n,), in [`least`, 1]; `given` and `expected` as for `trusted_shares`.
 
-    The largest of three: how surely the details are `known`, () or (n, 1, 1, 1) in [0, 1]; the power of stains, as a
-    part of that of a photo, whose RMS by band is `band_rms` (5,), or of the mean's own without; the part of the tones
-    that is lost.
+    The largest of three: how far `known`, () or (n, 1, 1, 1) in [0, 1], is on the way through KNOWN; the power of
+    stains, as a part of that of a photo, whose RMS by band is `band_rms` (5,), or of the mean's own without; the part
+    of the tones that is lost.
     """
     own, back = frequency_bands(given), frequency_bands(expected)
     stains = (1 - _share(own[STAINED], back[STAINED])).square()
