@@ -10,8 +10,8 @@ from experiments.studies.plot import COLOURS, GRID, INK, SOFT
 
 KINDS = {
     "landmark": ("of the user's photos", SOFT, "*", False, (0, 9)),
-    "mean": ("the mean face that the update determines", COLOURS[1], "s", False, (0, -14)),
-    "replaced": ("its low frequencies, the rest refined (by blur)", COLOURS[3], "D", True, (0, 8)),
+    "mean": ("the mean face that the update determines", COLOURS[1], "s", False, (0, 9)),
+    "replaced": ("its low frequencies, the rest refined (by blur)", COLOURS[3], "D", True, (-11, -15)),
     "drawn": ("photos drawn given it, as the attack has them", COLOURS[0], "o", False, (0, 9)),
     "redrawn": (
         "drawn anew, with another contrast, strength or number of steps",

@@ -88,7 +88,7 @@ def _among_attacks(run_data: Measured, best: Finding) -> list[str]:
     if not best.names or not shares or most < max(shares.values()):
         return []
     equal = sorted(attack for attack, share in shares.items() if share == most)
-    beside = f", as many as {', '.join(equal)}" if equal else ""
+    beside = f"; {', '.join(equal)} as many" if equal else ""
     return [f"Of {len(shares) + 1} attacks here {best.attack} names the most users{beside}."]
 
 

@@ -170,19 +170,21 @@ def test_a_good_mean_gets_little_noise_and_a_lost_one_all() -> None:
     mean = space.mean + 0.3 * frequency_bands(torch.rand(1, 3, 32, 32, generator=generator(0, "one")) - 0.5)[-1]
 
     class Seen(nn.Module):
-        """Expects the tones of the mean it is given, in part, and notes the times at which it is asked."""
+        """Expects a part of the mean it is given, or of its tones, and notes the times at which it is asked."""
 
-        def __init__(self, part: float) -> None:
+        def __init__(self, part: float, details: bool) -> None:
             super().__init__()
-            self.part, self.times = part, list[int]()
+            self.part, self.details, self.times = part, details, list[int]()
 
         def forward(self, seen: Tensor, t: Tensor) -> Any:
             self.times.append(int(t.max()))
             given = seen[:, 3:] - space.mean
-            return SimpleNamespace(sample=space.mean + self.part * frequency_bands(given)[-1])
+            return SimpleNamespace(
+                sample=space.mean + self.part * (given if self.details else frequency_bands(given)[-1])
+            )
 
-    def begins(part: float) -> int:
-        network = Seen(part)
+    def begins(part: float, details: bool = False) -> int:
+        network = Seen(part, details)
         abar = prior().alphas_cumprod
         drawn = Prior(network, abar, "sample", 32, 32, autocast=False, conditional=True)
         z = torch.randn(1, 2, 3, 32, 32, generator=generator(0, "z"))
@@ -192,6 +194,7 @@ def test_a_good_mean_gets_little_noise_and_a_lost_one_all() -> None:
         return network.times[1 + tried]
 
     assert begins(1.0) < 200  # it knows no details
+    assert begins(1.0, details=True) == 999  # it gives those of usual faces back, and this mean has none
     assert 400 < begins(0.5) < 700
     assert begins(0.0) == 999
 

@@ -85,9 +85,8 @@ def test_it_is_the_function_of_diffusers_with_its_gradient(
 def test_another_network_is_read_by_diffusers(tmp_path: Path, other: dict[str, Any]) -> None:
     if "down_block_types" in other:
         other = {**other, "block_out_channels": (32, 32)}
-    theirs = (
-        unet(**other).eval().to(memory_format=torch.channels_last)
-    )  # as a prior has it: other kernels round otherwise
+    # In the memory format of a prior: the kernels of another round otherwise.
+    theirs = unet(**other).eval().to(memory_format=torch.channels_last)
     ours = read(tmp_path, theirs)
     assert type(ours) is type(theirs)
     x, t = torch.randn(1, 3, 16, 16, generator=generator(0, "unet")), torch.tensor([7])

@@ -98,7 +98,7 @@ def test_an_attack_names_the_most_users_only_where_it_does(run_data: RunData) ->
 
     equal = replace(best, attack="inverting_gradients")
     fewer, any_round = replace(equal, named=0), replace(equal, server_round=None)
-    assert beside(equal).endswith("user_diffusion names the most users, as many as inverting_gradients.")
+    assert beside(equal).endswith("user_diffusion names the most users; inverting_gradients as many.")
     assert beside(fewer).endswith("user_diffusion names the most users.")
     assert "names the most" not in beside()
     assert "names the most" not in beside(any_round)  # several rounds are another measure
