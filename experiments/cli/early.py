@@ -44,7 +44,7 @@ def check_study(name: str, overrides: Iterable[str]) -> None:
     for cell in cells if isinstance(cells, list) else []:
         defenses = cell.get("defenses") if isinstance(cell, dict) else None
         if isinstance(defenses, list) and all(isinstance(one, dict) for one in defenses):
-            check_names(Config(defenses=defenses))
+            check_names(parse(Config, {"defenses": defenses}))
 
 
 def check_run(config: Config, folder: RunFolder) -> None:

@@ -8,6 +8,7 @@ rounds    run, and the columns of rounds.parquet: round, accuracy, loss, example
 leakage   the columns of experiments.evaluate.columns.COLUMNS and `attr_NAME_true`, `_inferred`, `_share`
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +54,8 @@ def guarantee(run: RunFolder) -> dict[str, float | None]:
 def last_round(table: pd.DataFrame) -> dict[str, float | None]:
     """Accuracy in [0, 1] and loss on held-out photos after the last round of a rounds table; null without one."""
     last: Mapping[Any, Any] = table.iloc[-1].to_dict() if len(table) else {}
-    return {figure: float(last[figure]) if figure in last else None for figure in ("accuracy", "loss")}
+    values = {figure: float(last.get(figure, math.nan)) for figure in ("accuracy", "loss")}
+    return {figure: value if math.isfinite(value) else None for figure, value in values.items()}
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -36,12 +36,15 @@ def row(run: RunFolder, user: int, attack: str) -> list[Tensor | None]:
     captures = captures_by_user(config, store, rounds[0]) if rounds else {}
     if user not in captures:
         raise ConfigError(f"{run.root} has no update of user {user} in its first round; give users that it has")
-    found = read_reconstruction(run, attack, rounds[0], captures[user])
-    if found is None:
+    made = {label: run.reconstruction(label, rounds[0], captures[user]) for label in (attack, "prior_only")}
+    if not made[attack].is_file():
         raise ConfigError(f"{run.root} has no reconstruction of user {user} by {attack!r}; give an attack that it has")
+    found = read_reconstruction(run, attack, rounds[0], captures[user])
     photos = open_dataset(config.dataset, config.seed).user(user).private.photos
     drawn = [] if found.draws is None else [one for one in found.draws if not torch.equal(one, found.images[0])]
-    control = read_reconstruction(run, "prior_only", rounds[0], captures[user])
+    control = None
+    if made["prior_only"].is_file():
+        control = read_reconstruction(run, "prior_only", rounds[0], captures[user])
     shown: list[Tensor | None] = [*photos[:PHOTOS], *[None] * (PHOTOS - len(photos))]
     shown += [found.determined, found.images[0], *drawn[:DRAWS], *[None] * (DRAWS - len(drawn))]
     return [*shown, None if control is None else control.images[0]]

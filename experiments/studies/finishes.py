@@ -84,8 +84,10 @@ def find(run: RunFolder, label: str) -> Found:
         settings: dict[str, Any] = {}
         for user, capture in sorted(captures_by_user(config, store, number).items()):
             table = read_attack_table(run, label, number, capture)
-            one = None if table is None else read_reconstruction(run, label, number, capture)
-            if table is not None and one is not None and one.draws is not None and one.determined is not None:
+            if table is None:
+                continue
+            one = read_reconstruction(run, label, number, capture)
+            if one.draws is not None and one.determined is not None:
                 made[user], settings = one, table
         if made and {"prior", "draw_steps"} <= settings.keys():
             return Found(str(settings["prior"]), int(settings["draw_steps"]), made)

@@ -168,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.show is not None:
         print(markdown(json.loads(given.show.read_text(encoding="utf-8"))), end="")
         return 0
+    if not (given.embedder or given.attributes):
+        parser.error("no judge given; give --embedder NAME[=FILE], --attributes NAME[=FILE], or both")
     try:
         with one_thread():
             found = measure(load(None, given.override), given.embedder, given.attributes)

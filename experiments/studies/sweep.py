@@ -11,10 +11,21 @@ import pandas as pd
 from experiments.plan import attackers
 from experiments.plan.defended import measures
 from experiments.plan.defended import name as name_of
-from experiments.plan.study import Cell, Study, variants
+from experiments.plan.study import Cell, Study, expand, variants
 from experiments.show import tables
 from experiments.show.report.run_data import distorted
+from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, read_manifest
+
+
+def check(name: str, study: Study) -> None:
+    """ConfigError where runs differ in what a frontier has no place for: more than defenses, strengths and seeds."""
+    for key in sorted({key for cell in expand(name, study) for key in cell.keys} - {"defense", "strength", "seed"}):
+        raise ConfigError(
+            f"the sweep varies {key}; a frontier compares defenses, strengths and seeds. Give each value a sweep "
+            f"of its own (-o base.{key}=VALUE --runs FOLDER), or run it as a study: "
+            f"python -m experiments.studies {name}"
+        )
 
 
 def rows(cell: Cell, study: Study, run: RunFolder) -> pd.DataFrame:
@@ -25,8 +36,6 @@ def rows(cell: Cell, study: Study, run: RunFolder) -> pd.DataFrame:
     table = table[table["attack"].isin(labels)]  # not what somebody attacked it with besides
     keys = {key: str(value) for key, value in cell.keys.items() if key != "seed"}
     facts: dict[str, Any] = {"cell": cell.name, "defense": name_of(measures(cell.config)), "strength": "", **keys}
-    others = [f"{key} {value}" for key, value in keys.items() if key not in {"defense", "strength"}]
-    facts["setting"] = ", ".join(others)
     facts |= tables.last_round(pd.read_parquet(run.rounds))
     manifest = read_manifest(run)
     stated: dict[str, Any] = manifest["threat_model"]

@@ -24,9 +24,10 @@ def fake_sweep(users: int = 10, seeds: int = 1) -> pd.DataFrame:
                         similarity = mean + draw.normal(0, 0.03)
                         rows.append(
                             {
-                                "run": "r", "seed": seed, "round": 1, "user": user, "label": label, "attack": "attack",
-                                "knowledge": known, "arm": arm, "facial_similarity": similarity,
-                                "rank": 1 if similarity > 0.3 else 50, "gallery_size": 100, "setting": "",
+                                "run": "r", "seed": seed, "round": 1, "user": user, "capture": user,
+                                "label": label, "attack": "attack", "knowledge": known, "arm": arm,
+                                "facial_similarity": similarity, "rank": 1 if similarity > 0.3 else 50,
+                                "gallery_size": 100,
                                 "cell": f"{defense}-{strength.replace(' ', '_')}-{seed}", "defense": defense,
                                 "strength": strength, "accuracy": accuracy, "epsilon": epsilon,
                                 "epsilon_run": epsilon, "mechanism": None if epsilon is None else "gaussian",

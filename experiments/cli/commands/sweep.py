@@ -41,6 +41,7 @@ def sweep(
 
     started = time.monotonic()
     name, content = open_study(study, override or [])
+    sweeping.check(name, content)
     with bars() as progress:
         outcome = runner.run(
             name,

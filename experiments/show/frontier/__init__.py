@@ -39,6 +39,7 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
     study = parse(Study, read(folder / "sweep.toml", []))
     bare = undefended(measured)
     said = answers(measured)
+    shown = pictures.users(table, bare or measured[0])
     page = (
         environment(HERE)
         .get_template("frontier.html.j2")
@@ -46,17 +47,20 @@ def write_frontier(folder: Path) -> tuple[Path, list[Point]]:
             title=study.title,
             folder=folder.name,
             answers=said,
-            about=pictures.reconstructions(folder, table, said.about) if said.about is not None else [],
+            about=pictures.reconstructions(folder, table, said.about, shown) if said.about is not None else [],
             utility=charts.utility(measured),
             panels=[panel for panel in (charts.privacy(measured), charts.proved(measured)) if panel],
             promised=any(point.epsilon for point in measured),
             legend=charts.legend(measured),
             knowledge=charts.knowledge(measured),
             knowledge_legend=[(svg.swatch(index), charts.knows(known)) for index, known in enumerate(KNOWLEDGE)],
-            rows=[(point, cells(point, undefended(measured, point.setting))) for point in measured],
-            photos=pictures.photos(folder, measured[0]),
-            bare=pictures.reconstructions(folder, table, bare) if bare is not None else [],
-            strips=[(name, pictures.strips(folder, table, line)) for name, line in series(measured).items()],
+            rows=[(point, cells(point, bare)) for point in measured],
+            photos=pictures.photos(folder, measured[0], shown),
+            bare=pictures.reconstructions(folder, table, bare, shown) if bare is not None else [],
+            strips=[
+                (name, [(point, pictures.reconstructions(folder, table, point, shown)) for point in line])
+                for name, line in series(measured).items()
+            ],
             spell=spell,
             synthetic=study.base.get("dataset", {}).get("name", "synthetic") == "synthetic",
             users=measured[0].users,
@@ -87,10 +91,10 @@ def rows(measured: Sequence[Point]) -> list[dict[str, Any]]:
     """The points as JSON: one object each."""
     made = []
     for point in measured:
-        compared, gain = _less(point, undefended(measured, point.setting)), adapting(point)
+        compared, gain = _less(point, undefended(measured)), adapting(point)
         made.append(
             {
-                **{key: getattr(point, key) for key in ("defense", "strength", "setting", "cells", "users", "gallery")},
+                **{key: getattr(point, key) for key in ("defense", "strength", "cells", "users", "gallery")},
                 **{key: getattr(point, key) for key in ("accuracy", "epsilon", "epsilon_audited", "delta", "status")},
                 "leakage": point.strongest.leakage.as_json(),
                 "rank1": point.most_named.rank1.as_json(),

@@ -12,7 +12,7 @@ from experiments.statistics.verdict import counted, percent
 
 STILL = "the pictures still resemble them"
 NO_VERDICT = {
-    "unknown defense": "no attack here knows {point.known_to_nobody}, and point that does may name more",
+    "unknown defense": "no attack here knows {point.known_to_nobody}, and one that does may name more",
     "unexplained": "the pictures do not explain the updates; take more steps or another attack",
     "blind judge": "the face recogniser does not name users by real photos; take another (leakage.embedder)",
 }

@@ -1,6 +1,7 @@
 """What a number means: a few users as the strongest attacker sees them through every defense."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from attacker.capture.store import read_reconstruction
 from clients.datasets import open_dataset
 from experiments.show.frontier.points import Point
 from experiments.show.report.gallery import data_uri
-from fl_sim.config import load
+from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder
 
 USERS = 4  # shown
@@ -21,37 +22,43 @@ USERS = 4  # shown
 class Shown:
     """One small picture; a user who is named by it is marked."""
 
-    source: str  # data URI of a PNG
+    source: str  # data URI of a PNG; empty: there is none of this user
     alt: str
     named: bool
 
 
-def photos(folder: Path, point: Point) -> list[Shown]:
-    """A private photo of each user who is shown; none where they are real people's."""
+def users(table: pd.DataFrame, point: Point) -> list[int]:
+    """Who is shown, in this order, on the whole page: the first users that the strongest attacker attacked first."""
+    return sorted(set(_attacked(table, point)["user"]))[:USERS]
+
+
+def photos(folder: Path, point: Point, users: Sequence[int]) -> list[Shown]:
+    """A private photo of each of the `users`; none where they are real people's."""
     config = load(folder / point.cells[0] / "config.toml")
     if config.dataset.name != "synthetic":
         return []
     dataset = open_dataset(config.dataset, config.seed)
-    users = range(min(USERS, dataset.num_users))
     return [Shown(data_uri(dataset.user(user).private.photos[0]), f"a photo of user {user}", False) for user in users]
 
 
-def reconstructions(folder: Path, table: pd.DataFrame, point: Point) -> list[Shown]:
-    """What the strongest attacker made of the first users, in the first round that was attacked."""
-    cell, label = point.cells[0], point.strongest.label
-    rows = table[(table["cell"] == cell) & (table["label"] == label) & (table["arm"] == "attack")]
-    rows = rows[rows["round"] == rows["round"].min()].sort_values("user").head(USERS)
+def reconstructions(folder: Path, table: pd.DataFrame, point: Point, users: Sequence[int]) -> list[Shown]:
+    """What the strongest attacker made of these `users`, in the first round that was attacked; empty: of nobody."""
+    rows, run = _attacked(table, point).set_index("user").to_dict("index"), RunFolder(folder / point.cells[0])
     shown = []
-    for user, server_round, rank in zip(rows["user"], rows["round"], rows["rank"], strict=True):
-        try:
-            made = read_reconstruction(RunFolder(folder / cell), label, int(server_round), int(user))
-        except (OSError, SafetensorError):
-            continue  # it failed, or the folder was tidied up
-        named = bool(pd.notna(rank) and rank == 1)
-        alt = f"user {user} through {point.name}{', named' if named else ''}"
-        shown.append(Shown(data_uri(made.images[0]), alt, named))
-    return shown
+    for user in users:
+        source, alt, named = "", f"user {user} through {point.name}: no reconstruction", False
+        with suppress(KeyError, OSError, SafetensorError, ConfigError):  # it failed, or the folder was tidied up
+            row = rows[user]
+            made = read_reconstruction(run, point.strongest.label, int(row["round"]), int(row["capture"]))
+            source, named = data_uri(made.images[0]), bool(pd.notna(row["rank"]) and row["rank"] == 1)
+            alt = f"user {user} through {point.name}{', named' if named else ''}"
+        shown.append(Shown(source, alt, named))
+    return shown if any(one.source for one in shown) else []
 
 
-def strips(folder: Path, table: pd.DataFrame, line: Sequence[Point]) -> list[tuple[Point, list[Shown]]]:
-    return [(point, reconstructions(folder, table, point)) for point in line]
+def _attacked(table: pd.DataFrame, point: Point) -> pd.DataFrame:
+    """The rows of the strongest attacker in its first cell and the first round that was attacked, a user each."""
+    of_point = (table["cell"] == point.cells[0]) & (table["label"] == point.strongest.label)
+    rows = table[of_point & (table["arm"] == "attack")]
+    first: pd.DataFrame = rows[rows["round"] == rows["round"].min()].drop_duplicates("user")
+    return first

@@ -47,7 +47,6 @@ class Point:
 
     defense: str
     strength: str  # empty where there is only one
-    setting: str  # what else the sweep varies
     cells: list[str]  # run folders
     accuracy: float | None  # of the global model on held-out photos after the last round
     epsilon: float | None  # at `delta`, of a user over the whole run; None: no guarantee
@@ -62,11 +61,6 @@ class Point:
     @property
     def name(self) -> str:
         return " ".join(part for part in (self.defense, self.strength) if part)
-
-    @property
-    def series(self) -> str:
-        """The line that it lies on."""
-        return ", ".join(part for part in (self.defense, self.setting) if part)
 
     @cached_property
     def strongest(self) -> Level:
@@ -98,7 +92,7 @@ def points(table: pd.DataFrame) -> list[Point]:
     """One point a defense and strength, in the order of the table."""
     measured = []
     table = with_optional(table)
-    for (defense, setting, strength), rows in table.groupby(["defense", "setting", "strength"], sort=False):
+    for (defense, strength), rows in table.groupby(["defense", "strength"], sort=False):
         levels = [_level(str(label), own) for label, own in rows.groupby("label", sort=False)]
         first = rows.drop_duplicates("cell")
         users, gallery = len(rows[PERSON].drop_duplicates()), int(rows["gallery_size"].max())
@@ -108,7 +102,6 @@ def points(table: pd.DataFrame) -> list[Point]:
             Point(
                 defense=str(defense),
                 strength=str(strength),
-                setting=str(setting),
                 cells=[str(cell) for cell in first["cell"]],
                 accuracy=_number(first["accuracy"].mean()),
                 epsilon=_number(first["epsilon_run"].max()),
@@ -131,9 +124,9 @@ def points(table: pd.DataFrame) -> list[Point]:
     return measured
 
 
-def undefended(points: Sequence[Point], setting: str = "") -> Point | None:
-    """The point without a defense in that setting."""
-    return next((point for point in points if point.defense == UNDEFENDED and point.setting == setting), None)
+def undefended(points: Sequence[Point]) -> Point | None:
+    """The point without a defense."""
+    return next((point for point in points if point.defense == UNDEFENDED), None)
 
 
 def series(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -141,7 +134,7 @@ def series(points: Sequence[Point]) -> dict[str, list[Point]]:
     lines: dict[str, list[Point]] = {}
     for point in points:
         if point.defense != UNDEFENDED:
-            lines.setdefault(point.series, []).append(point)
+            lines.setdefault(point.defense, []).append(point)
     return lines
 
 

@@ -5,17 +5,22 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from browser import PROGRAM, Browser
 from fake_sweep import LEAKS, fake_sweep
 from typer.testing import CliRunner
 
+from attacker.capture.store import write_reconstruction
+from attacker.observation import Reconstruction
 from experiments.cli.app import app
-from experiments.show.frontier import rows, write_frontier
+from experiments.show.frontier import pictures, rows, write_frontier
 from experiments.show.frontier.answers import answers
 from experiments.show.frontier.points import Point, adapting, less_than, points, series, undefended
 from experiments.show.report import svg
+from experiments.show.report.gallery import data_uri
 from experiments.statistics.audited_epsilon import audited_epsilon
 from fl_sim.config import ConfigError
+from fl_sim.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +188,28 @@ def test_the_page_holds_every_point_and_leads_to_its_run(page: Path, found: list
     assert "no reconstruction" in text  # the pictures were tidied up
     assert "http" not in text.replace("http-equiv", "")
     assert "A realistic face is no evidence" in text
+
+
+def test_every_strip_shows_the_same_people_by_the_captures_that_hold_their_updates(tmp_path: Path) -> None:
+    """Under shuffling a capture's number is not its user's. One that failed leaves its place; damage ends nothing."""
+    table = fake_sweep().query("user >= 3").reset_index(drop=True)  # users 0 to 2 took no part
+    table["capture"] = 20 - table["user"]
+    measured = points(table)
+    bare, other = measured[0], measured[3]
+    shown = pictures.users(table, bare)
+    assert shown == [3, 4, 5, 6]
+    for point in (bare, other):
+        for user in shown:
+            made = Reconstruction(torch.full((1, 3, 8, 8), user / 10), torch.ones(1), 0.1, 1.0)
+            write_reconstruction(RunFolder(tmp_path / point.cells[0]), point.strongest.label, 1, 20 - user, made, {})
+    strip = pictures.reconstructions(tmp_path, table, bare, shown)
+    assert [one.source for one in strip] == [data_uri(torch.full((3, 8, 8), user / 10)) for user in shown]
+    root = RunFolder(tmp_path / other.cells[0])
+    root.reconstruction(other.strongest.label, 1, 20 - 3).unlink()
+    root.reconstruction(other.strongest.label, 1, 20 - 4).write_bytes(b"damaged")
+    strip = pictures.reconstructions(tmp_path, table, other, shown)
+    assert [bool(one.source) for one in strip] == [False, False, True, True]
+    assert strip[0].alt == f"user 3 through {other.name}: no reconstruction"
 
 
 def test_the_terminal_ends_with_the_sentence_of_the_page(page: Path, found: list[Point]) -> None:

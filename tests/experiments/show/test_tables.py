@@ -1,5 +1,6 @@
 """`load_runs`: runs on disk as tidy tables."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from fake_run import fake_run
 
 from experiments import load_runs
 from experiments.plan.setup import prepare
+from experiments.show import tables
 from fl_sim.config import ConfigError, dump, load
 from fl_sim.runs import write_manifest
 
@@ -56,3 +58,8 @@ def test_importing_experiments_loads_nothing_heavy() -> None:
         [sys.executable, "-c", f"import sys, experiments; print({heavy})"], capture_output=True, text=True
     )
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_last_round_without_a_usable_evaluation_has_no_accuracy() -> None:
+    table = pd.DataFrame({"accuracy": [0.5, math.nan], "loss": [1.0, math.inf]})
+    assert tables.last_round(table) == {"accuracy": None, "loss": None}

@@ -74,3 +74,9 @@ def test_the_command_prints_a_table_and_writes_figures_alone(
     assert str(tmp_path) not in (tmp_path / "judges.json").read_text()
     assert judges.main([*options, "--embedder", "onnx=absent.onnx"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_study_of_no_judge_is_refused_before_photos_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        judges.main(["-o", "dataset.name=nosuch"])
+    assert "no judge given; give --embedder" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Sweeps: what a file asks for, what is not done twice, what fails and what the table then holds."""
 
+import math
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from fake_run import fake_run
 
+from experiments.cli.early import check_study
 from experiments.plan.attackers import planned
 from experiments.plan.defended import called, strengths
 from experiments.plan.setup import prepare
@@ -212,3 +215,18 @@ def test_a_cell_takes_one_cpu_whatever_the_base_says(
     assert run(study, tmp_path)[0].table.empty
     assert {config.federation.engine for config in seen} == {"inprocess"}
     assert {config.workers.backend for config in seen} == {"inprocess"}
+
+
+def test_what_a_frontier_has_no_place_for_is_refused_with_what_to_do(study: Study) -> None:
+    sweep.check("try", study)
+    wider = study.model_copy(update={"grid": {**study.grid, "dataset": {"photos": [2, 4]}}})
+    with pytest.raises(ConfigError, match=r"the sweep varies dataset.photos.*-o base.dataset.photos=VALUE"):
+        sweep.check("try", wider)
+
+
+@pytest.mark.parametrize("norm", [math.nan, date(2026, 1, 1)])
+def test_a_defense_s_setting_that_no_config_holds_is_told_in_a_sentence(tmp_path: Path, norm: object) -> None:
+    told = "nan" if isinstance(norm, float) else str(norm)
+    (tmp_path / "try.toml").write_text(TINY.replace("max_norm = 1.0", f"max_norm = {told}"))
+    with pytest.raises(ConfigError, match=r"defenses"):
+        check_study(str(tmp_path / "try.toml"), [])
