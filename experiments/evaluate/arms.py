@@ -61,7 +61,7 @@ ARMS = (  # in the order of tables and figures
         "own_photo",
         "a real photo",
         "reference",
-        "one real photo of the user that is neither private nor in the gallery: the ceiling",
+        "one real photo of the user that is neither private nor in the gallery",
     ),
     Arm("own_mean", "own mean", "reference", "the mean of the user's private photos"),
 )
