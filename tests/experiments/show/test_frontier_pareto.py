@@ -21,7 +21,7 @@ from experiments.statistics.interval import UNKNOWN, Interval
 def point(accuracy: float | None, leakage: float | None, name: str = "one") -> Point:
     share = UNKNOWN if leakage is None else Interval(leakage, leakage, leakage)
     level = Level("attack", "attack", "none", share, share, 0, 4, pd.Series(dtype=float), None, (None, None), 1)
-    return Point(name, "", "", ["c"], accuracy, None, None, 4, 100, [level], 0.0, "", "nothing")
+    return Point(name, "", ["c"], accuracy, None, None, 4, 100, [level], 0.0, "", "nothing")
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-0.2, 1.2)), min_size=1, max_size=12))
