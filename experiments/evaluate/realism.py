@@ -118,4 +118,5 @@ def _directions(size: int) -> Tensor:
 def _detector() -> Any:
     from facenet_pytorch import MTCNN
 
-    return MTCNN(select_largest=False)
+    # Channels last: its many small convolutions and poolings take 0.64 of the time (one thread, 64 px enlarged).
+    return MTCNN(select_largest=False).to(memory_format=torch.channels_last)
