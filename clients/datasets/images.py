@@ -20,11 +20,6 @@ class UnreadableImage(ValueError):
     """A file that gives no photo; the message is the reason, without the path."""
 
 
-def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
-    """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size). UnreadableImage as `decode`."""
-    return fit(decode(path), image_size, crop)
-
-
 def decode(source: Path | bytes) -> Image.Image:
     """The photo in a file, or in the bytes of one, as RGB, turned upright as its EXIF says.
 

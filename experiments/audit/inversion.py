@@ -26,8 +26,8 @@ from fl_sim import updates
 from fl_sim.checkpoints import read_state
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
-from fl_sim.state_dicts import Misfit, ModelTensors, in_short
-from fl_sim.updates import Update
+from fl_sim.state_dicts import Misfit, ModelTensors
+from fl_sim.updates import Update, in_short
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,12 @@ def best_psnr(picture: Tensor, photos: Tensor) -> float:
     return math.inf if error == 0 else float(10 * torch.log10(1 / error))
 
 
-def best_ssim(picture: Tensor, photos: Tensor) -> float:
-    """max over photos of the structural similarity (Wang et al. 2004: 11 px Gaussian window of sigma 1.5,
-    edges reflected).
-
-    In [-1, 1], 1 for the same picture. `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
-    """
-    return ssim_to(photos)(picture)
-
-
 def ssim_to(photos: Tensor) -> Callable[[Tensor], float]:
-    """`best_ssim` of pictures to the same photos, whose own windows are taken once."""
+    """max over photos of the structural similarity of a picture to them, in [-1, 1], 1 for the same picture.
+
+    Wang et al. 2004: 11 px Gaussian window of sigma 1.5, edges reflected. The windows of the photos are taken once.
+    Pictures (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
+    """
     photos = F.pad(photos, (5,) * 4, "reflect")
     means = _blurred(photos)
     squares = means.square()

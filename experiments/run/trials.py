@@ -68,7 +68,7 @@ def observation(user: Victim, attack: Attack) -> Observation:
     """What `attack` would see of that user, as the threat model grants it."""
     granted, section = user.setup.config.threat_model, user.setup.config.federation
     declared = [traits.parse(one) for one in attackers.declared(user.setup.defenses)]
-    known = () if attack.knowledge == "none" else attack.known_traits(declared)
+    known = attack.known_traits(declared)
     told, statistics = None, None
     if granted.local_training == "known" and (section.local_epochs > 1 or section.batch_size):
         told = LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
