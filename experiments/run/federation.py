@@ -4,7 +4,6 @@
 same ServerApp for `flwr run .`, whose run config names the config file and the folder of all runs.
 """
 
-import io
 import math
 import time
 from pathlib import Path
@@ -109,7 +108,7 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
                 if isinstance(honest, PrivateSGD):
                     row[NEXT_BOUND] = honest.bound
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-                _write_table(table, run.rounds)
+                write_atomically(run.rounds, table.to_parquet(index=False))
                 log("round", **{key: row[key] for key in LOGGED})
         finally:
             store.wait()
@@ -197,12 +196,6 @@ def _bound(table: pd.DataFrame, run: RunFolder, config: Config) -> float | None:
     if NEXT_BOUND not in table:
         raise ConfigError(f"{run.rounds} lacks the column {NEXT_BOUND}, so the run cannot go on; give another name")
     return float(table[NEXT_BOUND].iloc[-1])
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(path, buffer.getvalue())
 
 
 _app = ServerApp()

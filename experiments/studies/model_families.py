@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
+from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
@@ -200,28 +201,27 @@ def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
 
 def table(rows: Mapping[str, Row]) -> str:
     """The stored rows as Markdown, in the order of FAMILIES."""
-    lines = [
-        "| family | factory | similarity [95 %] | identified | prior only | matching loss |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for family in FAMILIES:
         row = rows.get(family)
         if row is None:
             continue
         if row["outcome"] != "runs":
-            lines.append(f"| {family} | `{row['factory']}` | {row['outcome']}: {row['said']} | | | |")
+            lines.append([family, f"`{row['factory']}`", f"{row['outcome']}: {row['said']}", "", "", ""])
             continue
         near = row["attack_similarity"]
-        cells = [
-            family,
-            f"`{row['factory']}`",
-            f"{near['mean']:.2f} [{near['low']:.2f}, {near['high']:.2f}]",
-            f"{round(row['attack_rank1'] * row['users'])} of {row['users']}",
-            f"{row['prior_only_similarity']['mean']:.2f}",
-            f"{row['matching_loss']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(
+            [
+                family,
+                f"`{row['factory']}`",
+                f"{near['mean']:.2f} [{near['low']:.2f}, {near['high']:.2f}]",
+                f"{round(row['attack_rank1'] * row['users'])} of {row['users']}",
+                f"{row['prior_only_similarity']['mean']:.2f}",
+                f"{row['matching_loss']:.3f}",
+            ]
+        )
+    heads = ["family", "factory", "similarity [95 %]", "identified", "prior only", "matching loss"]
+    return markdown_table(heads, lines)
 
 
 def main(arguments: list[str] | None = None) -> int:

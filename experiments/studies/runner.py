@@ -9,7 +9,6 @@ the others attack its captures. `RUNS/NAME` holds
         FILE.parquet  the table
 """
 
-import io
 import os
 import shutil
 import time
@@ -95,9 +94,7 @@ def run(
         progress("cells", len(cells) - len(waiting), len(cells))
     tables = [rows(cell, study, RunFolder(folder / cell.name)) for cell in cells if _finished(cell, folder)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(folder / f"{file}.parquet", buffer.getvalue())
+    write_atomically(folder / f"{file}.parquet", table.to_parquet(index=False))
     return Outcome(folder, table, problems)
 
 

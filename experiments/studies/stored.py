@@ -7,7 +7,6 @@ One row an attack and arm, of all users together: what was varied, the number of
 picture, the shares that were read rightly are there too.
 """
 
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import pandas as pd
 
 from experiments.evaluate.arms import CAPTIONS
 from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.show.markdown import markdown_table
 
 FIGURES = ("facial_similarity", "rank1")
 REALISM = ("face_probability", *SHARPNESS, *SWD)
@@ -90,8 +90,13 @@ def named(row: Row) -> str:
     return "" if share is None or users is None else f"{round(share * users)} of {users}"
 
 
+def between(row: Row) -> str:
+    """The 95 % interval of the share named first: `[88, 100 %]`."""
+    return f"[{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]"
+
+
 def _level(value: float) -> str:
-    return f"{value + 0:.2f}" if not math.isclose(value, 0, abs_tol=0.005) else "0.00"
+    return f"{round(value, 2) + 0:.2f}"  # plus 0: no -0.00
 
 
 def by(
@@ -112,9 +117,8 @@ def by(
 def markdown(corner: str, grid: Grid) -> str:
     """A grid as a table."""
     columns = list(dict.fromkeys(column for cells in grid.values() for column in cells))
-    lines = [[corner, *columns], ["---"] * (1 + len(columns))]
-    lines += [[row, *(cells.get(column, "") for column in columns)] for row, cells in grid.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = ([row, *(cells.get(column, "") for column in columns)] for row, cells in grid.items())
+    return markdown_table([corner, *columns], rows)
 
 
 if __name__ == "__main__":
