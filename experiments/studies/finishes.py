@@ -39,6 +39,7 @@ from experiments.evaluate.realism import SHARPNESS, SWD
 from experiments.evaluate.textures import Textures
 from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
+from experiments.statistics.interval import Interval
 from experiments.studies import finishes_plot
 from experiments.studies.paper.make import setup_caption
 from fl_sim.config import Config, ConfigError, load
@@ -273,10 +274,8 @@ def _noise(prior: Prior, count: int, seed: int, purpose: str, user: int) -> Tens
     return torch.randn(shape, generator=generator(seed, "finishes", purpose, user))
 
 
-def _interval(ends: Mapping[str, float | None]) -> str:
-    if ends["mean"] is None:
-        return "-"
-    return f"{ends['mean']:.2f} [{ends['low']:.2f}, {ends['high']:.2f}]"
+def _interval(ends: Mapping[str, Any]) -> str:
+    return "-" if ends["mean"] is None else Interval(**ends).spelled()
 
 
 def _rounded(value: float | None) -> float | None:

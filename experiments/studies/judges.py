@@ -32,6 +32,7 @@ from experiments.evaluate.attributes import Classifier, open_classifier, true_va
 from experiments.evaluate.embedders import Embedder, open_embedder
 from experiments.evaluate.recognition import likeness
 from experiments.show.markdown import markdown_table
+from experiments.statistics.interval import Interval
 from experiments.statistics.shares import share_of
 from fl_sim.config import Config, ConfigError, Leakage, load
 from fl_sim.runs import write_atomically
@@ -153,7 +154,7 @@ def _share_of_commoner(row: Figures, attribute: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return "{:.2f} [{:.2f}, {:.2f}]".format(*value)
+        return Interval(*value).spelled()
     return "" if value is None else f"{value:.3f}"
 
 

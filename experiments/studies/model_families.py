@@ -21,6 +21,7 @@ from experiments.run import pipeline
 from experiments.run.preflight import preflight
 from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
+from experiments.statistics.interval import Interval
 from fl_sim.config import Config, ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
@@ -209,12 +210,11 @@ def table(rows: Mapping[str, Row]) -> str:
         if row["outcome"] != "runs":
             lines.append([family, f"`{row['factory']}`", f"{row['outcome']}: {row['said']}", "", "", ""])
             continue
-        near = row["attack_similarity"]
         lines.append(
             [
                 family,
                 f"`{row['factory']}`",
-                f"{near['mean']:.2f} [{near['low']:.2f}, {near['high']:.2f}]",
+                Interval(**row["attack_similarity"]).spelled(),
                 f"{round(row['attack_rank1'] * row['users'])} of {row['users']}",
                 f"{row['prior_only_similarity']['mean']:.2f}",
                 f"{row['matching_loss']:.3f}",

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -32,8 +33,13 @@ def draw(study: Study, table: pd.DataFrame) -> bytes:
     found = table[table["attack"] != "prior_only"]
     settings = list(dict.fromkeys(found["setting"].dropna()))
     figure = _forest(study, found, settings) if len(settings) > 1 else _curves(study, found, settings)
+    return content(figure)
+
+
+def content(figure: Figure, kind: str = "png", dpi: int = 150, **how: Any) -> bytes:
+    """The content of a file of a figure; `how`: Matplotlib's options of it."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white", **how)
     return file.getvalue()
 
 

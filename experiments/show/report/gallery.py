@@ -1,19 +1,17 @@
 """The gallery: per user, what the person is and what the server made of each update."""
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_attack_table, read_reconstruction
 from attacker.observation import Reconstruction, pixels
 from experiments.evaluate import draws
+from experiments.show import images
 from experiments.show.report import svg
 from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
 from experiments.show.report.figures import series_of
@@ -133,9 +131,7 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
 
 def data_uri(photo: Tensor) -> str:
     """A PNG data URI of an image (3, H, W) in [0, 1], as `pixels` makes it."""
-    file = io.BytesIO()
-    Image.fromarray(pixels(photo).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return images.data_uri(images.picture(pixels(photo)), "PNG", optimize=True)
 
 
 def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
