@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fl_sim.config_errors import in_one_line
+
 Crop = Callable[[Image.Image], Image.Image]
 
 
@@ -43,7 +45,7 @@ def decode(source: Path | bytes) -> Image.Image:
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's many readers raise anything on damaged and hostile files
-        raise UnreadableImage(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise UnreadableImage(in_one_line(error, 200) or type(error).__name__) from error
 
 
 def fit(photo: Image.Image, image_size: int, crop: Crop) -> Tensor:

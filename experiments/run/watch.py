@@ -182,7 +182,7 @@ class Watch:
     def _state(self) -> Literal["running", "finished", "failed", "stopped"]:
         if any(_alive(line) for line in self.at_work.values()):
             return "running"
-        if self.reason or (self.run.reconstructions / "failed.json").exists():
+        if self.reason or self.run.failed.exists():
             return "failed"
         return "finished" if self.run.report.exists() else "stopped"  # it is written last of all
 

@@ -30,6 +30,7 @@ from experiments.show.tables import last_round
 from experiments.studies import same_captures
 from fl_sim import import_path
 from fl_sim.config import Config, ConfigError, difference, load
+from fl_sim.config_errors import in_one_line
 from fl_sim.runs import AFTERWARDS, RunFolder, write_atomically
 
 Workers = Literal["configured", "local", "ray"]
@@ -115,7 +116,7 @@ def run_cell(config: Config, folder: RunFolder) -> Problems:
     except ConfigError as error:
         return [str(error)]
     except Exception as error:  # the other cells go on
-        return [f"{type(error).__name__}: {' '.join(str(error).split())}"]
+        return [f"{type(error).__name__}: {in_one_line(error)}"]
 
 
 def _refuse_another(cell: Cell, folder: Path) -> None:

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.console import AsJson, Run, config_of, messages
+from experiments.cli.console import AsJson, Run, messages
 from fl_sim.config import ConfigError
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, config_of
 
 if TYPE_CHECKING:
     from experiments.run.watch import State, Watch
