@@ -89,7 +89,7 @@ def _flowers(defense: Defense, config: Config, place: int) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         def answer(message: Message, context: Context) -> Message:
             reply = call_next(message, context)
-            seeds.seed_global_generators(config.seed, "mod", _round(message), _user(context), place)
+            seeds.seed_global_generators(config.seed, "mod", _round(message), user_of(context), place)
             return reply
 
         made: Message = defense.call(message, context, answer)
@@ -103,7 +103,7 @@ def _mod(defense: Defense, config: Config, place: int, look: Look) -> Mod:
 
     def change(gradient: Update, message: Message, context: Context, reply: Message) -> Update:
         private = look(message, context) if defense.sees_private else None
-        return defense.defend(gradient, generator_of(config.seed, _round(message), _user(context), place), private)
+        return defense.defend(gradient, generator_of(config.seed, _round(message), user_of(context), place), private)
 
     return _on_gradient(change, config)
 
@@ -149,5 +149,6 @@ def _round(message: Message) -> int:
     return int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
 
 
-def _user(context: Context) -> int:
+def user_of(context: Context) -> int:
+    """The number of the user whose context that is."""
     return int(context.node_config["partition-id"])

@@ -137,3 +137,9 @@ def write(run: RunFolder, table: pd.DataFrame) -> None:
     """Write the table of a run, as `leakage.parquet` and `leakage.csv`."""
     write_atomically(run.leakage, table.to_parquet(index=False))
     write_atomically(run.leakage.with_suffix(".csv"), table.to_csv(index=False).encode())
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of any table; None where it says nothing."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

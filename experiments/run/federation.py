@@ -18,9 +18,9 @@ from attacker.capture.plugin import MaliciousServer
 from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
-from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
 from clients.defenses import mods
+from experiments.plan.attackers import told_local_training
 from experiments.plan.setup import Setup, prepare
 from fl_sim import engines, models, seeds
 from fl_sim.config import Config, ConfigError, dump
@@ -161,14 +161,6 @@ def _row(strategy: MaliciousServer, metrics: MetricRecord, server_round: int, se
         "rejected": strategy.rejected,
         "seconds": seconds,
     }
-
-
-def told_local_training(config: Config) -> LocalTraining | None:
-    """The users' local steps as far as the threat model tells the attacker; None for the one gradient of FedSGD."""
-    section = config.federation
-    if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
-        return None
-    return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:

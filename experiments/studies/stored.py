@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.evaluate.arms import CAPTIONS
+from experiments.evaluate.columns import records
 from experiments.evaluate.realism import SHARPNESS, SWD
 from experiments.show.markdown import markdown_table
 
@@ -55,10 +56,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a stored file; None where it says nothing."""
-    table = pd.read_csv(path, dtype=WORDS).astype(object)
-    return [
-        {str(key): value for key, value in row.items()} for row in table.where(table.notna(), None).to_dict("records")
-    ]
+    return records(pd.read_csv(path, dtype=WORDS))
 
 
 def find(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:

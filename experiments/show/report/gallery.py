@@ -1,8 +1,9 @@
 """The gallery: per user, what the person is and what the server made of each update."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 from safetensors import SafetensorError
@@ -23,6 +24,8 @@ USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
 ROUNDS = 8  # shown, spread over all measured ones
 DRAWS = 12  # shown beside the answer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
         notes.append(
             f"The first {USERS} users are shown; {len(users) - USERS} more were measured and are in every number."
         )
-    rounds = _thinned(_rounds(run_data))
+    rounds = thinned(_rounds(run_data), ROUNDS)
     if len(rounds) < len(_rounds(run_data)):
         notes.append(f"{len(rounds)} of {len(_rounds(run_data))} rounds are shown.")
     portraits, photos_of = [], 0
@@ -269,7 +272,8 @@ def _rounds(run_data: Measured) -> list[int]:
     return sorted(rounds | set(run_data.measured_rounds))
 
 
-def _thinned(rounds: list[int]) -> list[int]:
-    if len(rounds) <= ROUNDS:
-        return rounds
-    return [rounds[round(i * (len(rounds) - 1) / (ROUNDS - 1))] for i in range(ROUNDS)]
+def thinned(ordered: Sequence[T], most: int) -> list[T]:
+    """Up to so many at even distances, the first and the last among them."""
+    if len(ordered) <= most:
+        return list(ordered)
+    return [ordered[round(i * (len(ordered) - 1) / (most - 1))] for i in range(most)]
