@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fl_sim.config import Config, ConfigError, Leakage, short
+from fl_sim.config import ConfigError, Leakage, short
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's file name of the backbone that LPIPS uses
 
@@ -93,10 +93,10 @@ def lpips_places(leakage: Leakage) -> list[Path]:
     return [folder / part / ALEXNET for part in ("", "checkpoints")]
 
 
-def lpips_available(config: Config) -> str | None:
+def lpips_available(leakage: Leakage) -> str | None:
     """A sentence where LPIPS was asked for and cannot be computed, and what to do; else None."""
-    place = config.leakage.lpips_weights
-    if place is None or lpips_weights(config.leakage) is not None:
+    place = leakage.lpips_weights
+    if place is None or lpips_weights(leakage) is not None:
         return None
     return f"LPIPS stays empty: leakage.lpips_weights = {place} has no {ALEXNET}; put torchvision's file there."
 

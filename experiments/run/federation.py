@@ -23,7 +23,7 @@ from clients.defenses import mods
 from experiments.plan.attackers import told_local_training
 from experiments.plan.setup import Setup, prepare
 from fl_sim import engines, models, seeds
-from fl_sim.config import Config, ConfigError, dump
+from fl_sim.config import Config, ConfigError, Protocol, dump
 from fl_sim.deployment import DeploymentError
 from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
@@ -91,7 +91,7 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
         first = len(table) + 1
         store.forget_from(first)
         arrays = ArrayRecord(store.parameters(first) if first > 1 else setup.parameters)
-        honest = protocol.strategy(config, setup.model, _bound(table, run, config))
+        honest = protocol.strategy(config, setup.model, _bound(table, run, config.protocol))
         strategy = _malicious_server(setup, honest, store)
         channel = protocol.Channel(grid, config, dict(setup.model.named_parameters()))
         try:
@@ -102,7 +102,7 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
                 arrays = _train(strategy, users, config, server_round, arrays)
                 for one in strategy.refused:
                     log("rejected", "warning", round=server_round, user=one.user, status=one.status, reason=one.reason)
-                metrics = _evaluate(strategy, users, config, server_round, arrays)
+                metrics = _evaluate(strategy, users, section.timeout, server_round, arrays)
                 row = _row(strategy, metrics, server_round, time.perf_counter() - began)
                 row |= setup.accountant.spent(server_round)
                 if isinstance(honest, PrivateSGD):
@@ -142,11 +142,11 @@ def _train(
 
 
 def _evaluate(
-    strategy: MaliciousServer, users: Grid, config: Config, server_round: int, arrays: ArrayRecord
+    strategy: MaliciousServer, users: Grid, timeout: float, server_round: int, arrays: ArrayRecord
 ) -> MetricRecord:
     """How well the users' held-out photos are classified."""
     messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
-    replies = users.send_and_receive(messages, timeout=config.federation.timeout)
+    replies = users.send_and_receive(messages, timeout=timeout)
     return strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
 
 
@@ -181,9 +181,9 @@ def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
     return table.iloc[:done]
 
 
-def _bound(table: pd.DataFrame, run: RunFolder, config: Config) -> float | None:
+def _bound(table: pd.DataFrame, run: RunFolder, section: Protocol) -> float | None:
     """The L2 norm to which the round after those of `table` clips; None for the one in the config."""
-    if table.empty or not config.protocol.differential_privacy.endswith("_adaptive"):
+    if table.empty or not section.differential_privacy.endswith("_adaptive"):
         return None
     if NEXT_BOUND not in table:
         raise ConfigError(f"{run.rounds} lacks the column {NEXT_BOUND}, so the run cannot go on; give another name")

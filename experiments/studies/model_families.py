@@ -22,7 +22,7 @@ from experiments.run.preflight import preflight
 from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.interval import Interval
-from fl_sim.config import Config, ConfigError, load
+from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
@@ -185,10 +185,10 @@ def study(family: str, runs: Path) -> Row:
     if outcome.problems:
         return {**row, "outcome": "failed", "said": "; ".join(outcome.problems)}
     about = [sentence for sentence in told if module in sentence]
-    return {**row, "outcome": "runs", "said": "; ".join(about), **_figures(outcome, config)}
+    return {**row, "outcome": "runs", "said": "; ".join(about), **_figures(outcome, config.leakage.gallery_size)}
 
 
-def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
+def _figures(outcome: pipeline.Outcome, gallery: int) -> Row:
     """Facial similarity with its 95 % interval, users identified among the gallery, beside the two controls."""
     arms = aggregate(outcome.table)["overall"]["inverting_gradients"]
     row: Row = {}
@@ -197,7 +197,7 @@ def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
     attacked = outcome.table.query("attack == 'inverting_gradients' and arm == 'attack'")
     row["matching_loss"] = round(float(attacked.matching_loss.median()), 4)
     row["seconds"] = round(float(attacked.seconds.mean()), 1)
-    return {**row, "users": USERS, "gallery": config.leakage.gallery_size}
+    return {**row, "users": USERS, "gallery": gallery}
 
 
 def table(rows: Mapping[str, Row]) -> str:

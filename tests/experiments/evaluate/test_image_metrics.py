@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from experiments.evaluate import image_metrics
-from fl_sim.config import Config, Leakage
+from fl_sim.config import Leakage
 from fl_sim.seeds import generator
 
 
@@ -81,7 +81,7 @@ def test_lpips_takes_its_backbone_from_the_file(tmp_path: Path) -> None:
 
 
 def test_lpips_without_weights_is_told_in_a_sentence(tmp_path: Path) -> None:
-    absent = Config(leakage=Leakage(lpips_weights=tmp_path))
+    absent = Leakage(lpips_weights=tmp_path)
     sentence = image_metrics.lpips_available(absent)
     assert sentence is not None
     assert "lpips_weights" in sentence
