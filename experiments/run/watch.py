@@ -50,6 +50,11 @@ class State:
     silence: float | None  # since the log's last line
     log: list[Line]  # the latest lines
 
+    @property
+    def failure(self) -> str:
+        """Why it failed, or where that is said."""
+        return self.reason or "some jobs, which reconstructions/failed.json names"
+
 
 @dataclass
 class Watch:

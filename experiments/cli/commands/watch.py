@@ -144,7 +144,7 @@ def draw(state: "State") -> RenderableType:
 def _heading(state: "State") -> Text:
     text = Text.assemble((state.run, "bold"), "  ", (state.state, COLOURS[state.state]))
     if state.state == "failed":
-        text.append(f": {state.reason or 'some jobs, which reconstructions/failed.json names'}")
+        text.append(f": {state.failure}")
     elif state.measuring:
         text.append(", measuring the leakage and writing the report")
     elif state.left is not None:
