@@ -19,7 +19,7 @@ from torch import nn
 from clients import defenses, local_training
 from clients.datasets import open_dataset
 from clients.defenses import Defense
-from clients.defenses.mods import client_mods, wrap
+from clients.defenses.mods import client_mods, user_of, wrap
 from clients.training import Private, Training, training_of
 from clients.user import Faces, User
 from fl_sim import models, seeds
@@ -46,7 +46,7 @@ def client_app(read_config: ReadConfig) -> ClientApp:
         if config.protocol.secure_aggregation:
             answer = masked(answer)
         # Flower's mods draw their noise, and SecAgg+ its rounding, from numpy's global generator.
-        with one_thread(), seeds.global_generators(config.seed, "flower", _round(message), _partition(context)):
+        with one_thread(), seeds.global_generators(config.seed, "flower", _round(message), user_of(context)):
             reply = answer(message, context)
             if config.threat_model.batch_norm_statistics and not reply.has_error():
                 reply.content["statistics"] = _statistics(config, loaded, message, context)  # not covered by any mod
@@ -59,14 +59,14 @@ def client_app(read_config: ReadConfig) -> ClientApp:
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return Message(RecordDict({"metrics": MetricRecord({"partition-id": _partition(context)})}), reply_to=message)
+        return Message(RecordDict({"metrics": MetricRecord({"partition-id": user_of(context)})}), reply_to=message)
 
     return app
 
 
 def _train(config: Config, loaded: Sequence[Defense], message: Message, context: Context) -> Message:
     private = _private(config, loaded, message, context)
-    user = _user(config.dataset, config.seed, _partition(context))
+    user = _user(config.dataset, config.seed, user_of(context))
     model, training = private.model, private.training
     shuffle = seeds.generator(config.seed, "local", _round(message), user.partition)
     photos = Faces(training.photos, training.labels, user.private.attributes)
@@ -85,7 +85,7 @@ def _train(config: Config, loaded: Sequence[Defense], message: Message, context:
 
 def _private(config: Config, loaded: Sequence[Defense], message: Message, context: Context) -> Private:
     """The model as it was sent and what the user trains on this round: the same whenever it is asked for."""
-    user = _user(config.dataset, config.seed, _partition(context))
+    user = _user(config.dataset, config.seed, user_of(context))
     classes = open_dataset(config.dataset, config.seed).num_classes
     training, model = training_of(user.private, classes, config.federation), _received(config, message)
     return Private(model, defenses.prepare(loaded, training, config.seed, _round(message), user.partition))
@@ -99,7 +99,7 @@ def _statistics(config: Config, loaded: Sequence[Defense], message: Message, con
 
 
 def _evaluate(config: Config, message: Message, context: Context) -> Message:
-    model, user = _received(config, message), _user(config.dataset, config.seed, _partition(context))
+    model, user = _received(config, message), _user(config.dataset, config.seed, user_of(context))
     result = local_training.evaluate(model, user.held_out)
     metrics = MetricRecord(
         {
@@ -116,10 +116,6 @@ def _round(message: Message) -> int:
     """The round that a TRAIN message is of; 0 for the key exchange of secure aggregation, which does not say."""
     config = message.content.config_records.get("config", ConfigRecord())
     return int(config.get("server-round", 0))  # type: ignore[arg-type]
-
-
-def _partition(context: Context) -> int:
-    return int(context.node_config["partition-id"])
 
 
 def _label_proportions(training: Training) -> list[float]:

@@ -180,7 +180,7 @@ def _check_traits(loaded: Sequence[Defense]) -> None:
     if traits is None or loaded[0].acts_on != "update":
         return
     if traits.noise_variance is not None:
-        _check_noise(loaded, traits.noise_variance)
+        _check_noise(loaded, sample_update(0.0, torch.float64), traits.noise_variance, "declared:")
     for scale in (1e3, 1.0, 1e-3):
         update = sample_update(scale)
         out = _defended(loaded, update)
@@ -189,14 +189,13 @@ def _check_traits(loaded: Sequence[Defense]) -> None:
             _check_entries(loaded, traits, out)
 
 
-def _check_noise(loaded: Sequence[Defense], declared: float) -> None:
-    """The variance of what becomes of an update of zeros."""
-    zeros = sample_update(0.0, torch.float64)
-    noise = torch.cat([flatten(_defended(loaded, zeros, seed)) for seed in range(DRAWS)])
+def _check_noise(loaded: Sequence[Defense], update: Update, expected: float, said: str) -> None:
+    """Mean and variance of what is added to `update`."""
+    noise = torch.cat([flatten(_defended(loaded, update, seed)) - flatten(update) for seed in range(DRAWS)])
     variance, mean = (float(value) for value in torch.var_mean(noise))
-    right = abs(variance / declared - 1) <= 0.03
-    _require(right, loaded, f"adds noise of variance {variance:.6g}, declared: {declared:.6g}")
-    _require(abs(mean) <= 4 * math.sqrt(declared / len(noise)), loaded, f"adds noise of mean {mean:.3g}, not 0")
+    right = abs(variance / expected - 1) <= 0.03
+    _require(right, loaded, f"adds noise of variance {variance:.6g}, {said} {expected:.6g}")
+    _require(abs(mean) <= 4 * math.sqrt(expected / len(noise)), loaded, f"adds noise of mean {mean:.3g}, not 0")
 
 
 def _check_bounds(loaded: Sequence[Defense], traits: Traits, update: Update, out: Update) -> None:
@@ -229,11 +228,7 @@ def _check_max_norm(loaded: Sequence[Defense], bound: float) -> None:
 
 
 def _check_noise_std(loaded: Sequence[Defense], std: float) -> None:
-    update = sample_update(dtype=torch.float64)
-    noise = torch.cat([flatten(_defended(loaded, update, seed)) - flatten(update) for seed in range(DRAWS)])
-    variance, mean = (float(value) for value in torch.var_mean(noise))
-    _require(abs(variance / std**2 - 1) <= 0.03, loaded, f"adds noise of variance {variance:.6g}, not {std**2:.6g}")
-    _require(abs(mean) <= 4 * std / math.sqrt(len(noise)), loaded, f"adds noise of mean {mean:.3g}, not 0")
+    _check_noise(loaded, sample_update(dtype=torch.float64), std**2, "not")
 
 
 def _check_unbiased(loaded: Sequence[Defense], claimed: bool) -> None:

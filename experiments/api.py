@@ -23,7 +23,7 @@ from experiments.show.report.captions import headline
 from experiments.show.report.run_data import read as read_run
 from fl_sim import config as configs
 from fl_sim.config import ConfigError
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, failed_job, refuse_unfinished
 
 __all__ = ["Comparison", "ConfigError", "Result", "compare", "load", "load_runs", "run"]
 
@@ -107,11 +107,9 @@ def run(
 def load(folder: Path | str) -> Result:
     """A run that is finished. ConfigError for any other folder."""
     run_folder = RunFolder(Path(folder))
-    if not run_folder.config.is_file():
-        raise ConfigError(f"{folder} is no run folder (it has no config.toml); give one such as runs/quickstart")
-    if not run_folder.report.is_file():  # it is written last
-        raise ConfigError(f"{folder} is not finished; give its run again, which goes on from where it stopped")
-    return Result(run_folder.root, _failed(run_folder))
+    refuse_unfinished(run_folder, "give its run again, which goes on from where it stopped")
+    failed = json.loads(run_folder.failed.read_text(encoding="utf-8")) if run_folder.failed.is_file() else []
+    return Result(run_folder.root, tuple(map(failed_job, failed)))
 
 
 def compare(*runs: Result | Path | str) -> Comparison:
@@ -124,16 +122,6 @@ def compare(*runs: Result | Path | str) -> Comparison:
 
 def _table(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
-
-
-def _failed(folder: RunFolder) -> tuple[str, ...]:
-    """The jobs that the dispatcher gave up."""
-    path = folder.reconstructions / "failed.json"
-    jobs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return tuple(
-        f"attack {job['label']!r}, round {job['round']}, users {', '.join(map(str, job['users']))}: {job['reason']}"
-        for job in jobs
-    )
 
 
 def _note(sentence: str) -> None:

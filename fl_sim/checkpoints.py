@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fl_sim.config import ConfigError
+from fl_sim.config_errors import in_one_line
 from fl_sim.tensors import DamagedFile, read_tensors
 from fl_sim.updates import Update
 
@@ -27,7 +28,7 @@ def read_state(path: Path) -> tuple[Update, tuple[str, ...]]:
             raise ConfigError(f"{path} is {other}; save the tensors by name: torch.save(TENSORS, FILE)")
         return _unpickled(path) if start in STARTS else (read_tensors(path)[0], ())
     except (OSError, DamagedFile) as error:
-        what = " ".join(str(error).split())
+        what = in_one_line(error)
         raise ConfigError(
             f"{path} cannot be read as safetensors or a .pth ({what}); write it with safetensors.torch, or torch.save"
         ) from error
@@ -49,7 +50,7 @@ def _unpickled(path: Path) -> tuple[Update, tuple[str, ...]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything on damaged archives
         if type(error).__name__ != "UnpicklingError":
-            raise DamagedFile(f"{path} is damaged ({' '.join(str(error).split())[:150]})") from error
+            raise DamagedFile(f"{path} is damaged ({in_one_line(error, 150)})") from error
         raise ConfigError(
             f"{path} holds Python objects, such as a whole model, and unpickling them would run what the file says; "
             "save the state dict: torch.save(model.state_dict(), FILE)"

@@ -98,5 +98,10 @@ def _ratio(one: str, other: str) -> float:
 
 def short(text: object) -> str:
     """In one line, and short enough for a sentence."""
-    line = " ".join(str(text).split())
+    line = in_one_line(text)
     return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def in_one_line(text: object, most: int | None = None) -> str:
+    """`text` without its line breaks; no more than so many characters of it."""
+    return " ".join(str(text).split())[:most]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fl_sim import models, seeds
 from fl_sim.config import Config, ConfigError, Model
+from fl_sim.config_errors import in_one_line
 from fl_sim.modules import OTHERWISE, acts_otherwise, dropouts, load_state, logits_layer, norms
 from fl_sim.tensors import DamagedFile, read_tensors
 
@@ -49,8 +50,9 @@ def initial_model(config: Config, num_classes: int) -> tuple[nn.Module, Origin]:
         fresh = _fresh_head(config, model, weights)
         load_state(model, {**weights, **fresh})
     except (OSError, RuntimeError, DamagedFile) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError(f"model.weights {path} does not fit model {config.model.name!r}: {what}") from error
+        raise ConfigError(
+            f"model.weights {path} does not fit model {config.model.name!r}: {in_one_line(error)}"
+        ) from error
     return model, "trained backbone, fresh head" if fresh else "trained"
 
 
@@ -72,7 +74,7 @@ def check_smallest_step(config: Config, model: nn.Module, photos: tuple[int, int
     except Exception as error:  # of any kind, where the model is somebody else's
         raise ConfigError(
             f"model {config.model.name!r} fails on a step of {min(count, 2)} x 3 x {size} x {size} pixels "
-            f"({' '.join(str(error).split())}); raise dataset.photos or dataset.image_size, or take another model"
+            f"({in_one_line(error)}); raise dataset.photos or dataset.image_size, or take another model"
         ) from error
 
 

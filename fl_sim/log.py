@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from fl_sim.config_errors import in_one_line
 from fl_sim.runs import RunFolder
 
 Level = Literal["info", "warning", "error"]
@@ -55,7 +56,7 @@ class Log:
         try:
             yield
         except Exception as error:
-            self("error", "error", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            self("error", "error", reason=f"{type(error).__name__}: {in_one_line(error, 300)}")
             raise
         except BaseException:  # Ctrl-C, or told to end
             self("stopped", "warning")

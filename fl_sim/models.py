@@ -16,7 +16,7 @@ from fl_sim.config_errors import unknown
 from fl_sim.modules import BatchNorm, as_logits, set_mode
 
 
-def convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+def convnet(num_classes: int, image_size: int) -> nn.Module:
     """Four 5x5 convolutions (strides 2, 2, 2, 1), GELU, no normalisation; the default victim.
 
     A smooth activation gives the attacker (and second-order autograd) a useful curvature; without
@@ -31,7 +31,7 @@ def convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, num_classes))
 
 
-def lenet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+def lenet(num_classes: int, image_size: int) -> nn.Module:
     """The sigmoid LeNet of Deep Leakage from Gradients (Zhu et al. 2019), for any image size."""
     layers: list[nn.Module] = []
     channels = 3
@@ -42,7 +42,7 @@ def lenet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> 
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, num_classes))
 
 
-def mlp(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+def mlp(num_classes: int, image_size: int) -> nn.Module:
     """Two hidden layers of 256 GELU units on raw pixels."""
     pixels = 3 * image_size * image_size
     return nn.Sequential(
@@ -65,7 +65,7 @@ class BrightnessBlock(nn.Module):
         return x + correction[:, :, None, None]
 
 
-def imprint_convnet(num_classes: int, image_size: int, batch_norm: BatchNorm = "eval") -> nn.Module:
+def imprint_convnet(num_classes: int, image_size: int) -> nn.Module:
     """The convnet behind a block that the attack `imprint` can turn into its own."""
     return nn.Sequential(BrightnessBlock(image_size), convnet(num_classes, image_size))
 
@@ -124,7 +124,7 @@ def build(
         if name == "resnet18":
             model = resnet18_small(num_classes, image_size, batch_norm, small_stem)
         elif name in MODELS:
-            model = MODELS[name](num_classes, image_size, batch_norm)
+            model = MODELS[name](num_classes, image_size)
         else:
             model = _made(name, num_classes, image_size)
             model.register_forward_hook(_logits)

@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -67,6 +67,11 @@ class RunFolder:
     @property
     def reconstructions(self) -> Path:
         return self.root / "reconstructions"
+
+    @property
+    def failed(self) -> Path:
+        """The attack jobs that the dispatcher gave up (`failed_job`); absent where there are none."""
+        return self.reconstructions / "failed.json"
 
     @property
     def rounds(self) -> Path:
@@ -157,6 +162,26 @@ def write_manifest(run: RunFolder, **facts: Any) -> None:
     """Write `facts` with the versions and the machine; values must be JSON."""
     manifest = {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions(), "machine": machine(), **facts}
     write_atomically(run.manifest, json.dumps(manifest, indent=2).encode())
+
+
+def config_of(run: RunFolder) -> Path:
+    """The file of its config. ConfigError where the folder holds no run."""
+    if not run.config.is_file():
+        raise ConfigError(f"{run.root} is no run folder (it has no config.toml); give one such as runs/quickstart")
+    return run.config
+
+
+def refuse_unfinished(run: RunFolder, advice: str) -> None:
+    """ConfigError, with what to do, where the folder holds no run, or one that is not finished."""
+    config_of(run)
+    if not run.report.is_file():  # it is written last
+        raise ConfigError(f"{run.root} is not finished; {advice}")
+
+
+def failed_job(job: Mapping[str, Any]) -> str:
+    """What is said of a job that was given up: its attack, round and users, and why."""
+    users = ", ".join(map(str, job["users"]))
+    return f"attack {job['label']!r}, round {job['round']}, users {users}: {job['reason']}"
 
 
 def other_config(run: RunFolder, change: str) -> ConfigError:

@@ -102,11 +102,6 @@ class ModelTensors:
         )
 
 
-def in_short(names: Sequence[str]) -> str:
-    """The first of `names`, and how many more there are."""
-    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
 def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fl_sim.config import ConfigError
+from fl_sim.config_errors import in_one_line
 
 SUMS = "SHA256SUMS"
 
@@ -29,7 +30,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError:
         raise
     except Exception as error:  # the header is hostile, or of a newer format: errors of many kinds
-        raise _damaged(path, " ".join(str(error).split())[:200]) from error
+        raise _damaged(path, in_one_line(error, 200)) from error
 
 
 def check(path: Path) -> None:

@@ -5,7 +5,7 @@ gradient g of the mean loss, or the weights w - lr * g after one step; `to_gradi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -53,25 +53,28 @@ def to_gradient(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor],
     return {name: (parameters[name] - value) / lr for name, value in weights.items()}
 
 
-def problem(update: Mapping[str, Tensor], expected: Mapping[str, Tensor], max_norm: float) -> str | None:
+def problem(update: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """Why `update` cannot be a reply to a model with parameters `expected`, or None if it can.
 
-    `expected` holds tensors of the right names, shapes and dtypes. `max_norm` is an L2 bound that no
-    honest update reaches.
+    `expected` holds tensors of the right names, shapes and dtypes.
     """
     missing, extra = expected.keys() - update.keys(), update.keys() - expected.keys()
     if missing:
-        return f"missing key {sorted(missing)[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        return f"missing key {in_short(sorted(missing))}"
     if extra:
-        return f"unexpected key {sorted(extra)[0]!r}" + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+        return f"unexpected key {in_short(sorted(extra))}"
     for name, value in expected.items():
         got = update[name]
         if got.shape != value.shape:
             return f"{name!r} has shape {tuple(got.shape)}, expected {tuple(value.shape)}"
         if got.dtype != value.dtype:
             return f"{name!r} has dtype {got.dtype}, expected {value.dtype}"
-    size = norm(update)
-    if not math.isfinite(size):  # one pass tells whether all is well; only if not, look where
+    if not math.isfinite(norm(update)):  # one pass tells whether all is well; only if not, look where
         name = next(name for name, value in update.items() if not bool(torch.isfinite(value).all()))
         return f"{name!r} holds NaN or Inf"
-    return f"norm {size:.3g} exceeds the limit {max_norm:.3g}" if size > max_norm else None
+    return None
+
+
+def in_short(names: Sequence[str]) -> str:
+    """The first of `names`, and how many more there are."""
+    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

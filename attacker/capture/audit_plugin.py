@@ -30,8 +30,8 @@ from attacker.external.external_model import ExternalModel
 from attacker.observation import LocalTraining
 from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder
-from fl_sim.state_dicts import ModelTensors, in_short
-from fl_sim.updates import Update
+from fl_sim.state_dicts import ModelTensors
+from fl_sim.updates import Update, in_short
 
 __all__ = ["AuditedStrategy", "ExternalModel", "LocalTraining"]  # what an app needs
 

@@ -14,7 +14,10 @@ from flwr.serverapp.strategy import Strategy
 
 from attacker.capture.reply_checks import InvalidReply, ParsedReply
 from attacker.capture.store import Capture, CaptureStore
-from fl_sim.federation.replies import in_one_line, last_line, seconds_since, size_of
+from fl_sim.config_errors import in_one_line
+from fl_sim.federation.replies import last_line, seconds_since, size_of
+
+REASON = 300  # characters of it that the index keeps
 
 
 class CapturingStrategy(Strategy):
@@ -68,7 +71,7 @@ class CapturingStrategy(Strategy):
         node = reply.metadata.src_node_id
         seconds, size = seconds_since(reply, self._requests.get(node)), size_of(reply)
         if reply.has_error():
-            reason = in_one_line(last_line(reply.error.reason) or f"code {reply.error.code}")
+            reason = in_one_line(last_line(reply.error.reason) or f"code {reply.error.code}", REASON)
             return Capture(self._users.get(node), node, "error", reason, None, None, size, seconds)
         user, examples = self._user_of(reply), self._num_examples(reply)
         try:
@@ -80,7 +83,9 @@ class CapturingStrategy(Strategy):
                 raise InvalidReply(f"user {user} has already replied in this round")
             parsed = self._parse(reply, user)
         except InvalidReply as invalid:
-            return Capture(user, node, "rejected", in_one_line(invalid.reason), examples, invalid.norm, size, seconds)
+            return Capture(
+                user, node, "rejected", in_one_line(invalid.reason, REASON), examples, invalid.norm, size, seconds
+            )
         return Capture(
             user=user,
             node=node,

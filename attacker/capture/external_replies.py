@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, Message
 
 from attacker.capture.reply_checks import InvalidReply, ParsedReply
 from fl_sim.federation.replies import MOST, tensors
-from fl_sim.state_dicts import Fitted, Misfit, ModelTensors, in_short
-from fl_sim.updates import NEAR, Update, cosine, norm, to_gradient
+from fl_sim.state_dicts import Fitted, Misfit, ModelTensors
+from fl_sim.updates import NEAR, Update, cosine, in_short, norm, to_gradient
 
 EXAMPLES = "num-examples"  # what Flower's strategies weigh replies by, unless they are told otherwise
 

@@ -77,7 +77,7 @@ def read_update(reply: Message, schema: ReplySchema, sent: Update, record: str) 
     # A user who sends weights may send the buffers too; they carry no gradient.
     buffers = received.keys() - set(schema.parameter_names) if schema.update == "weights" else set()
     expected = {name: sent[name] for name in sent if name in {*schema.parameter_names, *buffers}}
-    reason = problem(received, expected, math.inf) or problem(statistics, schema.statistics, math.inf)
+    reason = problem(received, expected) or problem(statistics, schema.statistics)
     if any(name.endswith(".var") and bool((value < 0).any()) for name, value in statistics.items()):
         reason = "a batch-norm variance is below 0"
     if reason is not None:

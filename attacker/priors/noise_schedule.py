@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attacker.priors.files import read_config
 from fl_sim.config import ConfigError
+from fl_sim.config_errors import in_one_line
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 READABLE = (
@@ -108,8 +109,9 @@ def _built(path: Path, kind: str, config: dict[str, Any]) -> tuple[Tensor, str]:
     try:
         scheduler = getattr(diffusers, kind).from_config(config)
     except Exception as error:  # diffusers' errors on wrong values are of many kinds
-        text = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path} is no {kind} ({text}); mend it, or save the prior again") from error
+        raise ConfigError(
+            f"{path} is no {kind} ({in_one_line(error, 200)}); mend it, or save the prior again"
+        ) from error
     return scheduler.betas.detach().float().cpu(), scheduler.config.prediction_type
 
 

@@ -252,11 +252,10 @@ def _private_stdout() -> TextIO:
 
 def _note_failures(run: RunFolder, failed: list[dict[str, Any]]) -> None:
     """Leave beside the results why some are missing; a later dispatch that does them removes the note."""
-    path = run.reconstructions / "failed.json"
     if failed:
-        write_atomically(path, json.dumps(failed, indent=2).encode())
+        write_atomically(run.failed, json.dumps(failed, indent=2).encode())
     else:
-        path.unlink(missing_ok=True)
+        run.failed.unlink(missing_ok=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

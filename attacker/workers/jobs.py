@@ -30,6 +30,7 @@ from attacker.priors.eigenfaces import Eigenfaces
 from attacker.priors.prior import Prior, load_prior
 from fl_sim import models, seeds, traits
 from fl_sim.config import Config, ConfigError, load
+from fl_sim.config_errors import in_one_line
 from fl_sim.log import Log
 from fl_sim.runs import RunFolder, read_manifest
 from fl_sim.tensors import DamagedFile, check
@@ -278,7 +279,7 @@ def log_start(run: RunFolder, job: Job) -> None:
 
 def one_line(error: Exception) -> str:
     """What went wrong and where, short enough for a sentence."""
-    text = " ".join(str(error).split())[:300]
+    text = in_one_line(error, 300)
     if isinstance(error, ConfigError):
         return text
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -26,6 +26,7 @@ from attacker.workers.pool import Completion, cores, on_gpus, settle_process
 from attacker.workers.remote_storage import Staging, downloaded, upload_results
 from fl_sim import import_path
 from fl_sim.config import ConfigError, Workers
+from fl_sim.config_errors import in_one_line
 from fl_sim.socket_folder import socket_folder
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -212,7 +213,7 @@ class RayPool:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {in_one_line(error, 200)}"
 
 
 def connect(cpus: int, instead: str) -> tuple[Any, str | None]:

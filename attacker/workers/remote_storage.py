@@ -15,6 +15,7 @@ from pathlib import Path
 
 from attacker.workers.jobs import Job, Workbench, log_start
 from fl_sim.config import ConfigError
+from fl_sim.config_errors import in_one_line
 from fl_sim.runs import RunFolder, write_atomically
 
 OTHERWISE = "or leave it empty where all machines see the run folder under the same path"
@@ -147,7 +148,7 @@ def _fresh(storage: str, name: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {in_one_line(error, 300)}"
 
 
 def _outputs(run: RunFolder, job: Job) -> list[Path]:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fl_sim.config_errors import in_one_line
+
 Crop = Callable[[Image.Image], Image.Image]
 
 
@@ -18,11 +20,6 @@ MOST_PIXELS = 64_000_000  # 200 MB as RGB, of which Pillow holds two or three co
 
 class UnreadableImage(ValueError):
     """A file that gives no photo; the message is the reason, without the path."""
-
-
-def read_photo(path: Path, image_size: int, crop: Crop) -> Tensor:
-    """The photo in `path`, cropped and resized: uint8 (3, image_size, image_size). UnreadableImage as `decode`."""
-    return fit(decode(path), image_size, crop)
 
 
 def decode(source: Path | bytes) -> Image.Image:
@@ -48,7 +45,7 @@ def decode(source: Path | bytes) -> Image.Image:
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's many readers raise anything on damaged and hostile files
-        raise UnreadableImage(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise UnreadableImage(in_one_line(error, 200) or type(error).__name__) from error
 
 
 def fit(photo: Image.Image, image_size: int, crop: Crop) -> Tensor:

@@ -24,6 +24,7 @@ from clients.datasets.images import UnreadableImage
 from clients.datasets.people import PeopleDataset
 from clients.datasets.table import UNKNOWN, given_split, labels_of, made_split
 from fl_sim.config import ConfigError, Dataset
+from fl_sim.config_errors import in_one_line
 
 IDENTITY = ("celeb_id", "identity", "identity_id", "person", "person_id", "subject", "subject_id", "name", "label")
 _SPLITS = {"train": "public", "valid": "users", "validation": "users", "val": "users", "test": "users"}
@@ -101,7 +102,7 @@ class Pictures:
             try:
                 part = file.read(columns=flat).to_pandas()
             except _DAMAGED as error:
-                raise ConfigError(f"{name} cannot be read ({_short(error)}); fetch it again") from error
+                raise ConfigError(f"{name} cannot be read ({in_one_line(error, 200)}); fetch it again") from error
             parts.append(part.assign(file=name))
         facts: pd.DataFrame = pd.concat(parts, ignore_index=True)
         return facts
@@ -111,7 +112,7 @@ class Pictures:
         try:
             return self._files[name].read_row_group(group, columns=[self._column]).column(0)
         except _DAMAGED as error:
-            raise UnreadableImage(f"the file cannot be read there ({_short(error)})") from error
+            raise UnreadableImage(f"the file cannot be read there ({in_one_line(error, 200)})") from error
 
 
 def read_table(pictures: Pictures, users: str, public: str, source: str) -> tuple[pd.DataFrame, list[str]]:
@@ -182,7 +183,9 @@ def _open(path: Path) -> pq.ParquetFile:
         _ = file.schema_arrow.names  # which may be no text
         return file
     except _DAMAGED as error:
-        raise ConfigError(f"{path} is not a parquet file that can be read ({_short(error)}); fetch it again") from error
+        raise ConfigError(
+            f"{path} is not a parquet file that can be read ({in_one_line(error, 200)}); fetch it again"
+        ) from error
 
 
 def _picture_column(schema: pa.Schema, name: str) -> str:
@@ -220,7 +223,3 @@ def _largest(file: pq.ParquetFile, name: str) -> int:
             "hundred photos a row group (pandas: to_parquet(..., row_group_size=100))"
         )
     return int(size)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

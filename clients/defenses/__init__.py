@@ -65,13 +65,8 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NOT_DEFENSES)
 
 
-def load(table: Mapping[str, Any]) -> Defense:
-    """The defense of one config table such as {name = "clip", max_norm = 1.0}; ConfigError for any mistake in it."""
-    return load_all([table])[0]
-
-
 def load_all(tables: Sequence[Mapping[str, Any]]) -> list[Defense]:
-    """The defenses of a config in their order; ConfigError for any mistake in one of them or in their order."""
+    """The defenses of tables such as {name = "clip", max_norm = 1.0}, in their order; ConfigError for any mistake."""
     loaded: list[Defense] = []
     for table in tables:
         name, settings = split(table)

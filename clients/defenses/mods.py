@@ -15,7 +15,7 @@ from torch import nn
 from clients.defenses import Defense, clip, generator_of
 from clients.training import Private
 from fl_sim import seeds
-from fl_sim.config import Config, ConfigError
+from fl_sim.config import Config, ConfigError, Federation
 from fl_sim.federation.private_sgd import BOUND, WITHIN
 from fl_sim.updates import Update, apply_gradient, norm, to_gradient
 
@@ -61,7 +61,7 @@ def client_mods(defenses: Sequence[Defense], config: Config, look: Look) -> list
     mods: list[Mod] = []
     for place, defense in enumerate(defenses):
         if defense.acts_on == "message":
-            mods.append(_flowers(defense, config, place))
+            mods.append(_flowers(defense, config.seed, place))
         elif defense.acts_on == "update":
             mods.append(_mod(defense, config, place, look))
     if config.protocol.differential_privacy.startswith("client_"):
@@ -80,7 +80,7 @@ def _around(mod: Mod, call: ClientAppCallable) -> ClientAppCallable:
     return lambda message, context: mod(message, context, call)
 
 
-def _flowers(defense: Defense, config: Config, place: int) -> Mod:
+def _flowers(defense: Defense, seed: int, place: int) -> Mod:
     """Somebody else's mod, for which numpy's and Python's global generators start afresh when the reply is made.
 
     Flower's draw their noise from there, and what loads photos may seed them: all users would get the same noise.
@@ -89,7 +89,7 @@ def _flowers(defense: Defense, config: Config, place: int) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         def answer(message: Message, context: Context) -> Message:
             reply = call_next(message, context)
-            seeds.seed_global_generators(config.seed, "mod", _round(message), _user(context), place)
+            seeds.seed_global_generators(seed, "mod", _round(message), user_of(context), place)
             return reply
 
         made: Message = defense.call(message, context, answer)
@@ -103,9 +103,9 @@ def _mod(defense: Defense, config: Config, place: int, look: Look) -> Mod:
 
     def change(gradient: Update, message: Message, context: Context, reply: Message) -> Update:
         private = look(message, context) if defense.sees_private else None
-        return defense.defend(gradient, generator_of(config.seed, _round(message), _user(context), place), private)
+        return defense.defend(gradient, generator_of(config.seed, _round(message), user_of(context), place), private)
 
-    return _on_gradient(change, config)
+    return _on_gradient(change, config.federation)
 
 
 def _clip_to_what_is_asked(config: Config) -> Mod:
@@ -117,16 +117,16 @@ def _clip_to_what_is_asked(config: Config) -> Mod:
         reply.content.metric_records["metrics"][WITHIN] = int(rate * norm(gradient) <= bound)
         return clip.clipped(gradient, bound / rate)
 
-    return _on_gradient(change, config)
+    return _on_gradient(change, config.federation)
 
 
-def _on_gradient(change: Callable[[Update, Message, Context, Message], Update], config: Config) -> Mod:
+def _on_gradient(change: Callable[[Update, Message, Context, Message], Update], section: Federation) -> Mod:
     """A mod that replaces the gradient in a reply by `change(gradient, message, context, reply)`.
 
     Where the reply is weights, the gradient is read off them and put back: a norm bound or a noise
     level is about what the user adds to the model, never about the model itself.
     """
-    rate, as_weights = config.federation.learning_rate, config.federation.update == "weights"
+    rate, as_weights = section.learning_rate, section.update == "weights"
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         sent = message.content.array_records["arrays"].to_torch_state_dict() if as_weights else {}
@@ -149,5 +149,6 @@ def _round(message: Message) -> int:
     return int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
 
 
-def _user(context: Context) -> int:
+def user_of(context: Context) -> int:
+    """The number of the user whose context that is."""
     return int(context.node_config["partition-id"])

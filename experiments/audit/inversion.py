@@ -5,7 +5,6 @@ reconstruction = external_model.invert(external, attack, [observation], seed=0, 
 write(out, reconstruction, {"attack": ...})
 """
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,21 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from attacker.external.external_model import ExternalModel
-from attacker.observation import LocalTraining, Observation, Reconstruction
+from attacker.observation import LocalTraining, Observation, Reconstruction, pixels
 from experiments.evaluate import draws
+from experiments.show import images
 from experiments.statistics.verdict import EXPLAINED
 from fl_sim import updates
 from fl_sim.checkpoints import read_state
 from fl_sim.config import ConfigError
 from fl_sim.runs import write_atomically
-from fl_sim.state_dicts import Misfit, ModelTensors, in_short
-from fl_sim.updates import Update
+from fl_sim.state_dicts import Misfit, ModelTensors
+from fl_sim.updates import Update, in_short
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,7 @@ def left_open(out: Path, summary: Mapping[str, Any]) -> str | None:
 
 def png(image: Tensor) -> bytes:
     """An image (3, H, W) in [0, 1] as PNG; values outside are clipped, NaN is grey."""
-    pixels = (image.nan_to_num(0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
-    return file.getvalue()
+    return images.encoded(images.picture(pixels(image)), "PNG")
 
 
 def _fitting(path: Path, tensors: ModelTensors, what: str) -> tuple[Update, tuple[str, ...]]:

@@ -5,7 +5,6 @@ apart, where all have two or more: it shows what the face recogniser makes of a 
 of the other users.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from attacker.capture.store import CaptureStore
 from clients.user import Faces, User
 from experiments.evaluate.arms import CAPTIONS
 from experiments.evaluate.candidates import Prediction
-from experiments.evaluate.columns import KEYS, typed
+from experiments.evaluate.columns import KEYS, typed, write
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.evaluator import Models
 from experiments.evaluate.gallery import Gallery
@@ -27,7 +26,7 @@ from experiments.evaluate.realism import BANDS, SHARPNESS, Reference
 from experiments.evaluate.reconstructions import find_reconstructions
 from experiments.evaluate.score import Scorer
 from experiments.evaluate.textures import Textures
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.runs import RunFolder
 
 NO_PUBLIC = Reference(torch.ones(len(BANDS)), (), 0.0)  # of how real pictures look, nothing is said
 VERIFIED = {"verified_at_far_1e2": 100, "verified_at_far_1e3": 1000}  # column: pairs of people that the rate takes
@@ -92,10 +91,7 @@ def measure(run: RunFolder, people: People, seed: int) -> pd.DataFrame:
         key = {"run": run.name, "seed": seed, "user": user, **dict.fromkeys(unseen)}
         rows += [row | key for row in scorer.rows(people.user(user)) if row["arm"] in people.arms]
     table = typed(rows, []).sort_values(KEYS, ignore_index=True)
-    file = io.BytesIO()
-    table.to_parquet(file, index=False)
-    write_atomically(run.leakage, file.getvalue())
-    write_atomically(run.leakage.with_suffix(".csv"), table.to_csv(index=False).encode())
+    write(run, table)
     return table
 
 

@@ -47,6 +47,7 @@ from attacker.priors.prior import Prior, load_prior
 from clients.datasets.synthetic import SyntheticFaces
 from clients.local_training import local_gradient
 from experiments.evaluate.image_metrics import best_psnr
+from experiments.show.markdown import markdown_table
 from fl_sim.models import build, trainable
 from fl_sim.seeds import generator
 
@@ -218,11 +219,12 @@ def unmixing(photos: int, size: int = 64) -> dict[str, Any]:
 def unmixing_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The same of several numbers of photos, as Markdown."""
     names = ("cocktail_party", "inverting_gradients")
-    lines = [f"| photos | {' | '.join(f'`{name}`, CPU s | PSNR, dB' for name in names)} |", "|---|---|---|---|---|"]
+    heads = [head for name in names for head in (f"`{name}`, CPU s", "PSNR, dB")]
+    lines = []
     for row in rows:
-        told = [f"{row[f'{name}_cpu_s']:.1f} | {row[f'{name}_psnr']:.0f}" for name in names]
-        lines.append(f"| {row['photos']} | {' | '.join(told)} |")
-    return "\n".join(lines)
+        figures = ((f"{row[f'{name}_cpu_s']:.1f}", f"{row[f'{name}_psnr']:.0f}") for name in names)
+        lines.append([row["photos"], *(figure for pair in figures for figure in pair)])
+    return markdown_table(["photos", *heads], lines)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from experiments.show.answer import Answer
-from fl_sim.config import ConfigError
 from fl_sim.runs import RunFolder, read_manifest
 
 messages = Console(stderr=True, highlight=False)
@@ -49,12 +48,6 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as 
 
 def note(sentence: str) -> None:
     messages.print(f"note: {sentence}", soft_wrap=True, markup=False)  # sentences name [tables]
-
-
-def config_of(folder: RunFolder) -> Path:
-    if not folder.config.exists():
-        raise ConfigError(f"{folder.root} is no run folder (it has no config.toml); give one such as runs/quickstart")
-    return folder.config
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from experiments.evaluate.attributes import true_value
 from experiments.evaluate.candidates import Prediction
 from experiments.evaluate.embedders import Embedder
 from experiments.evaluate.gallery import Gallery
-from fl_sim.config import Config, ConfigError
+from fl_sim.config import ConfigError, Leakage
 from fl_sim.models import normalise
 from fl_sim.modules import load_state
 from fl_sim.seeds import generator
@@ -40,9 +40,9 @@ PROBES = 64  # public photos that tell how the model answers, for the recovery o
 Sketch = list[Tensor]  # a tensor of the update each, (..., f) with f <= SKETCH
 
 
-def check(config: Config, dataset: FaceDataset) -> None:
+def check(leakage: Leakage, dataset: FaceDataset) -> None:
     """Raise ConfigError where more public people are wanted than there are."""
-    people = config.leakage.attribute_inference
+    people = leakage.attribute_inference
     if people > dataset.num_public:
         raise ConfigError(
             f"leakage.attribute_inference is {people}, but there are only {dataset.num_public} public people; "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.evaluate.realism import BANDS
+from fl_sim.runs import RunFolder, write_atomically
 
 
 class Column(NamedTuple):
@@ -130,3 +131,15 @@ def typed(rows: list[dict[str, Any]], attributes: list[str]) -> pd.DataFrame:
     sides = {"true": "Int64", "inferred": "Int64", "share": "float64"}
     kinds |= {f"attr_{name}_{side}": kind for name in attributes for side, kind in sides.items()}
     return pd.DataFrame(rows).reindex(columns=list(kinds)).astype(kinds)
+
+
+def write(run: RunFolder, table: pd.DataFrame) -> None:
+    """Write the table of a run, as `leakage.parquet` and `leakage.csv`."""
+    write_atomically(run.leakage, table.to_parquet(index=False))
+    write_atomically(run.leakage.with_suffix(".csv"), table.to_csv(index=False).encode())
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of any table; None where it says nothing."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fl_sim.config import Config, ConfigError, Leakage, short
+from fl_sim.config import ConfigError, Leakage, short
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's file name of the backbone that LPIPS uses
 
@@ -28,17 +28,12 @@ def best_psnr(picture: Tensor, photos: Tensor) -> float:
     return math.inf if error == 0 else float(10 * torch.log10(1 / error))
 
 
-def best_ssim(picture: Tensor, photos: Tensor) -> float:
-    """max over photos of the structural similarity (Wang et al. 2004: 11 px Gaussian window of sigma 1.5,
-    edges reflected).
-
-    In [-1, 1], 1 for the same picture. `picture` (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
-    """
-    return ssim_to(photos)(picture)
-
-
 def ssim_to(photos: Tensor) -> Callable[[Tensor], float]:
-    """`best_ssim` of pictures to the same photos, whose own windows are taken once."""
+    """max over photos of the structural similarity of a picture to them, in [-1, 1], 1 for the same picture.
+
+    Wang et al. 2004: 11 px Gaussian window of sigma 1.5, edges reflected. The windows of the photos are taken once.
+    Pictures (3, H, W) and `photos` (n, 3, H, W) in [0, 1].
+    """
     photos = F.pad(photos, (5,) * 4, "reflect")
     means = _blurred(photos)
     squares = means.square()
@@ -98,10 +93,10 @@ def lpips_places(leakage: Leakage) -> list[Path]:
     return [folder / part / ALEXNET for part in ("", "checkpoints")]
 
 
-def lpips_available(config: Config) -> str | None:
+def lpips_available(leakage: Leakage) -> str | None:
     """A sentence where LPIPS was asked for and cannot be computed, and what to do; else None."""
-    place = config.leakage.lpips_weights
-    if place is None or lpips_weights(config.leakage) is not None:
+    place = leakage.lpips_weights
+    if place is None or lpips_weights(leakage) is not None:
         return None
     return f"LPIPS stays empty: leakage.lpips_weights = {place} has no {ALEXNET}; put torchvision's file there."
 

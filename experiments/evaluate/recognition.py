@@ -9,8 +9,9 @@ the same people, which tells the right one apart in each of 30 draws of 40 peopl
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from experiments.evaluate import embedders
 from experiments.evaluate.attributes import Classifier, true_value
 from experiments.evaluate.embedders import Embedder
 from fl_sim.config import ConfigError, Leakage, short
+
+Answer = TypeVar("Answer")  # of a model, to pictures
 
 PEOPLE = 40  # compared with each other, by two photos each
 FEWEST = 10  # below which nothing is said
@@ -93,13 +96,7 @@ def check_embedder(embed: Embedder, photo: Tensor, name: str) -> None:
     Raises ConfigError, which calls the embedder `name`, unless it answers with unit vectors, the same for a picture
     alone and in a batch, and another for another picture.
     """
-    two = torch.stack([photo, 1 - photo])
-    try:
-        alone, both = embed(two[:1]), embed(two)
-    except ConfigError:
-        raise
-    except Exception as error:  # of any kind, where the model is somebody else's
-        raise ConfigError(f"{name} fails on photos {tuple(two.shape)} ({short(error)}); take another") from error
+    alone, both = _tried(embed, photo, name)
     if alone.ndim != 2 or len(alone) != 1 or both.shape != (2, alone.shape[1]):
         shapes = f"{tuple(alone.shape)} for one photo and {tuple(both.shape)} for two"
         raise ConfigError(f"{name} gives {shapes}; needed is a row of numbers a photo")
@@ -111,6 +108,17 @@ def check_embedder(embed: Embedder, photo: Tensor, name: str) -> None:
         raise ConfigError(f"{name} gives another embedding for a photo alone than beside another; is it in eval mode?")
     if torch.equal(both[0], both[1]):
         raise ConfigError(f"{name} gives one embedding for two pictures; take another, or another range of pixels")
+
+
+def _tried(model: Callable[[Tensor], Answer], photo: Tensor, name: str) -> tuple[Answer, Answer]:
+    """What it says of `photo` alone, and beside its negative. ConfigError, which calls it `name`, if it fails."""
+    two = torch.stack([photo, 1 - photo])
+    try:
+        return model(two[:1]), model(two)
+    except ConfigError:
+        raise
+    except Exception as error:  # of any kind, where the model is somebody else's
+        raise ConfigError(f"{name} fails on photos {tuple(two.shape)} ({short(error)}); take another") from error
 
 
 def check_recognition(embed: Embedder, public: list[Faces], leakage: Leakage) -> list[str]:
@@ -166,13 +174,7 @@ def check_classifier(classify: Classifier, photo: Tensor, public: list[Faces], n
 
     Raises ConfigError, which calls the classifier `name`, unless it gives one whole number a photo, whatever the batch.
     """
-    two = torch.stack([photo, 1 - photo])
-    try:
-        alone, both = classify(two[:1]), classify(two)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{name} fails on photos {tuple(two.shape)} ({short(error)}); take another") from error
+    alone, both = _tried(classify, photo, name)
     for key, classes in both.items():
         if classes.shape != (2,) or classes.dtype != torch.int64 or classes[:1].tolist() != alone[key].tolist():
             raise ConfigError(f"{name} gives {key} = {classes} for two photos, {alone[key]} for the first alone")

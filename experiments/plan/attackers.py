@@ -12,6 +12,7 @@ from typing import Any
 
 from attacker.attack import Attack
 from attacker.attacks import levels, load
+from attacker.observation import LocalTraining
 from clients.defenses import Defense, load_all
 from fl_sim import traits
 from fl_sim.config import Config, ConfigError, parse
@@ -105,3 +106,11 @@ def _attackers(config: Config) -> dict[str, _Attacker]:
                 )
             found[weaker] = _Attacker(label, own)
     return found
+
+
+def told_local_training(config: Config) -> LocalTraining | None:
+    """The users' local steps as far as the threat model tells the attacker; None for the one gradient of FedSGD."""
+    section = config.federation
+    if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
+        return None
+    return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)

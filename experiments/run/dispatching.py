@@ -13,7 +13,7 @@ from fl_sim import import_path
 from fl_sim.config import Config, ConfigError
 from fl_sim.federation.sampling import users_per_round
 from fl_sim.log import Log
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, failed_job
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stages are `rounds`, `queued`, `attacks` and `leakage`.
@@ -60,9 +60,7 @@ class Dispatch:
         elif event["event"] == "done":
             self.done += 1
         elif event["event"] == "failed":
-            users = ", ".join(str(user) for user in event["users"])
-            where = f"attack {event['label']!r}, round {event['round']}, users {users}"
-            self.problems.append(f"{where}: {event['reason']}")
+            self.problems.append(failed_job(event))
         if "queued" in event:
             self._progress("queued", event["queued"], self.total)
         self._progress("attacks", self.done, self.total)

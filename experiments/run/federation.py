@@ -4,7 +4,6 @@
 same ServerApp for `flwr run .`, whose run config names the config file and the folder of all runs.
 """
 
-import io
 import math
 import time
 from pathlib import Path
@@ -19,12 +18,12 @@ from attacker.capture.plugin import MaliciousServer
 from attacker.capture.rebuild_index import rebuild_index
 from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
-from attacker.observation import LocalTraining
 from clients.app import client_app, config_file
 from clients.defenses import mods
+from experiments.plan.attackers import told_local_training
 from experiments.plan.setup import Setup, prepare
 from fl_sim import engines, models, seeds
-from fl_sim.config import Config, ConfigError, dump
+from fl_sim.config import Config, ConfigError, Protocol, dump
 from fl_sim.deployment import DeploymentError
 from fl_sim.deployment.flower import Connection, find
 from fl_sim.engines import deployment
@@ -92,7 +91,7 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
         first = len(table) + 1
         store.forget_from(first)
         arrays = ArrayRecord(store.parameters(first) if first > 1 else setup.parameters)
-        honest = protocol.strategy(config, setup.model, _bound(table, run, config))
+        honest = protocol.strategy(config, setup.model, _bound(table, run, config.protocol))
         strategy = _malicious_server(setup, honest, store)
         channel = protocol.Channel(grid, config, dict(setup.model.named_parameters()))
         try:
@@ -103,13 +102,13 @@ def federate(grid: Grid, setup: Setup, run: RunFolder, progress: Progress | None
                 arrays = _train(strategy, users, config, server_round, arrays)
                 for one in strategy.refused:
                     log("rejected", "warning", round=server_round, user=one.user, status=one.status, reason=one.reason)
-                metrics = _evaluate(strategy, users, config, server_round, arrays)
+                metrics = _evaluate(strategy, users, section.timeout, server_round, arrays)
                 row = _row(strategy, metrics, server_round, time.perf_counter() - began)
                 row |= setup.accountant.spent(server_round)
                 if isinstance(honest, PrivateSGD):
                     row[NEXT_BOUND] = honest.bound
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-                _write_table(table, run.rounds)
+                write_atomically(run.rounds, table.to_parquet(index=False))
                 log("round", **{key: row[key] for key in LOGGED})
         finally:
             store.wait()
@@ -143,11 +142,11 @@ def _train(
 
 
 def _evaluate(
-    strategy: MaliciousServer, users: Grid, config: Config, server_round: int, arrays: ArrayRecord
+    strategy: MaliciousServer, users: Grid, timeout: float, server_round: int, arrays: ArrayRecord
 ) -> MetricRecord:
     """How well the users' held-out photos are classified."""
     messages = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), users)
-    replies = users.send_and_receive(messages, timeout=config.federation.timeout)
+    replies = users.send_and_receive(messages, timeout=timeout)
     return strategy.aggregate_evaluate(server_round, replies) or MetricRecord()
 
 
@@ -162,14 +161,6 @@ def _row(strategy: MaliciousServer, metrics: MetricRecord, server_round: int, se
         "rejected": strategy.rejected,
         "seconds": seconds,
     }
-
-
-def told_local_training(config: Config) -> LocalTraining | None:
-    """The users' local steps as far as the threat model tells the attacker; None for the one gradient of FedSGD."""
-    section = config.federation
-    if config.threat_model.local_training == "unknown" or (section.local_epochs == 1 and section.batch_size == 0):
-        return None
-    return LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
 
 
 def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
@@ -190,19 +181,13 @@ def _finished(store: CaptureStore, run: RunFolder) -> pd.DataFrame:
     return table.iloc[:done]
 
 
-def _bound(table: pd.DataFrame, run: RunFolder, config: Config) -> float | None:
+def _bound(table: pd.DataFrame, run: RunFolder, section: Protocol) -> float | None:
     """The L2 norm to which the round after those of `table` clips; None for the one in the config."""
-    if table.empty or not config.protocol.differential_privacy.endswith("_adaptive"):
+    if table.empty or not section.differential_privacy.endswith("_adaptive"):
         return None
     if NEXT_BOUND not in table:
         raise ConfigError(f"{run.rounds} lacks the column {NEXT_BOUND}, so the run cannot go on; give another name")
     return float(table[NEXT_BOUND].iloc[-1])
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(path, buffer.getvalue())
 
 
 _app = ServerApp()

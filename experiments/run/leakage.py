@@ -5,7 +5,6 @@ The same run gives the same table, whatever the engine, the workers and the orde
 only the column `seconds` is a measured time.
 """
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from clients.defenses import load_all
 from clients.user import FaceDataset
 from experiments.evaluate import attribute_inference
 from experiments.evaluate.candidates import Prediction
-from experiments.evaluate.columns import KEYS, typed
+from experiments.evaluate.columns import KEYS, typed, write
 from experiments.evaluate.evaluator import Models, open_models
 from experiments.evaluate.ground_truth import best_members, captures_by_user
 from experiments.evaluate.pictures import MOST
@@ -30,7 +29,7 @@ from experiments.plan import privacy
 from experiments.statistics.significance import audit
 from fl_sim.config import Config
 from fl_sim.initial_model import fresh_model
-from fl_sim.runs import RunFolder, write_atomically
+from fl_sim.runs import RunFolder
 from fl_sim.threads import one_thread
 
 Progress = Callable[[int, int], None]
@@ -51,7 +50,7 @@ def measure(run: RunFolder, config: Config, progress: Progress | None = None) ->
         whole_run = {"run": config.name, "seed": config.seed, "delta": delta}
         table = _score(scorer, dataset, whole_run, progress)
     table["epsilon_audited"] = audit(table, gaussian=guarantee.noise is not None and guarantee.noise.kind == "gaussian")
-    _write(run, table)
+    write(run, table)
     return table
 
 
@@ -120,10 +119,3 @@ def _score(
     tables.append(typed(best_members(sums), attributes))
     table = pd.concat(tables, ignore_index=True).sort_values(KEYS, ignore_index=True)
     return scorer.textures.onto(table)
-
-
-def _write(run: RunFolder, table: pd.DataFrame) -> None:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(run.leakage, buffer.getvalue())
-    write_atomically(run.leakage.with_suffix(".csv"), table.to_csv(index=False).encode())

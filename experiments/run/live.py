@@ -92,7 +92,7 @@ def sentence(state: State) -> str:
         done += f", {state.done} of {state.jobs} attack jobs done"
         done += f", {state.failed} failed" if state.failed else ""
     if state.state == "failed":
-        return f"Failed ({done}): {state.reason or 'some jobs, which reconstructions/failed.json names'}"
+        return f"Failed ({done}): {state.failure}"
     now = "; leakage is being measured" if state.measuring else ""
     return f"{state.state.capitalize()}: {done}{now}."
 

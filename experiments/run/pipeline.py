@@ -33,6 +33,7 @@ from fl_sim.log import Log
 from fl_sim.runs import (
     AFTERWARDS,
     RunFolder,
+    config_of,
     locked,
     other_captures,
     other_config,
@@ -131,10 +132,9 @@ def finished(config: Config, folder: RunFolder) -> bool:
     """
     if not (folder.config.exists() and folder.report.exists() and folder.leakage.exists()):
         return False
-    failed = (folder.reconstructions / "failed.json").exists()
     saved = _saved(folder)
     same = difference(saved, attackers.planned(config), except_for=("workers",)) is None
-    return not failed and same and saved.workers.attack_rounds == config.workers.attack_rounds
+    return not folder.failed.exists() and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
 def threat_model(setup: Setup) -> dict[str, Any]:
@@ -293,8 +293,4 @@ def _lacks_faces(folder: RunFolder, setup: Setup) -> bool:
 
 
 def _saved(folder: RunFolder) -> Config:
-    if not folder.config.exists():
-        raise ConfigError(
-            f"{folder.root} is no run folder (it has no config.toml); give a folder such as runs/quickstart"
-        )
-    return load(folder.config)
+    return load(config_of(folder))

@@ -60,9 +60,9 @@ def preflight(setup: Setup, note: Callable[[str], None]) -> None:
     user = trials.victim(setup, parameters)
     if config.workers.backend == "none":
         return
-    _check_workers(config)
+    _check_workers(config.workers, config.federation.rounds)
     for attack in setup.attacks.values():
-        _check_rounds(config, attack)
+        _check_rounds(config.protocol, attack)
     with one_thread():
         doubts = _try_attacks(setup, user)
         for sentence in [*doubts, *attackers.warnings(setup.attacks, setup.defenses), *_judges(setup)]:
@@ -78,26 +78,26 @@ def _check_model(setup: Setup) -> None:
     check_smallest_step(config, model, setup.photos)
 
 
-def _check_workers(config: Config) -> None:
-    if config.workers.backend == "inprocess" and config.workers.metrics_port:
+def _check_workers(workers: Workers, rounds: int) -> None:
+    if workers.backend == "inprocess" and workers.metrics_port:
         raise ConfigError(
-            f"workers.metrics_port is {config.workers.metrics_port}, but workers.backend = 'inprocess' serves no "
+            f"workers.metrics_port is {workers.metrics_port}, but workers.backend = 'inprocess' serves no "
             "metrics; set the port to 0, or the backend to ray or local"
         )
-    metrics.check(config.workers.metrics_port)
-    if config.workers.backend == "ray" and config.workers.storage:
-        remote_storage.check(config.workers.storage)
-    late = [one for one in config.workers.attack_rounds if one > config.federation.rounds]
+    metrics.check(workers.metrics_port)
+    if workers.backend == "ray" and workers.storage:
+        remote_storage.check(workers.storage)
+    late = [one for one in workers.attack_rounds if one > rounds]
     if late:
         raise ConfigError(
-            f"workers.attack_rounds names round {late[0]}, but federation.rounds is {config.federation.rounds}; "
+            f"workers.attack_rounds names round {late[0]}, but federation.rounds is {rounds}; "
             "raise the latter or leave that round out"
         )
 
 
-def _check_rounds(config: Config, attack: Attack) -> None:
+def _check_rounds(protocol: Protocol, attack: Attack) -> None:
     rounds = attack.needs.rounds
-    if config.protocol.shuffle and rounds > 1:
+    if protocol.shuffle and rounds > 1:
         raise ConfigError(
             f"attack {attack.label!r} fuses {rounds} rounds of a user, but with protocol.shuffle nobody knows which "
             "updates are the same user's; set rounds = 1 or unset protocol.shuffle"
@@ -136,9 +136,9 @@ def _judges(setup: Setup) -> list[str]:
     """The judges of the leakage table, and what the user should know of them, in sentences."""
     config = setup.config
     check_size(setup.dataset, config.leakage.gallery_size)
-    attribute_inference.check(config, setup.dataset)
+    attribute_inference.check(config.leakage, setup.dataset)
     said = [*_look(config.dataset, config.leakage, config.seed)]
-    lacking = image_metrics.lpips_available(config)
+    lacking = image_metrics.lpips_available(config.leakage)
     said += [] if lacking is None else [lacking]
     names = {attack.name for attack in setup.attacks.values()}
     if names == {"prior_only"}:

@@ -8,8 +8,6 @@ in its own reading, at least 0.1 in the others.
 And can it do what the attack would have it do? `undrawn` tells where an attack cannot draw photos with it.
 """
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from attacker.attack import Attack
 from attacker.attacks import user_diffusion
 from attacker.priors.prior import Prior, load_prior
 from fl_sim.config import ConfigError
+from fl_sim.config_errors import in_one_line
 from fl_sim.seeds import generator
 
 LEVELS = (-0.6, -0.2, 0.2, 0.6)  # of grey, in [-1, 1]; black would be off by 0.2, the noisy images themselves by 1
@@ -24,18 +23,16 @@ CLEAR = 0.05  # an error below it is of a network that denoises, read rightly
 IDLE = 0.1  # an error above it is of one that does not
 
 
-def doubts(attacks: Iterable[Attack], image_size: int) -> Iterator[str]:
-    """A sentence for each prior of the attacks that does not denoise, and each attack that cannot draw with its own.
+def doubts(attack: Attack, image_size: int) -> list[str]:
+    """A sentence each if the prior of `attack` does not denoise, and if it cannot draw with it.
 
-    Raises ConfigError where a prior cannot be read.
+    Raises ConfigError where the prior cannot be read.
     """
-    told: dict[str, None] = {}
-    for attack in attacks:
-        name = attack.needs.prior
-        if name is not None:
-            prior = load_prior(name, image_size)
-            told |= dict.fromkeys(filter(None, (doubt(prior, name), undrawn(attack, prior))))
-    yield from told
+    name = attack.needs.prior
+    if name is None:
+        return []
+    prior = load_prior(name, image_size)
+    return [*filter(None, (doubt(prior, name), undrawn(attack, prior)))]
 
 
 def undrawn(attack: Attack, prior: Prior) -> str | None:
@@ -56,7 +53,7 @@ def doubt(prior: Prior, name: str) -> str | None:
         errors, lost = reading_errors(prior), autoencoder_error(prior)
     except Exception as error:  # of networks whose parts do not fit, of any kind
         raise ConfigError(
-            f"prior {name!r} cannot be used on images of {prior.image_size} px ({' '.join(str(error).split())[:200]}); "
+            f"prior {name!r} cannot be used on images of {prior.image_size} px ({in_one_line(error, 200)}); "
             "give another one"
         ) from error
     stated, best = prior.prediction_type, min(errors, key=lambda kind: errors[kind])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from attacker.attack import Attack, Attacker
 from attacker.inversion.defense_aware import local_training
 from attacker.inversion.matching import load_model
-from attacker.observation import LocalTraining, Observation, Reconstruction
+from attacker.observation import Observation, Reconstruction
 from attacker.priors import eigenfaces
 from attacker.priors.prior import Prior
 from clients.local_training import local_gradient
@@ -66,12 +66,10 @@ def victim(setup: Setup, parameters: Update) -> Victim:
 
 def observation(user: Victim, attack: Attack) -> Observation:
     """What `attack` would see of that user, as the threat model grants it."""
-    granted, section = user.setup.config.threat_model, user.setup.config.federation
+    granted, rate = user.setup.config.threat_model, user.setup.config.federation.learning_rate
     declared = [traits.parse(one) for one in attackers.declared(user.setup.defenses)]
-    known = () if attack.knowledge == "none" else attack.known_traits(declared)
-    told, statistics = None, None
-    if granted.local_training == "known" and (section.local_epochs > 1 or section.batch_size):
-        told = LocalTraining(section.local_epochs, section.batch_size, section.learning_rate)
+    known = attack.known_traits(declared)
+    told, statistics = attackers.told_local_training(user.setup.config), None
     if granted.batch_norm_statistics:
         with torch.no_grad():
             sent = load_model(user.setup.model, user.parameters)
@@ -84,7 +82,7 @@ def observation(user: Victim, attack: Attack) -> Observation:
         gradient=user.gradient,
         num_examples=len(user.faces.photos),
         label_proportions=shares if granted.labels == "known" else None,
-        local=local_training(told, known, section.learning_rate),
+        local=local_training(told, known, rate),
         defenses=known,
         statistics=statistics,
     )

@@ -50,6 +50,11 @@ class State:
     silence: float | None  # since the log's last line
     log: list[Line]  # the latest lines
 
+    @property
+    def failure(self) -> str:
+        """Why it failed, or where that is said."""
+        return self.reason or "some jobs, which reconstructions/failed.json names"
+
 
 @dataclass
 class Watch:
@@ -182,7 +187,7 @@ class Watch:
     def _state(self) -> Literal["running", "finished", "failed", "stopped"]:
         if any(_alive(line) for line in self.at_work.values()):
             return "running"
-        if self.reason or (self.run.reconstructions / "failed.json").exists():
+        if self.reason or self.run.failed.exists():
             return "failed"
         return "finished" if self.run.report.exists() else "stopped"  # it is written last of all
 

@@ -21,9 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from experiments.show import tracking
+from experiments.show.images import picture
 from experiments.show.report.run_data import RunData, read
 from fl_sim.config import ConfigError, short
 from fl_sim.runs import RunFolder
@@ -115,4 +114,4 @@ def _pictures(run_data: RunData, folder: Path) -> None:
     for label, user, image, server_round in tracking.reconstructions(run_data):
         path = folder / label / f"round-{server_round:04d}" / f"user-{user:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
+        picture(image).save(path)

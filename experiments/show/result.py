@@ -1,7 +1,5 @@
 """A finished run in a notebook: a row of faces, and a short summary in HTML."""
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from html import escape
@@ -15,6 +13,7 @@ from torch import Tensor
 from attacker.capture.store import read_reconstruction
 from attacker.observation import pixels
 from clients.datasets import open_dataset
+from experiments.show import images
 from experiments.show.report.captions import headline
 from experiments.show.report.run_data import RunData
 from experiments.show.report.svg import DASH
@@ -58,10 +57,9 @@ def html(run_data: RunData, problems: Sequence[str]) -> str:
     if len(answers) > ROWS:
         parts.append(f"<p>{len(answers) - ROWS} more rows are in <code>.leakage</code>.</p>")
     for user in _users(run_data)[:USERS]:
-        file = io.BytesIO()
-        faces(run_data, user).save(file, "JPEG", quality=90)  # a sixth of a PNG: notebooks are kept in repositories
-        source = base64.b64encode(file.getvalue()).decode()
-        parts.append(f'<img alt="user {user} and what each attack drew" src="data:image/jpeg;base64,{source}"><br>')
+        # A sixth of a PNG: notebooks are kept in repositories.
+        source = images.data_uri(faces(run_data, user), "JPEG", quality=90)
+        parts.append(f'<img alt="user {user} and what each attack drew" src="{source}"><br>')
     parts.append(f"<p>{escape(str(run_data.run.report))}</p>")
     return f"<div>{''.join(parts)}</div>"
 
@@ -107,8 +105,7 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def _table_row(one: Finding) -> str:
-    alike = one.similarity
-    mean = f"{alike.mean:.2f} [{alike.low:.2f}, {alike.high:.2f}]" if alike.known else DASH
+    mean = one.similarity.spelled() if one.similarity.known else DASH
     cells = (one.attack, str(one.server_round), mean, f"{counted(one.named, one.users)} {exact(one.share)}")
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
@@ -122,8 +119,7 @@ def _sheet(tiles: list[tuple[Tensor | None, str, str]]) -> Image.Image:
     for place, (image, *lines) in enumerate(tiles):
         left = place * width
         shown = pixels(torch.full((3, 1, 1), 0.9) if image is None else image)
-        tile = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
-        sheet.paste(tile.resize((TILE, TILE), Image.Resampling.LANCZOS), (left, 0))
+        sheet.paste(images.picture(shown).resize((TILE, TILE), Image.Resampling.LANCZOS), (left, 0))
         for number, line in enumerate(lines):
             draw.text((left, TILE + 3 + number * TEXT), line, "black", font)
     return sheet

@@ -82,8 +82,7 @@ def _arms(rows: pd.DataFrame) -> Arms:
         if name in rows and rows[name].notna().any():
             scores[name] = rows[name].astype("float64")
     for name in attribute_names(rows):
-        true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
-        scores[f"attr_{name}"] = (true == inferred).astype(float).where(true.notna() & inferred.notna())
+        scores[f"attr_{name}"] = read_rightly(rows, name)
     scores = scores.sort_values([*UNIT, "round", "arm"])  # sums in one order
     people = scores.drop(columns="round").groupby([*UNIT, "arm"], sort=True).mean()  # a user's rounds first
     similarity = people["facial_similarity"].unstack("arm").sort_index()  # noqa: PD010, by index level
@@ -114,3 +113,9 @@ def _is_share(figure: str) -> bool:
 def attribute_names(table: pd.DataFrame) -> list[str]:
     """The NAMEs of the columns attr_NAME_true."""
     return [str(name)[5:-5] for name in table.columns if str(name).startswith("attr_") and str(name).endswith("_true")]
+
+
+def read_rightly(rows: pd.DataFrame, attribute: str) -> pd.Series:
+    """1.0 where the attribute is inferred rightly, 0.0 where it is not; NaN where that is not known."""
+    true, inferred = (rows[f"attr_{attribute}_{side}"].astype("float64") for side in ("true", "inferred"))
+    return (true == inferred).astype("float64").where(true.notna() & inferred.notna())

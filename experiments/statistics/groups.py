@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate.arms import BELIEVABLE, PICTURES
-from experiments.statistics.aggregate import UNIT, attribute_names
+from experiments.statistics.aggregate import UNIT, attribute_names, read_rightly
 
 OPTIONAL = (
     "knowledge",
@@ -99,8 +99,5 @@ def _by_person(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _read_rightly(rows: pd.DataFrame) -> pd.Series:
     """The share of a row's attributes that are inferred rightly; NaN where none is known."""
-    right = []
-    for name in attribute_names(rows):
-        true, inferred = rows[f"attr_{name}_true"].astype("float64"), rows[f"attr_{name}_inferred"].astype("float64")
-        right.append((true == inferred).astype("float64").where(true.notna() & inferred.notna()))
+    right = [read_rightly(rows, name) for name in attribute_names(rows)]
     return pd.concat(right, axis=1).mean(axis=1) if right else pd.Series(np.nan, index=rows.index)

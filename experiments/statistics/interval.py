@@ -18,6 +18,10 @@ class Interval:
     def known(self) -> bool:
         return math.isfinite(self.mean)
 
+    def spelled(self) -> str:
+        """As `0.52 [0.44, 0.61]`."""
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
     def as_json(self) -> dict[str, float | None]:
         ends = {"mean": self.mean, "low": self.low, "high": self.high}
         return {name: end if math.isfinite(end) else None for name, end in ends.items()}

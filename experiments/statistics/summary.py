@@ -147,8 +147,7 @@ def _caption(arms: Arms, findings: Sequence[Finding]) -> str | None:
 def _similarity(figures: Figures | None) -> str:
     if figures is None or not figures["facial_similarity"].known:
         return "-"
-    similarity = figures["facial_similarity"]
-    return f"{similarity.mean:.2f} [{similarity.low:.2f}, {similarity.high:.2f}]"
+    return figures["facial_similarity"].spelled()
 
 
 def _named(finding: Finding | None) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from experiments.evaluate.arms import heading
 from experiments.plan.study import Study, open_study, shipped
+from experiments.statistics.interval import Interval
 from experiments.studies import plot, results, runner
 from experiments.studies.real_faces import add_options, base_with_faces
 from fl_sim.config import ConfigError
@@ -82,8 +83,7 @@ def _summary(title: str, rows: list[dict[str, Any]]) -> Table:
             continue
         beside = [arms.get((cell, server_round, label, other)) for other in BESIDE]
         levels = ["-" if one is None else f"{one['facial_similarity']:.2f}" for one in beside]
-        low, high = row["facial_similarity_low"], row["facial_similarity_high"]
-        around = f"{row['facial_similarity']:.2f} [{low:.2f}, {high:.2f}]"
+        around = Interval(*(row[f"facial_similarity{end}"] for end in ("", "_low", "_high"))).spelled()
         table.add_row(cell, str(server_round or "all"), label, around, f"{row['rank1']:.0%}", *levels)
     return table
 

@@ -6,10 +6,9 @@ Each file holds the rows of a study, as `python -m experiments.studies.stored ru
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from experiments.evaluate.realism import SHARPNESS, SWD
-from experiments.studies.task_table import interval, named, similarity
+from experiments.show.markdown import markdown_table
+from experiments.studies import stored
 
 COLUMNS = (
     "model, task",
@@ -33,24 +32,17 @@ FORMS = ((("face_probability",), 2), (SHARPNESS, 2), (SWD, 1))  # of realism: co
 
 def table(files: dict[str, Path], attack: str = "user_diffusion") -> str:
     """The table in Markdown, a row for each arm of each state of the model and task."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines = []
     for state, path in files.items():
-        study = pd.read_csv(path)
-        study = study[study["label"] == attack].set_index("arm")
-        for task in study["cell"].unique():
-            rows = study[study["cell"] == task]
+        study = stored.read(path)
+        for task in dict.fromkeys(row["cell"] for row in study):
             for arm, caption in ARMS.items():
-                row = rows.loc[arm]
-                cells = [
-                    f"{state}, {task}",
-                    caption,
-                    similarity(row),
-                    f"{named(row)} {interval(row)}",
-                    *["" if arm in SAME else _numbers(row, names, digits) for names, digits in FORMS],
-                ]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+                row = stored.find(study, cell=task, label=attack, arm=arm)
+                whom = [stored.similarity(row), f"{stored.named(row)} {stored.between(row)}"]
+                real = ["" if arm in SAME else _numbers(row, names, digits) for names, digits in FORMS]
+                lines.append([f"{state}, {task}", caption, *whom, *real])
+    return markdown_table(COLUMNS, lines)
 
 
-def _numbers(row: "pd.Series[float]", names: Sequence[str], digits: int) -> str:
+def _numbers(row: stored.Row, names: Sequence[str], digits: int) -> str:
     return " ".join(f"{row[name]:.{digits}f}" for name in names)

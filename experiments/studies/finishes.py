@@ -37,7 +37,9 @@ from experiments.evaluate.evaluator import Evaluator, Models, open_models
 from experiments.evaluate.ground_truth import captures_by_user
 from experiments.evaluate.realism import SHARPNESS, SWD
 from experiments.evaluate.textures import Textures
+from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
+from experiments.statistics.interval import Interval
 from experiments.studies import finishes_plot
 from experiments.studies.paper.make import setup_caption
 from fl_sim.config import Config, ConfigError, load
@@ -208,13 +210,13 @@ def markdown(rows: Sequence[Row]) -> str:
     """The rows as a table."""
     heads = ["finish", "U-Net passes", "similarity [95 %]", "named first [95 %]", "face [95 %]"]
     heads += ["sharpness, 3 bands", "patch distance, 3 scales"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for one in rows:
         near, share, face = one["facial_similarity"], one["rank1"], one["face_probability"]
         lines.append(
             [
                 one["finish"],
-                str(one["unet_passes"]),
+                one["unet_passes"],
                 _interval(near),
                 f"{one['named_first']:g} of {one['users']} [{100 * share['low']:.0f}, {100 * share['high']:.0f} %]",
                 "" if face is None else _interval(face),
@@ -222,7 +224,7 @@ def markdown(rows: Sequence[Row]) -> str:
                 " ".join("-" if one[name] is None else f"{one[name]:.1f}" for name in SWD),
             ]
         )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(heads, lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,10 +276,8 @@ def _noise(prior: Prior, count: int, seed: int, purpose: str, user: int) -> Tens
     return torch.randn(shape, generator=generator(seed, "finishes", purpose, user))
 
 
-def _interval(ends: Mapping[str, float | None]) -> str:
-    if ends["mean"] is None:
-        return "-"
-    return f"{ends['mean']:.2f} [{ends['low']:.2f}, {ends['high']:.2f}]"
+def _interval(ends: Mapping[str, Any]) -> str:
+    return "-" if ends["mean"] is None else Interval(**ends).spelled()
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,12 +1,11 @@
 """The plot of `experiments.studies.finishes`: identity against realism, a point a finish."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.studies.plot import COLOURS, GRID, INK, SOFT
+from experiments.studies.plot import COLOURS, GRID, INK, SOFT, content
 
 KINDS = {
     "landmark": ("of the user's photos", SOFT, "*", False, (0, 9)),
@@ -52,9 +51,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5, colors=INK)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
-    return file.getvalue()
+    return content(figure)
 
 
 def _short(name: str) -> str:

@@ -31,6 +31,8 @@ from clients.user import Faces
 from experiments.evaluate.attributes import Classifier, open_classifier, true_value
 from experiments.evaluate.embedders import Embedder, open_embedder
 from experiments.evaluate.recognition import likeness
+from experiments.show.markdown import markdown_table
+from experiments.statistics.interval import Interval
 from experiments.statistics.shares import share_of
 from fl_sim.config import Config, ConfigError, Leakage, load
 from fl_sim.runs import write_atomically
@@ -138,11 +140,10 @@ def markdown(found: Figures) -> str:
     for kind, columns in kinds.items():
         rows = [row for row in found["rows"] if columns[0] in row]
         head = [f"{kind}, {told}", "photos", *(HEADS[column] for column in columns)]
-        lines = [head, ["---"] * len(head)]
-        lines += [[row["judge"], f"{row['size']} px", *(_cell(row.get(one)) for one in columns)] for row in rows]
+        lines = [[row["judge"], f"{row['size']} px", *(_cell(row.get(one)) for one in columns)] for row in rows]
         if kind == "classifier" and rows:
             lines.append(["the commoner class", "", *(_share_of_commoner(rows[0], one) for one in columns)])
-        tables += ["\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []
+        tables += [markdown_table(head, lines)] if rows else []
     return "\n\n".join(tables) + "\n"
 
 
@@ -153,7 +154,7 @@ def _share_of_commoner(row: Figures, attribute: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return "{:.2f} [{:.2f}, {:.2f}]".format(*value)
+        return Interval(*value).spelled()
     return "" if value is None else f"{value:.3f}"
 
 

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from experiments.plan.setup import prepare
 from experiments.run import pipeline
 from experiments.run.preflight import preflight
+from experiments.show.markdown import markdown_table
 from experiments.statistics.aggregate import aggregate
-from fl_sim.config import Config, ConfigError, load
+from experiments.statistics.interval import Interval
+from fl_sim.config import ConfigError, load
 from fl_sim.runs import RunFolder, write_atomically
 from fl_sim.threads import one_thread
 
@@ -183,10 +185,10 @@ def study(family: str, runs: Path) -> Row:
     if outcome.problems:
         return {**row, "outcome": "failed", "said": "; ".join(outcome.problems)}
     about = [sentence for sentence in told if module in sentence]
-    return {**row, "outcome": "runs", "said": "; ".join(about), **_figures(outcome, config)}
+    return {**row, "outcome": "runs", "said": "; ".join(about), **_figures(outcome, config.leakage.gallery_size)}
 
 
-def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
+def _figures(outcome: pipeline.Outcome, gallery: int) -> Row:
     """Facial similarity with its 95 % interval, users identified among the gallery, beside the two controls."""
     arms = aggregate(outcome.table)["overall"]["inverting_gradients"]
     row: Row = {}
@@ -195,33 +197,31 @@ def _figures(outcome: pipeline.Outcome, config: Config) -> Row:
     attacked = outcome.table.query("attack == 'inverting_gradients' and arm == 'attack'")
     row["matching_loss"] = round(float(attacked.matching_loss.median()), 4)
     row["seconds"] = round(float(attacked.seconds.mean()), 1)
-    return {**row, "users": USERS, "gallery": config.leakage.gallery_size}
+    return {**row, "users": USERS, "gallery": gallery}
 
 
 def table(rows: Mapping[str, Row]) -> str:
     """The stored rows as Markdown, in the order of FAMILIES."""
-    lines = [
-        "| family | factory | similarity [95 %] | identified | prior only | matching loss |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for family in FAMILIES:
         row = rows.get(family)
         if row is None:
             continue
         if row["outcome"] != "runs":
-            lines.append(f"| {family} | `{row['factory']}` | {row['outcome']}: {row['said']} | | | |")
+            lines.append([family, f"`{row['factory']}`", f"{row['outcome']}: {row['said']}", "", "", ""])
             continue
-        near = row["attack_similarity"]
-        cells = [
-            family,
-            f"`{row['factory']}`",
-            f"{near['mean']:.2f} [{near['low']:.2f}, {near['high']:.2f}]",
-            f"{round(row['attack_rank1'] * row['users'])} of {row['users']}",
-            f"{row['prior_only_similarity']['mean']:.2f}",
-            f"{row['matching_loss']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(
+            [
+                family,
+                f"`{row['factory']}`",
+                Interval(**row["attack_similarity"]).spelled(),
+                f"{round(row['attack_rank1'] * row['users'])} of {row['users']}",
+                f"{row['prior_only_similarity']['mean']:.2f}",
+                f"{row['matching_loss']:.3f}",
+            ]
+        )
+    heads = ["family", "factory", "similarity [95 %]", "identified", "prior only", "matching loss"]
+    return markdown_table(heads, lines)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.show.markdown import markdown_table
+
 COLUMNS = ("photos", "attack", "named", "by all images", "similarity", "by all images", "PSNR, dB")
 ARMS = ("attack", "all_images")
 
@@ -18,14 +20,13 @@ ARMS = ("attack", "all_images")
 def table(path: Path) -> str:
     """The table in Markdown, a row for each number of photos and attack; the prior alone is left out."""
     study = pd.read_csv(path).query("label != 'prior_only'")
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines = []
     for (photos, label), rows in study.groupby(["dataset.photos", "label"], sort=False):
         read = [one for arm in ARMS for _, one in rows[rows["arm"] == arm].iterrows()]
         named = [f"{one['rank1'] * one['users']:.0f} of {one['users']}" for one in read]
         alike = [f"{one['facial_similarity']:.2f}" for one in read]
-        cells = [str(photos), f"`{label}`", *[*named, ""][:2], *[*alike, ""][:2], f"{read[-1]['psnr']:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([photos, f"`{label}`", *[*named, ""][:2], *[*alike, ""][:2], f"{read[-1]['psnr']:.1f}"])
+    return markdown_table(COLUMNS, lines)
 
 
 if __name__ == "__main__":

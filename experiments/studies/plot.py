@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -32,8 +33,13 @@ def draw(study: Study, table: pd.DataFrame) -> bytes:
     found = table[table["attack"] != "prior_only"]
     settings = list(dict.fromkeys(found["setting"].dropna()))
     figure = _forest(study, found, settings) if len(settings) > 1 else _curves(study, found, settings)
+    return content(figure)
+
+
+def content(figure: Figure, kind: str = "png", dpi: int = 150, **how: Any) -> bytes:
+    """The content of a file of a figure; `how`: Matplotlib's options of it."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white", **how)
     return file.getvalue()
 
 
@@ -46,7 +52,7 @@ def _curves(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
     column = "value" if study.axis in settings else study.axis
     table = table[table[column].notna()].assign(**{column: lambda rows: rows[column].astype(str)})
     ticks, ordered = _ticks(table[column])
-    lines = list(_lines(study, table, column, ticks))
+    lines = list(_lines(table, column, ticks))
     figure = Figure(figsize=(9.6, 3.6))
     for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
         _frame(axes, title, ticks, study.axis.rpartition(".")[2].replace("_", " "))
@@ -65,9 +71,9 @@ def _curves(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
     return figure
 
 
-def _lines(study: Study, table: pd.DataFrame, column: str, ticks: Sequence[str]) -> list[Line]:
+def _lines(table: pd.DataFrame, column: str, ticks: Sequence[str]) -> list[Line]:
     """A line an attack, and a line each for further keys that the cells vary."""
-    others = [key for key in _cell_keys(study, table) if key != column] if column != "cell" else []
+    others = [key for key in _cell_keys(table) if key != column] if column != "cell" else []
     found = []
     for names, rows in table[table["arm"] == "attack"].groupby(["attack", *others], sort=False, dropna=False):
         places = [ticks.index(str(value)) for value in rows[column]]
@@ -115,7 +121,7 @@ def _forest(study: Study, table: pd.DataFrame, settings: Sequence[str]) -> Figur
     return figure
 
 
-def _cell_keys(study: Study, table: pd.DataFrame) -> list[str]:
+def _cell_keys(table: pd.DataFrame) -> list[str]:
     fixed = {"cell", "attack", "setting", "label", "value", "round", "arm", "users"}
     figures = {name for name in table if f"{name}_low" in table}
     ends = {f"{name}_{end}" for name in figures for end in ("low", "high")}

@@ -9,7 +9,6 @@ the others attack its captures. `RUNS/NAME` holds
         FILE.parquet  the table
 """
 
-import io
 import os
 import shutil
 import time
@@ -31,6 +30,7 @@ from experiments.show.tables import last_round
 from experiments.studies import same_captures
 from fl_sim import import_path
 from fl_sim.config import Config, ConfigError, difference, load
+from fl_sim.config_errors import in_one_line
 from fl_sim.runs import AFTERWARDS, RunFolder, write_atomically
 
 Workers = Literal["configured", "local", "ray"]
@@ -95,9 +95,7 @@ def run(
         progress("cells", len(cells) - len(waiting), len(cells))
     tables = [rows(cell, study, RunFolder(folder / cell.name)) for cell in cells if _finished(cell, folder)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_atomically(folder / f"{file}.parquet", buffer.getvalue())
+    write_atomically(folder / f"{file}.parquet", table.to_parquet(index=False))
     return Outcome(folder, table, problems)
 
 
@@ -118,7 +116,7 @@ def run_cell(config: Config, folder: RunFolder) -> Problems:
     except ConfigError as error:
         return [str(error)]
     except Exception as error:  # the other cells go on
-        return [f"{type(error).__name__}: {' '.join(str(error).split())}"]
+        return [f"{type(error).__name__}: {in_one_line(error)}"]
 
 
 def _refuse_another(cell: Cell, folder: Path) -> None:

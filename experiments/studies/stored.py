@@ -7,7 +7,6 @@ One row an attack and arm, of all users together: what was varied, the number of
 picture, the shares that were read rightly are there too.
 """
 
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +16,9 @@ from typing import Any
 import pandas as pd
 
 from experiments.evaluate.arms import CAPTIONS
+from experiments.evaluate.columns import records
 from experiments.evaluate.realism import SHARPNESS, SWD
+from experiments.show.markdown import markdown_table
 
 FIGURES = ("facial_similarity", "rank1")
 REALISM = ("face_probability", *SHARPNESS, *SWD)
@@ -55,10 +56,7 @@ def _of_run(folder: Path) -> pd.DataFrame:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a stored file; None where it says nothing."""
-    table = pd.read_csv(path, dtype=WORDS).astype(object)
-    return [
-        {str(key): value for key, value in row.items()} for row in table.where(table.notna(), None).to_dict("records")
-    ]
+    return records(pd.read_csv(path, dtype=WORDS))
 
 
 def find(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any]:
@@ -90,8 +88,13 @@ def named(row: Row) -> str:
     return "" if share is None or users is None else f"{round(share * users)} of {users}"
 
 
+def between(row: Row) -> str:
+    """The 95 % interval of the share named first: `[88, 100 %]`."""
+    return f"[{100 * row['rank1_low']:.0f}, {100 * row['rank1_high']:.0f} %]"
+
+
 def _level(value: float) -> str:
-    return f"{value + 0:.2f}" if not math.isclose(value, 0, abs_tol=0.005) else "0.00"
+    return f"{round(value, 2) + 0:.2f}"  # plus 0: no -0.00
 
 
 def by(
@@ -112,9 +115,8 @@ def by(
 def markdown(corner: str, grid: Grid) -> str:
     """A grid as a table."""
     columns = list(dict.fromkeys(column for cells in grid.values() for column in cells))
-    lines = [[corner, *columns], ["---"] * (1 + len(columns))]
-    lines += [[row, *(cells.get(column, "") for column in columns)] for row, cells in grid.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = ([row, *(cells.get(column, "") for column in columns)] for row, cells in grid.items())
+    return markdown_table([corner, *columns], rows)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,6 @@ def rows(cell: Cell, study: Study, run: RunFolder) -> pd.DataFrame:
     facts |= {key: stated["privacy"]["server"].get(key) for key in ("epsilon_run", "mechanism")}
     unknown = attackers.known_to_nobody(stated["not_adapted_to"])
     facts["known_to_nobody"] = ", ".join(unknown)  # defenses that no attack of the cell is adapted to
-    facts["distorted"] = distorted(manifest, cell.config)
+    facts["distorted"] = distorted(manifest, cell.config.defenses)
     more = table.assign(label=table["attack"], attack=table["attack"].map(labels), **facts)
     return more.astype({"epsilon_run": "float64", "mechanism": "string"})

@@ -9,10 +9,7 @@ minutes which details tell people apart; and the augmentation shows what reconst
 noise, colour shift, the mean of several photos), so that those are judged by the person they show.
 """
 
-import argparse
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,29 +208,3 @@ def evaluate(net: IdentityNet, people: People) -> dict[str, float]:
     for name, value in people.attributes.items():
         figures[f"attr_{name}"] = float((logits[name].argmax(1) == value[person]).double().mean())
     return {name: round(value, 4) for name, value in figures.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the identity encoder for synthetic faces.")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
-    parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--seed", type=int, default=Settings.seed)
-    arguments = parser.parse_args()
-    started = time.perf_counter()
-
-    def tell(step: int, steps: int, figures: dict[str, float]) -> None:
-        if step % 20 == 0:
-            values = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            print(f"step {step}/{steps}  {values}  {(time.perf_counter() - started) / step:.2f} s a step", flush=True)
-
-    command = shlex.join(["python", "-m", "experiments.train.identity", *sys.argv[1:]])
-    print(
-        train_identity(
-            arguments.out, Settings(steps=arguments.steps, seed=arguments.seed), progress=tell, command=command
-        )
-    )
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()

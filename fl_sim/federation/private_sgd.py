@@ -117,7 +117,7 @@ class PrivateSGD(FedSGD):
         except Exception:  # whatever bytes that are no array make numpy raise
             return None
         received = {name: received[name] for name in sent if name in received}  # weights may come with buffers
-        if problem(received, sent, math.inf) is not None:
+        if problem(received, sent) is not None:
             return None
         if self.update == "weights":
             return {name: received[name].double() - value.double() for name, value in sent.items()}

@@ -36,11 +36,6 @@ def seconds_since(message: Message, start: float | None) -> float | None:
     return made - start
 
 
-def in_one_line(text: str) -> str:
-    """What a user's reply makes an error say, short enough for the index."""
-    return " ".join(text.split())[:300]
-
-
 def is_distribution(value: object, length: int | None = None) -> TypeGuard[list[float]]:
     """Whether `value` lists `length` (None: any number of) shares of a whole."""
     if not isinstance(value, list) or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in value):

@@ -15,10 +15,11 @@ import torch
 from command_line import fl_sim, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photos import read_photo
 from PIL import Image
 
 from clients.datasets import open_dataset
-from clients.datasets.images import MOST_PIXELS, UnreadableImage, centre_square, read_photo
+from clients.datasets.images import MOST_PIXELS, UnreadableImage
 from experiments.audit import audit
 from fl_sim.config import ConfigError, Dataset
 
@@ -85,7 +86,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", READABLE)
 def test_photos_of_any_kind_are_read(name, tmp_path):
     (tmp_path / name).write_bytes(READABLE[name])
-    photo = read_photo(tmp_path / name, 32, centre_square())
+    photo = read_photo(tmp_path / name)
     assert photo.shape == (3, 32, 32)
     assert photo.dtype == torch.uint8
 
@@ -100,13 +101,13 @@ def test_the_audit_reads_photos_as_datasets_do(tmp_path):
     found = audit.read_photos(tmp_path, [0, 1], 32)
     for user, photos in found.items():
         paths = sorted(path for path in (tmp_path / str(user)).iterdir() if path.name != ".hidden")
-        assert torch.equal(photos, torch.stack([read_photo(path, 32, centre_square()) for path in paths]) / 255)
+        assert torch.equal(photos, torch.stack([read_photo(path) for path in paths]) / 255)
 
 
 def test_a_photo_on_its_side_is_read_upright(tmp_path):
     (tmp_path / "turned.jpg").write_bytes(READABLE["turned.jpg"])
     (tmp_path / "plain.jpg").write_bytes(encoded(gradient(), "JPEG"))
-    turned, plain = (read_photo(tmp_path / f"{name}.jpg", 32, centre_square()) for name in ("turned", "plain"))
+    turned, plain = (read_photo(tmp_path / f"{name}.jpg") for name in ("turned", "plain"))
     assert (turned.float() - plain.rot90(-1, (1, 2)).float()).abs().max() < 8  # JPEG
 
 
@@ -131,7 +132,7 @@ def test_the_audit_refuses_what_is_no_photo_or_anothers(tmp_path, name, data, to
 def test_what_is_no_photo_is_left_out_with_a_reason(name, tmp_path):
     (tmp_path / name).write_bytes(UNREADABLE[name])
     with pytest.raises(UnreadableImage) as error:
-        read_photo(tmp_path / name, 32, centre_square())
+        read_photo(tmp_path / name)
     assert str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -140,7 +141,7 @@ def test_pixels_beyond_the_limit_are_not_unpacked(tmp_path):
     side = int(MOST_PIXELS**0.5) + 1
     (tmp_path / "a.png").write_bytes(png(side, side))
     with pytest.raises(UnreadableImage, match=f"{side} x {side} pixels, at most"):
-        read_photo(tmp_path / "a.png", 32, centre_square())
+        read_photo(tmp_path / "a.png")
 
 
 @settings(max_examples=150, deadline=None)
@@ -159,7 +160,7 @@ def test_damage_anywhere_gives_a_photo_or_a_reason(tmp_path_factory, name, at, o
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what it can live with
         with contextlib.suppress(UnreadableImage):
-            assert read_photo(path, 32, centre_square()).shape == (3, 32, 32)
+            assert read_photo(path).shape == (3, 32, 32)
 
 
 def dataset(folder, table, name="faces.csv", **settings):

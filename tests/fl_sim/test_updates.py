@@ -47,11 +47,10 @@ def test_the_norm_is_that_of_the_whole_and_cannot_overflow():
         (lambda u: u.update(b=u["b"].double()), "dtype"),
         (lambda u: u["a"].fill_(math.nan), "NaN"),
         (lambda u: u["a"].fill_(math.inf), "Inf"),
-        (lambda u: u["a"].fill_(1e9), "norm"),
     ],
 )
 def test_what_cannot_be_a_reply_is_named(change, told):
     update = an_update()
-    assert updates.problem(update, an_update(1), 100.0) is None
+    assert updates.problem(update, an_update(1)) is None
     change(update)
-    assert told in updates.problem(update, an_update(1), 100.0)
+    assert told in updates.problem(update, an_update(1))

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from experiments.cli import early
-from experiments.cli.console import AsJson, Overrides, Run, bars, config_of, finish, note
+from experiments.cli.console import AsJson, Overrides, Run, bars, finish, note
 from fl_sim.config import load
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, config_of
 
 
 def attack(

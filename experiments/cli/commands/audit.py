@@ -80,7 +80,7 @@ def audit(
     if photos is not None:
         users = sorted({user for _, user in captures.updates})
         people = _people(auditing.read_photos(photos, users, model.image_size), str(embedder), embedder_path)
-    for sentence in doubts([chosen], model.image_size):
+    for sentence in doubts(chosen, model.image_size):
         tell(sentence)
     with one_thread(), bars() as progress:
         mode = auditing.mode_of(captures, model, seed)

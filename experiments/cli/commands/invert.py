@@ -75,7 +75,7 @@ def invert(
     if (warning := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
         note(warning)
     observation, assumed = inversion.observe(external, files)
-    for sentence in [*assumed, *doubts([chosen], image_size)]:
+    for sentence in [*assumed, *doubts(chosen, image_size)]:
         note(sentence)
     external.check()
     mode = external_model.find_mode(external, [observation], seed)

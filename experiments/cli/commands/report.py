@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.console import AsJson, Run, bars, config_of, messages, print_answer
+from experiments.cli.console import AsJson, Run, bars, messages, print_answer
 from experiments.show.answer import Answer, keep, kept, made_of
 from fl_sim.config import ConfigError, load
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, config_of
 
 
 def report(

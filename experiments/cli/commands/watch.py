@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.console import AsJson, Run, config_of, messages
+from experiments.cli.console import AsJson, Run, messages
 from fl_sim.config import ConfigError
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, config_of
 
 if TYPE_CHECKING:
     from experiments.run.watch import State, Watch
@@ -144,7 +144,7 @@ def draw(state: "State") -> RenderableType:
 def _heading(state: "State") -> Text:
     text = Text.assemble((state.run, "bold"), "  ", (state.state, COLOURS[state.state]))
     if state.state == "failed":
-        text.append(f": {state.reason or 'some jobs, which reconstructions/failed.json names'}")
+        text.append(f": {state.failure}")
     elif state.measuring:
         text.append(", measuring the leakage and writing the report")
     elif state.left is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.evaluate.columns import records
 from experiments.show.compare.changes import Pair, Tested, compare_pairs
 from experiments.show.compare.same_users import common, names, read_runs
 from experiments.show.compare.sentences import caveats, conclusion
@@ -79,9 +80,9 @@ class Comparison:
             "baseline": self.sides[0].name,
             "runs": [
                 {**row, "verdict": one.verdict.facts(), **_concluded(pair)}
-                for row, one, pair in zip(_records(self.table()), self.sides, [None, *self.pairs], strict=True)
+                for row, one, pair in zip(records(self.table()), self.sides, [None, *self.pairs], strict=True)
             ],
-            "by_user": _records(self.by_user()),
+            "by_user": records(self.by_user()),
             "notes": self.notes,
         }
 
@@ -133,8 +134,3 @@ def _concluded(pair: Pair | None) -> dict[str, Any]:
     attacks = [{"attack": one.before.attack, **_changed(one)} for one in pair.by_attack]
     differing = {key: [before, after] for key, before, after in pair.settings}
     return {"kind": pair.kind, "conclusion": conclusion(pair), "differs": differing, "by_attack": attacks}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.evaluate.arms import BELIEVABLE
 from experiments.show.report.run_data import RunData, read
 from fl_sim.config import Config, ConfigError
-from fl_sim.runs import RunFolder
+from fl_sim.runs import RunFolder, refuse_unfinished
 
 JUDGE = {
     "embedder",
@@ -66,10 +66,7 @@ def differing(a: Config, b: Config) -> list[tuple[str, Any, Any]]:
 
 def _finished(folder: Path) -> RunData:
     run = RunFolder(folder)
-    if not run.config.is_file():
-        raise ConfigError(f"{folder} is no run folder (it has no config.toml); give one such as runs/quickstart")
-    if not run.report.is_file():  # it is written last
-        raise ConfigError(f"{folder} is not finished; give its fl-sim run again, then compare")
+    refuse_unfinished(run, "give its fl-sim run again, then compare")
     run_data = read(run)
     if run_data.leakage is None or not run_data.findings:
         raise ConfigError(f"nothing was attacked in {folder}; attack it (fl-sim attack {folder}), then compare")

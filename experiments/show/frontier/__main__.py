@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.show.frontier.points import DELTA, KNOWLEDGE, PERSON
+from experiments.show.markdown import markdown_table
 from experiments.statistics.audited_epsilon import audited_epsilon
 from experiments.statistics.shares import share_of
 from experiments.statistics.verdict import exact
@@ -43,7 +44,7 @@ def markdown(rows: pd.DataFrame) -> str:
     """A line a cell: accuracy, what each knowledge reaches, the share that the best names, both epsilons."""
     headings = ["cell", "accuracy", "knows nothing", "the mechanism", "its parameters", "most named [95 %]"]
     headings += ["epsilon promised", "proved"]
-    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    lines = []
     for cell, own in rows.groupby("cell", sort=False):
         first, levels = own.iloc[0], own.set_index("knowledge")
         knowing = [
@@ -55,16 +56,16 @@ def markdown(rows: pd.DataFrame) -> str:
         gaussian = first["mechanism"] == "gaussian"
         proved = audited_epsilon(most, users, int(first["gallery"]), DELTA, gaussian, tried=len(own))
         promised = "none" if pd.isna(first["epsilon"]) else f"{first['epsilon']:.3g}"
-        cells = [
-            str(cell),
+        line = [
+            cell,
             "" if pd.isna(first["accuracy"]) else f"{first['accuracy']:.2f}",
             *knowing,
             f"{most} of {users} {interval}",
             promised,
             f"{proved:.1f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(line)
+    return markdown_table(headings, lines)
 
 
 def main(path: Path) -> None:

@@ -34,11 +34,10 @@ def utility(points: Sequence[Point]) -> Panel | None:
     if not known:
         return None
     scale, heights, best = _across(known), _heights(points), pareto.unbeaten(points)
-    marks = [(value, svg.tick_text(value)) for value in svg.ticks(scale.low, scale.high)]
     kinds = {point.name: kind.removeprefix("mark ") for point, (_, kind) in _looks(points)}
     behind = [*pareto.line(best, scale, heights), *pareto.labels(best, kinds, scale, heights)]
     return _scatter(points, "utility", "Leakage against accuracy", "held-out accuracy (good: right and low)", scale,
-                    marks, lambda point: point.accuracy, behind)  # fmt: skip
+                    _numbers(scale), lambda point: point.accuracy, behind)  # fmt: skip
 
 
 def privacy(points: Sequence[Point]) -> Panel | None:
@@ -62,10 +61,7 @@ def proved(points: Sequence[Point]) -> Panel | None:
     if not known or not any(point.epsilon_audited for point in points):
         return None
     across, upward = _across(known), svg.covering([point.epsilon_audited for point in points], (0,), about=6)
-    parts = grid(upward, [], "held-out accuracy")
-    for value in svg.ticks(across.low, across.high):
-        parts.append(svg.line(across.percent(value), 0, across.percent(value), PANEL, "grid"))
-        parts.append(svg.text(across.percent(value), PANEL + 18, svg.tick_text(value), "tick mid"))
+    parts = [*grid(upward, [], "held-out accuracy"), *_verticals(across, _numbers(across))]
     tips = []
     for point, (shape, kind) in _looks(points):
         if point.accuracy is None:
@@ -119,6 +115,20 @@ def knows(known: str) -> str:
     return {"none": "ignores it", "mechanism": "knows the mechanism", "parameters": "knows its parameters"}[known]
 
 
+def _numbers(scale: svg.Scale) -> list[tuple[float, str]]:
+    """Places on an axis, and what stands there."""
+    return [(value, svg.tick_text(value)) for value in svg.ticks(scale.low, scale.high)]
+
+
+def _verticals(scale: svg.Scale, marks: Sequence[tuple[float, str]]) -> list[str]:
+    """Vertical lines of the grid at `marks`, with their numbers below."""
+    parts = []
+    for value, label in marks:
+        parts.append(svg.line(scale.percent(value), 0, scale.percent(value), PANEL, "grid"))
+        parts.append(svg.text(scale.percent(value), PANEL + 18, label, "tick mid"))
+    return parts
+
+
 def _scatter(
     points: Sequence[Point],
     name: str,
@@ -130,11 +140,7 @@ def _scatter(
     behind: Sequence[str] = (),
 ) -> Panel:
     heights = _heights(points)
-    parts = grid(heights, [], x_title)
-    for value, label in marks:
-        parts.append(svg.line(scale.percent(value), 0, scale.percent(value), PANEL, "grid"))
-        parts.append(svg.text(scale.percent(value), PANEL + 18, label, "tick mid"))
-    parts += behind
+    parts = [*grid(heights, [], x_title), *_verticals(scale, marks), *behind]
     tips = []
     for index, line in enumerate(series(points).values()):
         shape, kind = look(index)

@@ -1,12 +1,9 @@
 """How a picture came about: frames that an attack kept of its inversion, side by side in one image."""
 
-import base64
-import io
 from dataclasses import dataclass
 
-from PIL import Image
-
 from attacker.observation import Reconstruction, pixels
+from experiments.show import images
 
 QUALITY = 85  # of the JPEG; frames are shown one at a time, beside the answer as a PNG
 
@@ -36,8 +33,6 @@ def film(made: Reconstruction, of: str, server_round: int) -> Film | None:
     if not len(frames):
         return None
     after = " ".join(f"{100 * place / last:.0f}" if last else "100" for place in range(len(frames)))
-    file = io.BytesIO()
-    strip = pixels(frames).permute(2, 0, 3, 1).flatten(1, 2)  # (H, frames * W, 3)
-    Image.fromarray(strip.contiguous().numpy()).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    strip = pixels(frames).permute(1, 2, 0, 3).flatten(2, 3)  # (3, H, frames * W)
+    source = images.data_uri(images.picture(strip), "JPEG", quality=QUALITY, subsampling=0)
     return Film(source, f"{what} {of}", after, server_round)

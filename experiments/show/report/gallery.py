@@ -1,19 +1,18 @@
 """The gallery: per user, what the person is and what the server made of each update."""
 
-import base64
-import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from attacker.capture.store import read_attack_table, read_reconstruction
 from attacker.observation import Reconstruction, pixels
 from experiments.evaluate import draws
+from experiments.show import images
 from experiments.show.report import svg
 from experiments.show.report.captions import NO_EVIDENCE, class_name, heading, shared
 from experiments.show.report.figures import series_of
@@ -25,6 +24,8 @@ USERS = 24  # shown
 PHOTOS = 6  # private photos shown a user
 ROUNDS = 8  # shown, spread over all measured ones
 DRAWS = 12  # shown beside the answer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
         notes.append(
             f"The first {USERS} users are shown; {len(users) - USERS} more were measured and are in every number."
         )
-    rounds = _thinned(_rounds(run_data))
+    rounds = thinned(_rounds(run_data), ROUNDS)
     if len(rounds) < len(_rounds(run_data)):
         notes.append(f"{len(rounds)} of {len(_rounds(run_data))} rounds are shown.")
     portraits, photos_of = [], 0
@@ -133,9 +134,7 @@ def gallery(run_data: Measured, private: PrivatePhotos) -> Gallery:
 
 def data_uri(photo: Tensor) -> str:
     """A PNG data URI of an image (3, H, W) in [0, 1], as `pixels` makes it."""
-    file = io.BytesIO()
-    Image.fromarray(pixels(photo).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return images.data_uri(images.picture(pixels(photo)), "PNG", optimize=True)
 
 
 def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
@@ -273,7 +272,8 @@ def _rounds(run_data: Measured) -> list[int]:
     return sorted(rounds | set(run_data.measured_rounds))
 
 
-def _thinned(rounds: list[int]) -> list[int]:
-    if len(rounds) <= ROUNDS:
-        return rounds
-    return [rounds[round(i * (len(rounds) - 1) / (ROUNDS - 1))] for i in range(ROUNDS)]
+def thinned(ordered: Sequence[T], most: int) -> list[T]:
+    """Up to so many at even distances, the first and the last among them."""
+    if len(ordered) <= most:
+        return list(ordered)
+    return [ordered[round(i * (len(ordered) - 1) / (most - 1))] for i in range(most)]

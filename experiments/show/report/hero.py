@@ -6,11 +6,11 @@ shows what there is.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from experiments.evaluate.arms import PICTURES
-from experiments.show.report.gallery import Gallery, Picture, Portrait
+from experiments.show.report.gallery import Gallery, Picture, Portrait, thinned
 from experiments.show.report.measured import Measured
 from experiments.show.report.run_data import RunData
 from experiments.statistics.significance import Finding
@@ -50,7 +50,7 @@ def hero(run_data: Measured, shown: Gallery) -> Hero:
     scores = _scores(run_data, best)
     drawn = [(portrait, found) for portrait in shown.portraits if (found := _drawn(portrait, best)) is not None]
     drawn.sort(key=lambda pair: _recognised(scores, pair[0].user))
-    faces = [_face(portrait, picture, scores, best.names) for portrait, picture in _spread(drawn)]
+    faces = [_face(portrait, picture, scores, best.names) for portrait, picture in thinned(drawn, FACES)]
     if not faces:
         return Hero([], "", "")
     caveat = "" if best.names or best.resembles or best.reads_attributes else CAVEAT
@@ -152,13 +152,6 @@ def _recognised(scores: Scores, user: int) -> tuple[float, float]:
     """Sorts the best recognised user first, and last who has no rank."""
     rank, similarity = scores.get(user, NOWHERE)
     return (math.inf, 0.0) if math.isnan(rank) else (rank, -similarity)
-
-
-def _spread(ordered: Sequence[tuple[Portrait, Picture]]) -> list[tuple[Portrait, Picture]]:
-    """Up to FACES of them at even distances, the first and the last among them."""
-    if len(ordered) <= FACES:
-        return list(ordered)
-    return [ordered[round(i * (len(ordered) - 1) / (FACES - 1))] for i in range(FACES)]
 
 
 def _face(portrait: Portrait, picture: Picture, scores: Scores, judged: bool) -> Face:

@@ -11,6 +11,11 @@ from experiments.show.report.measured import Measured
 from experiments.show.report.private_photos import PrivatePhotos
 from experiments.show.report.templates import environment
 
+IDENTITY = (  # metrics that say whether the person leaked, their headings and what they are
+    ("rank1", "Named: rank-1", "Share of users who come out nearest to their picture."),
+    ("facial_similarity", "Alike: facial similarity", "Cosine to the user's private photos."),
+)
+
 
 @dataclass(frozen=True)
 class Live:
@@ -27,27 +32,9 @@ def render(run_data: Measured, about: About, private: PrivatePhotos, live: Live 
     forests, rounds, strips, readings = [], [], None, []
     if label is not None and first is not None:
         forests = [
-            figures.forest(
-                run_data,
-                "rank1",
-                "Named: rank-1",
-                "Share of users who come out nearest to their picture.",
-                label,
-                first,
-            ),
-            figures.forest(
-                run_data,
-                "facial_similarity",
-                "Alike: facial similarity",
-                "Cosine to the user's private photos.",
-                label,
-                first,
-            ),
+            figures.forest(run_data, metric, title, caption, label, first) for metric, title, caption in IDENTITY
         ]
-        rounds = [
-            figures.per_round(run_data, "rank1", "Named: rank-1", label),
-            figures.per_round(run_data, "facial_similarity", "Alike: facial similarity", label),
-        ]
+        rounds = [figures.per_round(run_data, metric, title, label) for metric, title, _ in IDENTITY]
         strips = distributions.strips(run_data, label)
         readings = tables.readings(run_data, first)
     training_columns, training_rows = tables.training(run_data)

@@ -1,6 +1,6 @@
 """The data of a report: everything a run folder holds, read once; missing pieces stay None."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class RunData(Measured):
 
     @property
     def judged(self) -> Verdict | None:
-        return verdict(self.findings, unknown_defenses(self.manifest), distorted(self.manifest, self.config))
+        return verdict(self.findings, unknown_defenses(self.manifest), distorted(self.manifest, self.config.defenses))
 
 
 def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
@@ -36,14 +36,14 @@ def unknown_defenses(manifest: Mapping[str, Any]) -> list[str]:
     return known_to_nobody(not_adapted) if isinstance(not_adapted, Mapping) else []
 
 
-def distorted(manifest: Mapping[str, Any], config: Config) -> bool:
+def distorted(manifest: Mapping[str, Any], defenses: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the defenses of a run do so much to its updates that no picture can explain them, by its manifest.
 
     A clip changes the length alone, and what is off changes nothing. A defense that declares nothing may do anything.
     """
     declared = manifest.get("defenses")
     if not isinstance(declared, list):  # of an older version
-        return bool(config.defenses)
+        return bool(defenses)
     return any(one is None or traits.parse(one).distorts for one in declared)
 
 
@@ -74,7 +74,7 @@ def read(run: RunFolder) -> RunData:
     found = [] if leakage is None else findings(leakage)
     own = [one for one in found if one.arm == "attack" and one.server_round is not None]
     missing += [f"{one.attack}: {one.silence}; they count as not named." for one in own if one.silence]
-    labels, priors = _labels(run, config)
+    labels, priors = _labels(run, config.attacks)
     return RunData(
         run=run,
         name=config.name,
@@ -95,11 +95,11 @@ def read(run: RunFolder) -> RunData:
     )
 
 
-def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:
+def _labels(run: RunFolder, attacks: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], frozenset[str]]:
     """Labels with reconstructions, and which attack labels are the prior alone (as written, else as configured)."""
     folder = run.reconstructions
     written = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    names = {label: table.get("name", label) for label, table in config.attacks.items()}
+    names = {label: table.get("name", label) for label, table in attacks.items()}
     for label in written:
         names.setdefault(label, label)
         for path in sorted((folder / label).glob("round-*/user-*.safetensors"))[:1]:
@@ -108,7 +108,7 @@ def _labels(run: RunFolder, config: Config) -> tuple[list[str], frozenset[str]]:
             except (OSError, ValueError, KeyError, SafetensorError):
                 continue  # damaged; its place in the gallery stays empty
             names[label] = table.get("name", names[label])
-    order = [label for label in config.attacks if label in written]
+    order = [label for label in attacks if label in written]
     priors = frozenset(label for label, name in names.items() if name == "prior_only")
     return order + [label for label in written if label not in order], priors
 

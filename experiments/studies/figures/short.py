@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from experiments.show.markdown import markdown_table
 from experiments.studies import stored
 
 LINES = Path(__file__).with_suffix(".toml")
@@ -12,13 +13,13 @@ OURS = "user_diffusion"
 
 def table(folder: Path) -> str:
     """A line each, with the similarity and the users named at both ends."""
-    lines = ["| what | from | to | people | section |", "|---|---|---|---|---|"]
+    lines = []
     for line in tomllib.loads(LINES.read_text(encoding="utf-8"))["line"]:
-        ends = " | ".join(f"{end['name']}: {_told(end, folder)}" for end in (line["start"], line["end"]))
+        ends = [f"{end['name']}: {_told(end, folder)}" for end in (line["start"], line["end"])]
         section = line["section"]
         anchor = section.lower().replace(" ", "-").replace(",", "").replace("'", "")
-        lines.append(f"| {line['what']} | {ends} | {line['people']} | [{section}](#{anchor}) |")
-    return "\n".join(lines)
+        lines.append([line["what"], *ends, line["people"], f"[{section}](#{anchor})"])
+    return markdown_table(["what", "from", "to", "people", "section"], lines)
 
 
 def _told(end: Mapping[str, str], folder: Path) -> str:

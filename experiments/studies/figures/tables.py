@@ -12,6 +12,7 @@ from experiments.benchmarks.__main__ import BASELINE
 from experiments.benchmarks.attack_speed import unmixing_table
 from experiments.plan.privacy import Noise
 from experiments.show.frontier.__main__ import markdown as frontier
+from experiments.show.markdown import markdown_table
 from experiments.statistics.audited_epsilon import audited_epsilon
 from experiments.studies import drawn_table, finishes, judges, model_families, photos_table, stored, task_table
 from experiments.studies.figures import short
@@ -180,14 +181,14 @@ def bench(folder: Path) -> str:
 
 def attack_speed(folder: Path) -> str:
     """A step of ours beside one of breaching."""
-    lines = [["model", "pixels", "photos", "ours, ms", "breaching, ms", "ratio", "steps", "loss: ours", "breaching"]]
-    lines.append(["---"] * len(lines[0]))
+    heads = ["model", "pixels", "photos", "ours, ms", "breaching, ms", "ratio", "steps", "loss: ours", "breaching"]
+    lines = []
     for row in json.loads((folder / "attack_speed.json").read_text(encoding="utf-8")):
         cost = [1000 * row[f"{who}_cpu_s_per_step"] for who in ("ours", "breaching")]
         loss = [row[f"{who}_matching_loss"] for who in ("ours", "breaching")]
-        lines.append([row["model"], str(row["size"]), str(row["batch"]), *(_three(one) for one in cost)])
-        lines[-1] += [f"{row['speedup']:.2f}", str(row["steps"]), *(f"{one:.5f}" for one in loss)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([row["model"], row["size"], row["batch"], *(_three(one) for one in cost)])
+        lines[-1] += [f"{row['speedup']:.2f}", row["steps"], *(f"{one:.5f}" for one in loss)]
+    return markdown_table(heads, lines)
 
 
 def _three(value: float) -> str:
@@ -200,8 +201,7 @@ def as_stored(file: str) -> Table:
 
     def table(folder: Path) -> str:
         cells = pd.read_csv(folder / file, dtype="string").fillna("")
-        lines = [[*map(str, cells)], ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown_table([*map(str, cells)], cells.to_numpy().tolist())
 
     return table
 

@@ -3,8 +3,8 @@
 import importlib
 import json
 from pathlib import Path
-from typing import Any
 
+from experiments.show.markdown import markdown_table
 from experiments.studies.paper.items import ALGORITHM, ITEMS, Item
 from experiments.studies.paper.tables import NOTE, REALISM
 from fl_sim.runs import write_atomically
@@ -47,16 +47,11 @@ def section(item: Item, out: Path) -> str:
         record = json.loads(file.read_text(encoding="utf-8"))
         parts.append("**Here.** " + " And: ".join(record["setup"]))
         parts += [f"![{item.title}]({out.name}/{picture})" for picture in record["pictures"]]
-        parts += [_table(table) for table in record["tables"]]
+        parts += [markdown_table(table["columns"], table["rows"]) for table in record["tables"]]
         parts += [NOTE] if any(set(REALISM) <= set(table["columns"]) for table in record["tables"]) else []
         parts.append(f"`{record['command']}`")
     parts.append(f"**What differs.** {item.differs}")
     return "\n\n".join(parts) + "\n"
-
-
-def _table(table: dict[str, Any]) -> str:
-    lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _algorithm(out: Path) -> list[str]:

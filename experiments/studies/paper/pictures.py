@@ -1,10 +1,8 @@
 """The figures of the paper, drawn from runs: photos, reconstructions, and what they score."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +11,11 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from experiments.studies.plot import content
+
 INK, SOFT = "#1d1f21", "#565a5f"
 GAP = 2  # pixels between the tiles of a mosaic
+MARGIN = 0.08  # inches around a figure
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,9 @@ def _tile(part: SubFigure, panel: Panel) -> None:
 
 def png(figure: Figure) -> bytes:
     """A plot as a file's content, without a margin."""
-    return _content(figure, "png")
+    return content(figure, dpi=130, pad_inches=MARGIN)
 
 
 def webp(figure: Figure) -> bytes:
     """The same of pictures of faces: lossy, and a small part of the bytes of a PNG."""
-    return _content(figure, "webp", pil_kwargs={"quality": 85})
-
-
-def _content(figure: Figure, kind: str, **how: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.08, **how)
-    return file.getvalue()
+    return content(figure, "webp", dpi=130, pad_inches=MARGIN, pil_kwargs={"quality": 85})

@@ -134,7 +134,7 @@ def _interval(figure: Interval, share: bool = False) -> str:
         return ""
     if share:
         return f"{100 * figure.mean:.0f} % [{100 * figure.low:.0f}, {100 * figure.high:.0f}]"
-    return f"{figure.mean:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+    return figure.spelled()
 
 
 def _base_rate(truth: pd.Series) -> str:

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from photos import read_photo
 from PIL import Image
 from torch import Tensor
 
 from clients.datasets import open_dataset
 from clients.datasets.folder import open_folder
-from clients.datasets.images import UnreadableImage, centre_square, read_photo
+from clients.datasets.images import UnreadableImage
 from clients.datasets.people import PeopleDataset
 from clients.datasets.table import made_split
 from fl_sim.config import ConfigError, Dataset
@@ -157,7 +158,7 @@ def test_grey_wide_and_sixteen_bit_images(tmp_path: Path) -> None:
     Image.fromarray(np.full((60, 90), 51 * 257, dtype=np.uint16)).save(tmp_path / "deep.png")
     Image.new("RGBA", (60, 90), (51, 51, 51, 255)).save(tmp_path / "alpha.png")
     for name in ("grey", "deep", "alpha"):
-        photo = read_photo(tmp_path / f"{name}.png", 32, centre_square())
+        photo = read_photo(tmp_path / f"{name}.png")
         assert photo.shape == (3, 32, 32)
         assert photo.unique().tolist() == [51]
 
@@ -166,10 +167,10 @@ def test_shrinking_is_antialiased_and_keeps_the_centre(tmp_path: Path) -> None:
     stripes = np.zeros((256, 512, 3), dtype=np.uint8)
     stripes[:, 128:384:2] = 255  # one pixel wide: nearest-neighbour sampling would give all black or all white
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
-    photo = read_photo(tmp_path / "stripes.png", 32, centre_square()).float()
+    photo = read_photo(tmp_path / "stripes.png").float()
     assert (photo[:, :, 2:-2] - 127.5).abs().max() < 3
     with pytest.raises(UnreadableImage, match="no such file"):
-        read_photo(tmp_path / "absent.png", 32, centre_square())
+        read_photo(tmp_path / "absent.png")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tiny_faces import model_of, tiny_config
 from attacker.capture.plugin import MaliciousServer
 from attacker.capture.reply_checks import ReplySchema
 from attacker.capture.store import CaptureStore
-from clients.defenses import apply, clip, gaussian_noise, load, load_all, names
+from clients.defenses import apply, clip, gaussian_noise, load_all, names
 from clients.defenses.mods import client_mods
 from fl_sim import seeds
 from fl_sim.config import ConfigError
@@ -71,7 +71,7 @@ def test_noise_has_mean_zero_and_the_variance_of_the_formula(std):
 
 
 def test_noise_follows_from_seed_round_user_and_place_alone():
-    defense, update = load({"name": "gaussian_noise", "std": 1.0}), noisy_update()
+    (defense,), update = load_all([{"name": "gaussian_noise", "std": 1.0}]), noisy_update()
     before = torch.get_rng_state()
     first = flatten(apply([defense, defense], update, 0, 1, 2))
     assert torch.equal(first, flatten(apply([defense, defense], update, 0, 1, 2)))
@@ -83,14 +83,14 @@ def test_noise_follows_from_seed_round_user_and_place_alone():
 
 
 def test_defenses_compose_in_the_order_given():
-    bound, noise = load({"name": "clip", "max_norm": 1.0}), load({"name": "gaussian_noise", "std": 1.0})
+    bound, noise = load_all([{"name": "clip", "max_norm": 1.0}, {"name": "gaussian_noise", "std": 1.0}])
     assert norm(apply([noise, bound], noisy_update(), 0, 1, 1)) <= 1 + 1e-5
     assert norm(apply([bound, noise], noisy_update(), 0, 1, 1)) > 10
 
 
 def test_a_third_partys_defense_is_named_by_its_factory():
     update = noisy_update()
-    halved = apply([load({"name": f"{__name__}:halve", "factor": 0.5})], update, 0, 1, 1)
+    halved = apply(load_all([{"name": f"{__name__}:halve", "factor": 0.5}]), update, 0, 1, 1)
     assert torch.equal(halved["a"], update["a"] * 0.5)
 
 
@@ -135,7 +135,7 @@ def test_the_mod_defends_the_gradient_whether_users_send_it_or_weights(tmp_path)
         runs[update] = captured(config, tmp_path / update)
     plain = captured(tiny_config(federation={"rounds": 1}), tmp_path / "plain")
     for user, gradient in runs["gradient"].items():
-        loaded = [load(table) for table in defenses]
+        loaded = load_all(defenses)
         with one_thread():
             expected = apply(loaded, plain[user], 0, 1, user)
         assert all(torch.equal(gradient[name], expected[name]) for name in expected)

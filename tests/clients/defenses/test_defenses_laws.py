@@ -12,7 +12,6 @@ from clients.defenses import (
     apply,
     clip,
     laplace_noise,
-    load,
     load_all,
     local_dp,
     names,
@@ -243,7 +242,7 @@ def test_soteria_estimates_the_sensitivity_of_the_exact_jacobian(victim):
 
 def test_soteria_drops_columns_of_the_last_linear_layer_and_nothing_else(victim):
     update = {name: torch.ones_like(value) for name, value in models.trainable(victim.model).items()}
-    defense = load({"name": "representation_perturbation", "prune": 0.25})
+    (defense,) = load_all([{"name": "representation_perturbation", "prune": 0.25}])
     pruned = apply([defense], update, 0, 1, 0, victim)
     name = f"{logits_layer(victim.model, victim.training.photos)[0]}.weight"
     dropped = (pruned[name] == 0).all(0)

@@ -34,7 +34,7 @@ def test_a_key_that_none_takes_is_refused_early_and_late(kind: str) -> None:
         with pytest.raises(ConfigError, match="no_such_key"):
             early.check_names(config)
         with pytest.raises(ConfigError):
-            attacks.load("mine", table) if kind == "attacks" else defenses.load(table)
+            attacks.load("mine", table) if kind == "attacks" else defenses.load_all([table])
 
 
 def test_models_and_datasets_are_known_early_and_others_refused() -> None:

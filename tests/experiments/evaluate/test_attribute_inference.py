@@ -21,7 +21,7 @@ from experiments.evaluate.attribute_inference import (
     regress,
 )
 from experiments.evaluate.gallery import Gallery
-from fl_sim.config import ConfigError
+from fl_sim.config import ConfigError, Leakage
 from fl_sim.initial_model import initial_model
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
@@ -159,7 +159,7 @@ def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
 
 def test_mistakes():
     dataset = DarkFaces(4, 2, 0, 32)
-    check(tiny_config(), dataset)
+    check(Leakage(), dataset)
     with pytest.raises(ConfigError, match=r"leakage\.attribute_inference is 61, but there are only 60 public people"):
-        check(tiny_config(leakage={"attribute_inference": 61}), dataset)
-    check(tiny_config(leakage={"attribute_inference": 5}), dataset)
+        check(Leakage(attribute_inference=61), dataset)
+    check(Leakage(attribute_inference=5), dataset)

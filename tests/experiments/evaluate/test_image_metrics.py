@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from experiments.evaluate import image_metrics
-from fl_sim.config import Config, Leakage
+from fl_sim.config import Leakage
 from fl_sim.seeds import generator
 
 
@@ -41,9 +41,9 @@ def test_ssim_is_that_of_the_paper_and_of_the_best_photo() -> None:
     several = photos()
     picture = (several[1] + 0.1 * torch.randn(several[1].shape, generator=generator(0, "noise"))).clamp(0, 1)
     expected = max(ssim_by_hand(picture.numpy(), photo.numpy()) for photo in several)
-    assert image_metrics.best_ssim(picture, several) == pytest.approx(expected, abs=1e-3)
+    assert image_metrics.ssim_to(several)(picture) == pytest.approx(expected, abs=1e-3)
     library = structural_similarity_index_measure(picture.expand_as(several), several, data_range=1.0, reduction="none")
-    assert image_metrics.best_ssim(picture, several) == pytest.approx(float(library.max()), abs=1e-5)
+    assert image_metrics.ssim_to(several)(picture) == pytest.approx(float(library.max()), abs=1e-5)
 
 
 def test_psnr_is_the_formula_of_the_best_photo() -> None:
@@ -56,7 +56,7 @@ def test_psnr_is_the_formula_of_the_best_photo() -> None:
 def test_a_photo_itself_is_perfect() -> None:
     several = photos()
     assert image_metrics.best_psnr(several[1], several) == float("inf")
-    assert image_metrics.best_ssim(several[1], several) == pytest.approx(1.0)
+    assert image_metrics.ssim_to(several)(several[1]) == pytest.approx(1.0)
 
 
 def alexnet_file(folder: Path) -> Path:
@@ -81,7 +81,7 @@ def test_lpips_takes_its_backbone_from_the_file(tmp_path: Path) -> None:
 
 
 def test_lpips_without_weights_is_told_in_a_sentence(tmp_path: Path) -> None:
-    absent = Config(leakage=Leakage(lpips_weights=tmp_path))
+    absent = Leakage(lpips_weights=tmp_path)
     sentence = image_metrics.lpips_available(absent)
     assert sentence is not None
     assert "lpips_weights" in sentence

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_faces import tiny_config
 
-from clients.defenses import load
+from clients.defenses import load_all
 from experiments.plan.privacy import Noise, sentences
 from experiments.plan.setup import prepare
 from fl_sim.updates import norm
@@ -73,7 +73,7 @@ def test_the_mechanism_that_is_counted_is_the_one_that_runs():
     """Two worst neighbours behind clip and noise differ by 2 max_norm; the noise has the deviation that is counted."""
     generator = torch.Generator().manual_seed(0)
     update = {"w": torch.ones(40_000)}
-    clip, noise = load(CLIP), load(NOISE)
+    clip, noise = load_all([CLIP, NOISE])
     one, other = clip.defend(update, generator), clip.defend({"w": -update["w"]}, generator)
     gap = norm({"w": one["w"] - other["w"]})
     std = float((noise.defend(one, generator)["w"] - one["w"]).std())

@@ -13,7 +13,7 @@ from tiny_faces import tiny_config
 from attacker.capture.store import read_attack_table
 from attacker.inversion.defense_aware import adapt
 from attacker.workers.jobs import Job, Workbench
-from clients.defenses import load, names
+from clients.defenses import load_all, names
 from clients.testing import check_defense
 from experiments.plan.attackers import declared, known_to_nobody, not_adapted_to, planned, sources, warnings
 from experiments.plan.setup import prepare
@@ -168,7 +168,7 @@ def test_flowers_own_mod_which_declares_nothing_is_attacked_by_who_knows_it():
     assert knowing(defended)["user_diffusion"] == "parameters"
     assert warned(defended) == []
     noise = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
-    assert adapt({"w": 3 * noise}, [load(mod).traits]).noise == pytest.approx([9.0], rel=0.1)
+    assert adapt({"w": 3 * noise}, [load_all([mod])[0].traits]).noise == pytest.approx([9.0], rel=0.1)
 
 
 def test_steps_are_known_to_who_simulates_them():
@@ -188,7 +188,7 @@ SOME = {
 
 @pytest.mark.parametrize("name", names())
 def test_every_defense_of_ours_declares_what_it_is(name):
-    traits = load({"name": name, **SOME.get(name, {})}).traits
+    traits = load_all([{"name": name, **SOME.get(name, {})}])[0].traits
     assert traits.tells or traits.hides_nothing or name in ("mixup", "augment")
 
 
@@ -201,9 +201,10 @@ def test_a_third_partys_defense_of_one_file_gets_its_epsilon_and_an_attacker_who
     assert warned(defended) == []
     check_defense(blocks)
     update = {"w": torch.zeros(1000)}
-    assert adapt(update, [load(blocks).traits]).noise == pytest.approx([4.0])
+    assert adapt(update, [load_all([blocks])[0].traits]).noise == pytest.approx([4.0])
     mask = {"name": f"{third}:masking", "keep": 0.5}
-    kept = adapt(load(mask).defend({"w": torch.ones(100)}, torch.Generator().manual_seed(0)), [load(mask).traits]).kept
+    masking = load_all([mask])[0]
+    kept = adapt(masking.defend({"w": torch.ones(100)}, torch.Generator().manual_seed(0)), [masking.traits]).kept
     assert 30 < int(kept.sum()) < 70
     masked = tiny_config(defenses=[{**CLIP, "max_norm": 0.5}, mask, {**NOISE, "std": 2.0}], federation={"rounds": 1})
     same = prepare(masked).accountant.epsilon() == prepare(defended).accountant.epsilon()
@@ -224,7 +225,7 @@ def test_one_that_declares_nothing_has_neither_and_the_run_says_so(third):
 
 def test_traits_that_are_none_are_a_sentence(third):
     with pytest.raises(ConfigError, match=r"declares traits of type str; give fl_sim.traits.Traits"):
-        load({"name": f"{third}:wrong", "what": "noise"})
+        load_all([{"name": f"{third}:wrong", "what": "noise"}])
     with pytest.raises(ValueError, match="max_norm is -1"):
         Traits(max_norm=-1)
 
@@ -270,7 +271,7 @@ def test_a_run_is_attacked_by_both_and_holds_what_they_knew(tmp_path, third):
     bench = Workbench(run.root)
     assert [one.knowledge for one in bench.attacks.values()] == ["parameters", "none"]
     knows, ignores = (bench.observations(Job(label, 1, (0,))) for label in ("a", "a-none"))
-    assert knows[0].defenses == (Traits(), load(blocks).traits)
+    assert knows[0].defenses == (Traits(), load_all([blocks])[0].traits)
     assert ignores[0].defenses == ()
     table = outcome.table[outcome.table["arm"] == "attack"]
     assert dict(zip(table["attack"], table["knowledge"], strict=True)) == {"a": "parameters", "a-none": "none"}

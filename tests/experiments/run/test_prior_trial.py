@@ -79,13 +79,14 @@ def test_networks_that_fail_on_such_images_are_refused(tmp_path: Path) -> None:
     assert "\n" not in str(failure.value)
 
 
-def test_each_prior_of_the_attacks_is_tried_once(tmp_path: Path) -> None:
+def test_the_prior_of_an_attack_is_tried(tmp_path: Path) -> None:
     write_prior(tmp_path)
-    named = [attacks.load(label, {"name": "prior_only", "prior": str(tmp_path)}) for label in ("a", "b")]
-    assert len(list(doubts([*named, attacks.load("inverting_gradients", {})], 16))) == 1
+    named = attacks.load("a", {"name": "prior_only", "prior": str(tmp_path)})
+    assert len(doubts(named, 16)) == 1
+    assert doubts(attacks.load("inverting_gradients", {}), 16) == []
     edit(tmp_path / "unet" / "config.json", num_class_embeds=2)
     with pytest.raises(ConfigError, match="class-conditional"):
-        list(doubts(named, 16))
+        doubts(named, 16)
 
 
 def test_an_attack_that_would_draw_photos_is_told_of_a_prior_that_has_not_learnt_mean_faces(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_an_attack_that_would_draw_photos_is_told_of_a_prior_that_has_not_learnt
 
     def said(prior: Path, size: int = 16, name: str = "user_diffusion", **settings: int) -> list[str]:
         attack = attacks.load("a", {"name": name, "prior": str(prior), **settings})
-        return [sentence for sentence in doubts([attack, attack], size) if "mean faces" in sentence]
+        return [sentence for sentence in doubts(attack, size) if "mean faces" in sentence]
 
     (sentence,) = said(plain)
     assert sentence == (
