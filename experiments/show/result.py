@@ -1,6 +1,5 @@
 """A finished run in a notebook: a row of faces, and a short summary in HTML."""
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -15,6 +14,7 @@ from attacker.observation import pixels
 from clients.datasets import open_dataset
 from experiments.show import images
 from experiments.show.report.captions import headline
+from experiments.show.report.gallery import sender
 from experiments.show.report.run_data import RunData
 from experiments.show.report.svg import DASH
 from experiments.statistics.significance import Finding
@@ -40,7 +40,7 @@ def faces(
         dataset = open_dataset(run_data.config.dataset, run_data.config.seed)
         tiles.append((dataset.user(user).private.photos[0], f"user {user}", "private photo"))
     for label in sorted(run_data.labels, key=lambda label: label in run_data.priors):
-        row = _row(run_data, user, number, label)
+        row = run_data.row(label, number, user)
         tiles.append((_picture(run_data, label, number, row, user), label, _told(row)))
     return _sheet(tiles)
 
@@ -74,24 +74,9 @@ def _rounds(run_data: RunData, user: int) -> set[int]:
     return {int(value) for value in run_data.leakage.loc[run_data.leakage["user"] == user, "round"]}
 
 
-def _row(run_data: RunData, user: int, number: int, label: str) -> dict[str, Any]:
-    """The leakage of one picture; that of the prior alone stands beside the attacks, as their control."""
-    sources = [(label, "attack")]
-    if label in run_data.priors:
-        sources += [(attack, "prior_only") for attack in run_data.attacks]
-    for attack, arm in sources:
-        rows = run_data.rows(attack, arm, number)
-        rows = rows[rows["user"] == user] if len(rows) else rows
-        if len(rows):
-            return dict(rows.iloc[0])
-    return {}
-
-
 def _picture(run_data: RunData, label: str, number: int, row: dict[str, Any], user: int) -> Tensor | None:
-    capture = row.get("capture")
     try:
-        sender = user if capture is None or math.isnan(float(capture)) else int(capture)
-        return read_reconstruction(run_data.run, label, number, sender).images[0]
+        return read_reconstruction(run_data.run, label, number, sender(row, user)).images[0]
     except (OSError, ValueError, SafetensorError):
         return None  # it failed, or the file is damaged
 

@@ -14,7 +14,7 @@ from experiments.show.compare.changes import Tested
 from experiments.show.compare.sentences import claim, numbers, p_value, signed, spelled
 from experiments.show.compare.sides import Scores, Side
 from experiments.show.report import figures, svg
-from experiments.show.report.gallery import USERS, data_uri
+from experiments.show.report.gallery import USERS, data_uri, sender
 from experiments.show.report.templates import environment
 from experiments.statistics.verdict import exact
 from fl_sim.runs import write_atomically
@@ -173,9 +173,9 @@ def _face(one: Side, at: int, user: int, number: int) -> Face:
     similarity, hit = one.strongest.similarity[at], one.strongest.identified[at] == 1
     told = f"{svg.number(float(similarity))}, {'identified' if hit else 'not identified'}"
     alt = f"user {user} in {one.name} by {label}: similarity {told}"
-    sender = rows["capture"].iloc[0] if len(rows) and "capture" in rows else None
     try:
-        made = read_reconstruction(one.run_data.run, label, number, user if sender is None else int(sender))
+        capture = sender(dict(rows.iloc[0]) if len(rows) else {}, user)
+        made = read_reconstruction(one.run_data.run, label, number, capture)
     except (OSError, ValueError, TypeError, SafetensorError):
         return Face(one.name, "", alt, told, bool(hit))
     image = made.determined if arm == "determined" and made.determined is not None else made.images[0]

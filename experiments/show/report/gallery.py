@@ -1,7 +1,7 @@
 """The gallery: per user, what the person is and what the server made of each update."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -144,8 +144,7 @@ def _strips(run_data: Measured, user: int, rounds: list[int]) -> list[Strip]:
         pictures, films, drawn, prior = [], [], None, False
         for server_round in rounds:
             try:
-                captured = _value(_row(run_data, label, server_round, user), "capture")
-                capture = int(captured) if math.isfinite(captured) else user
+                capture = sender(run_data.row(label, server_round, user), user)
                 reconstruction = read_reconstruction(run_data.run, label, server_round, capture)
                 table = read_attack_table(run_data.run, label, server_round, capture) or {}
                 prior = prior or ("prior" in table and "draws" not in table)  # who may draw is known by its draws
@@ -187,7 +186,7 @@ def _drawn(
 def _scored(
     run_data: Measured, image: Tensor, label: str, server_round: int, user: int, arm: str = "attack"
 ) -> Picture:
-    row = _row(run_data, label, server_round, user, arm)
+    row = run_data.row(label, server_round, user, arm)
     rank, similarity = _value(row, "rank"), _value(row, "facial_similarity")
     rank_caption = f"rank {rank:.0f}" if math.isfinite(rank) else ""
     said = svg.number(similarity) if math.isfinite(similarity) else ""
@@ -213,14 +212,14 @@ def _traits(run_data: Measured, user: int) -> list[Trait]:
     for attribute in run_data.attribute_names:
         inferred, true = [], math.nan
         for label in run_data.attacks:
-            row = _row(run_data, label, first, user)
+            row = run_data.row(label, first, user)
             true = _value(row, f"attr_{attribute}_true") if math.isnan(true) else true
             guess = _value(row, f"attr_{attribute}_inferred")
             share, count = _value(row, f"attr_{attribute}_share"), _value(row, "draws")
             # Without evidence of a leak, draws agree on what the prior says, or a flaw of the mean face.
             told = math.isfinite(share * count) and count > 1 and run_data.leaks(label)
             agree = f"{share * count:.0f} of {count:.0f} draws" if told else ""
-            behind = _value(_row(run_data, label, first, user, "determined"), f"attr_{attribute}_inferred")
+            behind = _value(run_data.row(label, first, user, "determined"), f"attr_{attribute}_inferred")
             if told and math.isfinite(behind) and behind != guess:
                 agree += f"; their mean: {_class_name(run_data, attribute, behind)}"
             inferred.append((_class_name(run_data, attribute, guess), agree, guess == true))
@@ -235,21 +234,13 @@ def _class_name(run_data: Measured, attribute: str, value: float) -> str:
     return class_name(attribute, value, largest, run_data.synthetic)
 
 
-def _row(run_data: Measured, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
-    """The leakage of one reconstruction; of the prior alone also where only its control arm was measured."""
-    sources = [(label, arm)]
-    if label in run_data.priors:
-        sources += [(attack, "prior_only") for attack in run_data.attacks]
-    for attack, arm in sources:
-        rows = run_data.rows(attack, arm, server_round)
-        if not rows.empty:
-            rows = rows[rows["user"] == user]
-        if not rows.empty:
-            return dict(rows.iloc[0])
-    return {}
+def sender(row: Mapping[str, Any], user: int) -> int:
+    """Under which number the update behind a row of the leakage table was captured: if it does not say, the user's."""
+    captured = _value(row, "capture")
+    return int(captured) if math.isfinite(captured) else user
 
 
-def _value(row: dict[str, Any], column: str) -> float:
+def _value(row: Mapping[str, Any], column: str) -> float:
     value = row.get(column)
     try:
         return math.nan if value is None else float(value)

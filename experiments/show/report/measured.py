@@ -83,6 +83,18 @@ class Measured(ABC):
             keep &= self.leakage["round"] == server_round
         return self.leakage[keep]
 
+    def row(self, label: str, server_round: int, user: int, arm: str = "attack") -> dict[str, Any]:
+        """The leakage of one picture; of the prior alone also where only its control arm was measured."""
+        sources = [(label, arm)]
+        if label in self.priors:
+            sources += [(attack, "prior_only") for attack in self.attacks]
+        for attack, arm in sources:
+            rows = self.rows(attack, arm, server_round)
+            rows = rows if rows.empty else rows[rows["user"] == user]
+            if not rows.empty:
+                return dict(rows.iloc[0])
+        return {}
+
     def leaks(self, attack: str) -> bool:
         """Whether the pictures of an attack tell more of the users than its controls, in any round."""
         own = [one for one in self.findings if one.attack == attack and one.arm in PICTURES]
