@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.show.markdown import markdown_table
 from experiments.studies.paper.items import ALGORITHM, ITEMS, Item
-from experiments.studies.paper.tables import NOTE, REALISM
+from experiments.studies.paper.tables import NOTE
 from fl_sim.runs import write_atomically
 
 HEAD = """# The paper, item by item
@@ -20,6 +20,7 @@ What differs from the paper in every item: its faces are CelebA's, its prior is 
 recogniser and its model under attack are not known here. Ours are named beside each item. Numbers are means over users
 with their 95 % interval, exact for shares of users (Clopper-Pearson), bootstrap for others. Where an attack draws its
 answer from a prior, the mean face that the update determines, given which it is drawn, stands beside it.
+
 """
 
 
@@ -32,7 +33,7 @@ def write(out: Path) -> Path:
 
 def text(out: Path) -> str:
     """The page of the records in `out`; an item without one is named with the command that makes it."""
-    return "\n".join([HEAD, *(section(item, out) for item in ITEMS.values())])
+    return "\n".join([HEAD + NOTE + "\n", *(section(item, out) for item in ITEMS.values())])
 
 
 def section(item: Item, out: Path) -> str:
@@ -48,7 +49,6 @@ def section(item: Item, out: Path) -> str:
         parts.append("**Here.** " + " And: ".join(record["setup"]))
         parts += [f"![{item.title}]({out.name}/{picture})" for picture in record["pictures"]]
         parts += [markdown_table(table["columns"], table["rows"]) for table in record["tables"]]
-        parts += [NOTE] if any(set(REALISM) <= set(table["columns"]) for table in record["tables"]) else []
         parts.append(f"`{record['command']}`")
     parts.append(f"**What differs.** {item.differs}")
     return "\n\n".join(parts) + "\n"

@@ -26,12 +26,12 @@ FOR_EACH_USER = ("determined", "prior_only", "own_photo")  # arms beside the att
 IDENTITY = {"facial_similarity": "facial similarity", "rank1": "rank-1"}
 REALISM = ("face", "sharpness, 3 bands", "patch distance, 3 scales")
 NOTE = (
-    "How real pictures look, whomever they show. Face: how sure a face detector (MTCNN) is, 0 to 1. Sharpness: "
-    "contrast to a blur of 0.7, 1.4 and 2.8 px as a part of a photo's; below 1 is blur, above it noise. Patch "
-    "distance: of 7 x 7 patches to those of photos, at full, half and quarter size; lower is more real. A picture may "
-    "be real and of nobody, or blurred and of the user: read both."
+    "Three columns say how real pictures look, whomever they show. Face: how sure a face detector (MTCNN) is, 0 to 1. "
+    "Sharpness: contrast to a blur of 0.7, 1.4 and 2.8 px as a part of a photo's; below 1 is blur, above it noise. "
+    "Patch distance: of 7 x 7 patches to those of photos, at full, half and quarter size; lower is more real. A "
+    "picture may be real and of nobody, or blurred and of the user: read both."
 )
-"""What the columns REALISM mean; it stands below each table that has them."""
+"""What the columns REALISM mean, for the head of the page."""
 
 
 def per_user(run: Run) -> Table:
