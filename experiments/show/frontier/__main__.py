@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.evaluate.arms import PICTURES
 from experiments.show.frontier.points import DELTA, KNOWLEDGE, PERSON
 from experiments.show.markdown import markdown_table
 from experiments.statistics.audited_epsilon import audited_epsilon
@@ -16,18 +17,20 @@ from experiments.statistics.shares import share_of
 from experiments.statistics.verdict import exact
 
 COLUMNS = ["cell", "accuracy", "epsilon", "mechanism", "users", "gallery", "attack", "knowledge", "similarity", "named"]
+COLUMNS += ["readings"]
 
 
 def stored(sweep: pd.DataFrame) -> pd.DataFrame:
     """The rows of `docs/results`: COLUMNS, one row a cell, attack and knowledge, from those of a sweep.
 
-    `epsilon` is promised for the updates that the attack saw, at 1e-5; `similarity` is the mean of facial similarity,
-    `named` the users at rank 1 among `gallery` people, in the round in which most are.
+    `epsilon` is promised for the updates that the attack saw, at 1e-5; `similarity` is the answers' mean facial
+    similarity, `named` the users at rank 1 among `gallery` people, in the round and by the reading (answer, mean face,
+    all images) of `readings` in which most are: as the page has it.
     """
-    own = sweep[sweep["arm"] == "attack"]
     keys = ["cell", "attack", "knowledge"]
-    groups = own.groupby(keys, sort=False)
-    named = own.assign(named=(own["rank"] == 1).fillna(False)).groupby([*keys, "round"], sort=False)["named"].sum()
+    groups = sweep[sweep["arm"] == "attack"].groupby(keys, sort=False)
+    read = sweep[sweep["arm"].isin(PICTURES)].assign(named=(sweep["rank"] == 1).fillna(False))
+    named = read.groupby([*keys, "round", "arm"], sort=False)["named"].sum().groupby(keys, sort=False)
     rows = groups.agg(
         accuracy=("accuracy", "first"),
         epsilon=("epsilon", "max"),
@@ -36,12 +39,13 @@ def stored(sweep: pd.DataFrame) -> pd.DataFrame:
         similarity=("facial_similarity", "mean"),
     )
     rows["users"] = groups.apply(lambda group: len(group[PERSON].drop_duplicates()))
-    rows["named"] = named.groupby(keys, sort=False).max()
+    rows["named"], rows["readings"] = named.max(), named.size()
     return rows.reset_index()[COLUMNS].round({"accuracy": 3, "similarity": 3})
 
 
 def markdown(rows: pd.DataFrame) -> str:
     """A line a cell: accuracy, what each knowledge reaches, the share that the best names, both epsilons."""
+    rows = rows if "readings" in rows else rows.assign(readings=1)  # of runs whose only picture was the mean face
     headings = ["cell", "accuracy", "knows nothing", "the mechanism", "its parameters", "most named [95 %]"]
     headings += ["epsilon promised", "proved"]
     lines = []
@@ -54,7 +58,7 @@ def markdown(rows: pd.DataFrame) -> str:
         most, users = int(own["named"].max()), int(first["users"])
         interval = exact(share_of(most, users))
         gaussian = first["mechanism"] == "gaussian"
-        proved = audited_epsilon(most, users, int(first["gallery"]), DELTA, gaussian, tried=len(own))
+        proved = audited_epsilon(most, users, int(first["gallery"]), DELTA, gaussian, tried=int(own["readings"].sum()))
         promised = "none" if pd.isna(first["epsilon"]) else f"{first['epsilon']:.3g}"
         line = [
             cell,
