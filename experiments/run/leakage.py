@@ -5,10 +5,12 @@ The same run gives the same table, whatever the engine, the workers and the orde
 only the column `seconds` is a measured time.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -81,7 +83,7 @@ def _scorer(
     users = {user for by_user in captures.values() for user in by_user}
     return Scorer(
         models,
-        find_reconstructions(run, captured),
+        find_reconstructions(run, captured, _failed(run, config)),
         captures,
         planned,
         _inferred(store, config, models, dataset, [number for number in captured if number in planned]),
@@ -89,6 +91,16 @@ def _scorer(
         promise,
         Textures(models.eye.real, len(users)),
     )
+
+
+def _failed(run: RunFolder, config: Config) -> dict[str, dict[str, Any]]:
+    """The attacks of which a job failed: one that left nothing has found nothing out, which is no "nothing leaks"."""
+    try:
+        labels = {str(job["label"]) for job in json.loads(run.failed.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    tables = {label: {"name": label, **table} for label, table in config.attacks.items() if label in labels}
+    return {label: table for label, table in tables.items() if table["name"] != "prior_only"}
 
 
 def _inferred(

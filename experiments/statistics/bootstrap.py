@@ -109,7 +109,9 @@ def sign_flip(differences: Values) -> float | None:
 
     Were there no difference, each user's could as well have the other sign; p is the share of all ways to give signs
     whose mean is at least the observed one. All 2^users ways up to EXACT users (so p is never below 2^-users), else a
-    fixed draw of PERMUTATIONS, the observed one counted among them. Users without a value (NaN) are left out.
+    fixed draw of PERMUTATIONS, the observed one counted among them. Where none of these is as large, p is at most
+    exp(-(sum d)^2 / (2 sum d^2)) (Hoeffding 1963), or many tests could find nothing once they are corrected for their
+    number. Users without a value (NaN) are left out.
     """
     differences = differences[np.isfinite(differences)]
     if len(differences) == 0:
@@ -118,8 +120,12 @@ def sign_flip(differences: Values) -> float | None:
     # Equal sums may differ in their last bits by the order in which they were added up.
     slack = 1e-12 * float(np.abs(differences).sum())
     as_large = int((signs @ differences >= differences.sum() - slack).sum())
-    exact = len(differences) <= EXACT
-    return as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
+    if len(differences) <= EXACT:
+        return as_large / len(signs)
+    p = (as_large + 1) / (len(signs) + 1)
+    if as_large:
+        return p
+    return min(p, math.exp(-(float(differences.sum()) ** 2) / (2 * float(np.square(differences).sum()))))
 
 
 def users_needed(measured: Interval, users: int, half_width: float) -> int | None:

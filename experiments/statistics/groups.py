@@ -88,7 +88,9 @@ def over_rounds(table: pd.DataFrame) -> list[Group]:
 def _is_control(people: pd.DataFrame) -> bool:
     """Whether they are of the prior alone, which looks at no update: its answers are those of its own control."""
     alike = people["facial_similarity"]
-    return {"attack", "prior_only"} <= set(alike) and np.array_equal(alike["attack"], alike["prior_only"])
+    return {"attack", "prior_only"} <= set(alike) and np.array_equal(
+        alike["attack"], alike["prior_only"], equal_nan=True
+    )
 
 
 def _by_person(rows: pd.DataFrame) -> pd.DataFrame:

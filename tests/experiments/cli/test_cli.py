@@ -63,6 +63,11 @@ def test_every_command_explains_itself(fl_sim, command):
     assert "Usage" in out
 
 
+def test_arguments_say_what_they_are(fl_sim):
+    """Some pairs of typer and click drop that."""
+    assert "a shipped study" in " ".join(fl_sim("sweep", "--help")[1].split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

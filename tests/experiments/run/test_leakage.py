@@ -20,6 +20,7 @@ from experiments.run import leakage
 from experiments.run.leakage import look_ahead, measure
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.interval import dumps
+from experiments.statistics.significance import findings
 from fl_sim.config import Config, Protocol, Workers
 from fl_sim.federation.shuffling import users_by_pseudonym
 from fl_sim.runs import RunFolder
@@ -217,3 +218,16 @@ def test_pictures_that_judges_saw_while_attacks_were_at_work_are_not_seen_again_
     pd.testing.assert_frame_equal(measure(run, config), expected, check_exact=True)
     assert len(looked) == whole
     look_ahead(RunFolder(tmp_path / "nothing"), config, iter([True, False]).__next__)
+
+
+def test_an_attack_all_of_whose_jobs_failed_has_no_answers_rather_than_no_rows(config: Config, tmp_path: Path) -> None:
+    """Without them the verdict is on the other attacks alone: nothing leaks, as far as those can tell that did run."""
+    run = pattern_run(tmp_path)
+    run.failed.write_text(json.dumps([{"label": "lost", "round": 1, "users": [0], "reason": "out of memory"}]))
+    table = measure(
+        run, config.model_copy(update={"attacks": {"copy": {}, "lost": {"name": "copy"}, "prior_only": {}}})
+    )
+    lost = table[(table["attack"] == "lost") & (table["arm"] == "attack")]
+    assert len(lost) == ROUNDS * USERS
+    assert lost["rank"].isna().all()
+    assert {one.answers for one in findings(table) if one.attack == "lost"} == {0}

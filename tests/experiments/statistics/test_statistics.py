@@ -10,12 +10,14 @@ from experiments.statistics import bootstrap
 from experiments.statistics.aggregate import aggregate
 from experiments.statistics.bootstrap import (
     EXACT,
+    PERMUTATIONS,
     interval,
     intervals_of_means,
     mean,
     median,
     normalised,
     paired,
+    sign_flip,
     users_needed,
 )
 from experiments.statistics.interval import UNKNOWN, Comparison, Interval, dumps
@@ -185,3 +187,11 @@ def test_means_drawn_at_once_are_those_drawn_one_by_one_to_the_last_bit(monkeypa
     monkeypatch.setattr(bootstrap, "AT_ONCE", 2 * bootstrap.RESAMPLES * 12)  # as with many users: a few at a time
     assert [json.dumps(one.as_json()) for one in intervals_of_means(values)] == expected
     assert not any(one.known for one in intervals_of_means(values[:, :0]))
+
+
+def test_a_bound_is_told_where_no_drawn_permutation_is_as_large() -> None:
+    """Of 24 equal differences one way of 2^24 is as large; the bound lies above that, below what draws can tell."""
+    p = sign_flip(np.full(24, 0.3))
+    assert p is not None
+    assert 2**-24 < p < 1 / (PERMUTATIONS + 1)
+    assert sign_flip(np.full(24, -0.3)) == 1.0

@@ -248,3 +248,16 @@ def test_a_share_is_never_rounded_to_none_or_all(share: float) -> None:
     said = percent(share)
     assert (said == "0 %") == (share == 0)
     assert (said == "100 %") == (share == 1)
+
+
+def test_what_is_plain_in_every_round_is_found_however_many_rounds_are_tested() -> None:
+    rounds = [rows(alike=0.6, server_round=number, seed=number) for number in range(1, 601)]
+    assert kind(*rounds) == "alike"
+
+
+def test_the_prior_alone_is_no_attack_where_a_picture_of_it_is_missing() -> None:
+    table = rows()
+    control = table[table["arm"] == "prior_only"]
+    table.loc[table["arm"] == "attack", "facial_similarity"] = control["facial_similarity"].to_numpy()
+    table.loc[(table["user"] == 3) & table["arm"].isin(["attack", "prior_only"]), "facial_similarity"] = math.nan
+    assert verdict(findings(table)) is None
