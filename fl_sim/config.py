@@ -124,7 +124,7 @@ class Workers(Section):
     backend: Literal["ray", "local", "inprocess", "none"] = "ray"
     """Attack workers: Ray actors, a process pool, this process once training is over, or no attack in this run."""
     count: Annotated[int, Field(ge=0)] = 0
-    """Worker processes; 0 means one a core, or one a GPU. Does not change results."""
+    """Worker processes; 0 means one per core, or one per GPU. Does not change results."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
     """Share of a GPU that a worker takes where there is one (0.5: two on each); without GPUs nothing is asked for."""
     storage: str = ""

@@ -66,7 +66,7 @@ class Settings:
     t_start: Annotated[float, Field(ge=0, le=1)] = 0.7  # centre of the window at the first step, of the schedule
     t_end: Annotated[float, Field(ge=0, le=1)] = 0.0  # the same at the last step
     window: Annotated[float, Field(ge=0, le=1)] = 0.15  # its width, of the schedule
-    draws: Annotated[int, Field(ge=0)] = 4  # photos that a conditional prior draws given that mean; 0: it is the answer
+    draws: Annotated[int, Field(ge=0)] = 4  # photos that the prior draws given the mean face; 0: that is the answer
     draw_steps: Annotated[int, Field(ge=1)] = 10  # DDIM steps of each
     rounds: Annotated[int, Field(ge=1)] = 1  # updates of the user that are explained together: this and earlier ones
     simulated_steps: Annotated[int, Field(ge=1)] = (

@@ -14,7 +14,7 @@ from fl_sim.updates import Update
 
 @dataclass(frozen=True)
 class Settings:
-    bits: int  # a entry, from 2 to 31; 32: off
+    bits: int  # per entry, from 2 to 31; 32: off
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 32:

@@ -27,7 +27,7 @@ def audit(
         list[int] | None, typer.Option("--round", min=1, help="Attack only this round. Repeatable.")
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Private photos to compare with: a folder a user, PHOTOS/USER/*.png.")
+        Path | None, typer.Option(help="Private photos to compare with: one folder per user, PHOTOS/USER/*.png.")
     ] = None,
     embedder: Annotated[
         str | None,

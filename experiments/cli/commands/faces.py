@@ -16,7 +16,7 @@ def faces(
     users: Annotated[int, typer.Option(min=1, help="Rows.")] = 8,
     photos: Annotated[int, typer.Option(min=1, help="Columns.")] = 8,
 ) -> None:
-    """Write a sheet of a dataset's users as PNG: a row a user, a column a private photo."""
+    """Write a sheet of a dataset's users as PNG: one row per user, one column per private photo."""
     from clients.datasets import open_dataset
     from clients.datasets.contact_sheet import draw_sheet
 

@@ -35,7 +35,7 @@ def invert(
     kind: Annotated[Literal["gradient", "weights"], of_update(help="What the update is.")] = "gradient",
     learning_rate: Annotated[float | None, of_update(help="Of the user's steps; needed for weights.")] = None,
     local_epochs: Annotated[int, of_update(min=1, help="Passes of the user over its photos.")] = 1,
-    batch_size: Annotated[int, of_update(min=0, help="Photos a step; 0: all.")] = 0,
+    batch_size: Annotated[int, of_update(min=0, help="Photos per step; 0: all.")] = 0,
     num_examples: Annotated[int | None, of_update(min=1, help="Photos behind the update.")] = None,
     labels: Annotated[
         str | None, of_update(help="Labels of the photos, such as 0:18,1:12 or 4; else they are recovered.")

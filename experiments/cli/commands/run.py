@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Train a federation under attack, measure what leaked, write the report.
 
-    A stopped run is taken up; of a finished one what it leaked is told again.
+    Given again, a stopped run goes on; a finished one only tells its result.
     """
     more = [f"federation.engine={engine}"] if engine else []
     more += [f"workers.backend={workers}"] if workers else []

@@ -20,7 +20,7 @@ def sweep(
     study: Study,
     override: Overrides = None,
     workers: Annotated[
-        str, typer.Option(help="ray: a cell a CPU (RAY_ADDRESS, or this machine); local: one after the other.")
+        str, typer.Option(help="ray: a cell per CPU (of RAY_ADDRESS, or this machine); local: one after the other.")
     ] = "ray",
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     as_json: AsJson = False,

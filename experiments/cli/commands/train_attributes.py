@@ -17,7 +17,7 @@ def train_attributes(
         str, typer.Option(help="Binary attributes of the dataset, with commas between.")
     ] = "eyeglasses,smiling,male,young",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 64 photos.")] = 600,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per core.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train attribute classifiers for photographs on a dataset's public people, to judge reconstructions.

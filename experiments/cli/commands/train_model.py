@@ -14,7 +14,7 @@ def train_model(
     config: ConfigFile = None,
     override: Overrides = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 32 photos.")] = 2000,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per core.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train the model under attack on people who are never users, to attack a federation that has learnt much already.

@@ -17,8 +17,8 @@ def train_prior(
     override: Overrides = None,
     photos: Annotated[int, typer.Option(min=64, help="Photos to train on, where the dataset has that many.")] = 36_000,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of the optimiser.")] = 5e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Learning rate of the optimiser.")] = 5e-4,
     start: Annotated[
         str | None,
         typer.Option(help="Begin with the weights of this prior (a shipped name or a folder), of the same image size."),
@@ -26,12 +26,11 @@ def train_prior(
     channels: Annotated[
         str | None,
         typer.Option(
-            help="Of the U-Net's levels, each of half the side; multiples of 8, the last of 32. "
-            f"Without --start: {CHANNELS}."
+            help=f"Of the U-Net's levels, finest first; multiples of 8, the last of 32. Without --start: {CHANNELS}."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one a core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per core.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train a diffusion prior on people who are never users: synthetic ones, or a dataset's public people.

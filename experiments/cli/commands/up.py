@@ -9,7 +9,7 @@ from fl_sim.deployment import state_folder
 
 
 def up(
-    users: Annotated[int, typer.Option(min=1, help="SuperNodes to start, one a user.")],
+    users: Annotated[int, typer.Option(min=1, help="SuperNodes to start, one per user.")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the SuperLink, on 127.0.0.1.")] = 8000,
 ) -> None:
     """Start a SuperLink and SuperNodes on loopback, with TLS and node authentication; they run until fl-sim down."""
