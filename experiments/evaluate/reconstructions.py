@@ -50,8 +50,8 @@ def find_reconstructions(
     """
     folder = run.reconstructions
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    settings = {label: table for label in labels if (table := _settings(run, label, captured)) is not None}
-    settings = {**(failed or {}), **settings}
+    left = {label: table for label in labels if (table := _settings(run, label, captured)) is not None}
+    settings: dict[str, Mapping[str, Any]] = {**(failed or {}), **left}
     priors = {label: table for label, table in settings.items() if str(table.get("name", label)) == "prior_only"}
     kept = {(label, number): _kept(run, label, number, captured[number]) for label in settings for number in captured}
     return Reconstructions(run, settings, priors, kept)

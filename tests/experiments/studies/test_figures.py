@@ -17,6 +17,7 @@ OF_ALL_USERS = {
     "epsilon",
     "mechanism",
     "gallery",
+    "readings",
     "knowledge",
     "similarity",
     "named",
