@@ -44,12 +44,23 @@ class Index:
 
     def append(self, server_round: int, rows: list[Row]) -> None:
         """A round that is on disk: its lines and its end mark, all of them or, in a crash, the first few."""
+        self._drop_cut_off()
         rows = [*rows, {"round": server_round, "status": FINISHED}]
         self.path.touch(mode=0o600)  # for its owner alone, as all files of a run
         with self.path.open("ab") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def _drop_cut_off(self) -> None:
+        """Take away a last line that a full disk or a crash has cut off: what follows it could not be read."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
 
     def forget_from(self, server_round: int) -> None:
         """Drop the lines of `server_round` and later ones."""

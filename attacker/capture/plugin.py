@@ -117,12 +117,17 @@ class MaliciousServer(CapturingStrategy):
     def _ask_partitions(self, grid: Grid, nodes: Sequence[int]) -> None:
         questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
         for answer in grid.send_and_receive(questions, timeout=self.timeout) if questions else []:
-            user = claimed_partition(answer)
+            user = self._claimed(answer)
             if user is not None:
                 self._users[answer.metadata.src_node_id] = user
 
     def _user_of(self, reply: Message) -> int | None:
-        return self._users.get(reply.metadata.src_node_id, claimed_partition(reply))
+        return self._users.get(reply.metadata.src_node_id, self._claimed(reply))
+
+    def _claimed(self, message: Message) -> int | None:
+        """The user that `message` says it is of; None where there is no such user."""
+        user, users = claimed_partition(message), self.schema.users
+        return None if user is None or (users is not None and user >= users) else user
 
     def _num_examples(self, reply: Message) -> int | None:
         return claimed_examples(reply)

@@ -22,6 +22,7 @@ class ReplySchema:
     max_norm: float  # L2 norm of a gradient
     num_classes: int | None = None  # shares in the label proportions of a reply; None: any number
     statistics: Mapping[str, Tensor] = field(default_factory=dict)  # tensors like the batch-norm statistics beside it
+    users: int | None = None  # partition ids lie below it; None: any may be
     aggregated: bool = False  # a reply is the mean of the updates of its `members`, the first of whom sends it
 
 

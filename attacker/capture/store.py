@@ -181,9 +181,10 @@ class CaptureStore:
         return dict(sorted((row["user"], row.get("members") or [row["user"]]) for row in rows))
 
     def earlier_rounds(self, server_round: int, user: int, count: int) -> list[int]:
-        """The `count` latest finished rounds before `server_round` in which the update of `user` was accepted."""
-        rounds = (earlier for earlier in range(server_round - 1, 0, -1) if self.run.capture(earlier, user).exists())
-        return list(islice(rounds, count))
+        """The `count` latest finished rounds before `server_round` with an update of `user`, or of the same sum."""
+        members = self.members(server_round).get(user) if count else None
+        before = (one for one in range(server_round - 1, 0, -1) if self.run.capture(one, user).exists())
+        return list(islice((one for one in before if self.members(one).get(user) == members), count))
 
     def replies(self, server_round: int) -> list[Row]:
         """The index lines of a round, by user."""
@@ -194,10 +195,9 @@ class CaptureStore:
         return [row for row in self._index.all_rows() if row["status"] in {"rejected", "error"}]
 
     def parameters(self, server_round: int) -> Update:
-        """The global model at the start of `server_round`, parameters and buffers.
+        """The global model at the start of `server_round`, parameters and buffers; FileNotFoundError if there is none.
 
-        After the last round there is one more: the final model. FileNotFoundError if there is none.
-        """
+        After the last round there is one more, the final model."""
         return _decode(self.run.global_model(server_round))[0]
 
     def sent_model(self, server_round: int) -> Path:

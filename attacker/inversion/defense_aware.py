@@ -49,7 +49,7 @@ class Adaptation:
     bias_share: float = 0.0  # part in [0, 1] of an attack's step that counts as the defense's doing, as noise would
 
 
-def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits]) -> Adaptation:
+def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits], members: int = 0) -> Adaptation:
     """How to match `gradient`, that came through `defenses`, of which so much is known."""
     tensors = [value.detach().reshape(-1) for value in gradient.values()]
     masked = any(defense.zeroes != "none" for defense in defenses)
@@ -58,7 +58,7 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits]) -> Adaptat
         kept = None  # noise after the mask hides it, and an update of zeros says nothing
     noise: tuple[float, ...] = ()
     if any(defense.noise != "none" or defense.levels for defense in defenses):
-        noise = tuple(_noise(tensors, defenses))
+        noise = tuple(_noise(tensors, defenses, max(members, 1)))
     scaled = any(defense.scales for defense in defenses)
     return Adaptation(noise, kept, _transform(tensors, defenses), scaled, _bias_share(defenses, kept))
 
@@ -82,13 +82,13 @@ def local_training(
     return granted
 
 
-def _noise(tensors: Sequence[Tensor], defenses: Sequence[Traits]) -> list[float]:
-    """The variance of the noise on the entries of each tensor (n,)."""
+def _noise(tensors: Sequence[Tensor], defenses: Sequence[Traits], users: int) -> list[float]:
+    """The variance of the noise on the entries of each tensor (n,), in the mean of so many `users`' updates."""
     added = 0.0
     for defense in defenses:
         if defense.noise != "none":
             known = defense.noise_variance
-            added += _estimated_variance(tensors, defense.noise == "laplace") if known is None else known
+            added += _estimated_variance(tensors, defense.noise == "laplace") if known is None else known / users
     quantized = any(defense.levels for defense in defenses)
     return [added + (_step(tensor) ** 2 / 6 if quantized else 0.0) for tensor in tensors]
 

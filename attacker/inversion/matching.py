@@ -34,6 +34,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 MANY = 8  # images a victim from which convolutions are faster with channels last (30: 1.1 times; 1: 0.7 to 0.9 times)
 FEW = 1 << 12  # pixels of a victim's images up to which oneDNN's convolutions are slower than torch's own
 SHORT = 1 << 17  # entries that float32 sums up to its own precision
+SMALLEST = torch.finfo(torch.float32).tiny
 TINY = 1e-30  # added to norms of float32 vectors: smaller than any that matters, larger than zero
 
 
@@ -57,7 +58,8 @@ def cosine(dummy: Tensor, observed: Tensor) -> Tensor:
 
 def _normalised(vector: Tensor) -> Tensor:
     # Not .norm(): over millions of float32 entries it is off by 1e-3, a plain sum is not.
-    return vector / (vector.square().sum(-1, keepdim=True).sqrt() + TINY)
+    # Clamped, since the root has no derivative at 0: a dummy gradient may be zero.
+    return vector / (vector.square().sum(-1, keepdim=True).clamp_min(SMALLEST).sqrt() + TINY)
 
 
 def mse(dummy: Tensor, observed: Tensor) -> Tensor:

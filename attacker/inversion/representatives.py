@@ -91,6 +91,10 @@ def whole_batch(shares: Tensor, count: int) -> Representatives:
     """`count` images, as many of each label as its share says, heaviest label first."""
     photos = (shares * count).round().long()
     photos[shares.argmax()] += count - int(photos.sum())
+    if photos.min() < 0:  # many labels whose shares are all rounded up: the largest remainders
+        parts = shares * count
+        photos = parts.floor().long()
+        photos[(parts - photos).argsort(descending=True, stable=True)[: count - int(photos.sum())]] += 1
     order = shares.argsort(descending=True, stable=True)
     labels = order.repeat_interleave(photos[order])
     return Representatives(labels=labels, weights=torch.full((count,), 1 / count, device=labels.device))

@@ -67,7 +67,10 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
         if not stored:
             done = False
             continue
-        wanted = recipe(run, config, attack, job.server_round, user)
+        try:
+            wanted = recipe(run, config, attack, job.server_round, user)
+        except (DamagedFile, OSError):  # of the capture: the job fails alone, and says so
+            return False
         if stored == wanted:
             continue
         if not force:

@@ -133,7 +133,7 @@ def write(out: Path, reconstruction: Reconstruction, facts: Mapping[str, Any]) -
 
 def unexplained(matching_loss: float) -> str | None:
     """A sentence where a picture explains its update too badly to be evidence that nothing leaks."""
-    if matching_loss <= EXPLAINED:
+    if math.isnan(matching_loss) or matching_loss <= EXPLAINED:  # NaN: the attack matches nothing
         return None
     return (
         f"the pictures do not explain the update (matching loss {matching_loss:.2g}, above {EXPLAINED}); that they "

@@ -106,13 +106,15 @@ class _Round:
             load_state(model, seen.parameters)
             proportions = seen.label_proportions
             if proportions is None:
-                proportions = recover_proportions(seen.gradient, model, probes, seen.num_examples)
+                steps = 1 if seen.local is None else seen.local.steps(seen.num_examples)
+                gradient = {name: value / steps for name, value in seen.gradient.items()}
+                proportions = recover_proportions(gradient, model, probes, seen.num_examples)
             self.victims[capture] = proportions.float(), sketcher(seen.gradient)
         total = torch.stack([proportions for proportions, _ in self.victims.values()]).sum(0)
         self.classes: list[int] = total.nonzero()[:, 0].tolist()  # of which some victim has photos
 
     def simulate(self, model: nn.Module, faces: Faces, sketcher: "Sketcher") -> None:
-        model.load_state_dict(self.parameters)
+        load_state(model, self.parameters)
         self.public.append(per_class(model, faces, self.classes, sketcher))
 
     def regress(self, capture: int, targets: Sequence[Tensor]) -> list[Tensor]:

@@ -125,6 +125,7 @@ def _malicious_server(setup: Setup, honest: FedSGD, store: CaptureStore) -> Mali
         max_norm=section.max_norm,
         num_classes=setup.dataset.num_classes,
         statistics=models.statistics_like(model) if config.threat_model.batch_norm_statistics else {},
+        users=config.dataset.users,
         aggregated=bool(config.protocol.secure_aggregation),
     )
     return MaliciousServer(honest, store, schema, section.timeout, told_local_training(config), rewriter(config))

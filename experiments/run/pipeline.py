@@ -117,12 +117,16 @@ def complete(config: Config, folder: RunFolder, progress: Progress, note: Callab
     """`run` or `attack`, whichever is left to do; neither where `folder` holds this very experiment in full."""
     if finished(config, folder):
         return Outcome(pd.read_parquet(folder.leakage), folder.report)
-    if folder.config.exists():
-        saved = _saved(folder)
-        trained = len(CaptureStore(folder).finished_rounds()) == config.federation.rounds
-        if trained and difference(saved, config, except_for=AFTERWARDS) is None:
-            return attack(folder, config, False, progress, note)
+    trained = folder.config.exists() and all_rounds(folder, config)
+    if trained and difference(_saved(folder), config, except_for=AFTERWARDS) is None:
+        return attack(folder, config, False, progress, note)
     return run(config, folder, progress, note)
+
+
+def all_rounds(folder: RunFolder, config: Config) -> bool:
+    """Whether all rounds of `config` are captured, and evaluated: one that was stopped between the two is not done."""
+    evaluated = len(pd.read_parquet(folder.rounds)) if folder.rounds.exists() else 0
+    return len(CaptureStore(folder).finished_rounds()) == evaluated == config.federation.rounds
 
 
 def finished(config: Config, folder: RunFolder) -> bool:

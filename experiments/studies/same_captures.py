@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attacker.capture.store import CaptureStore
 from experiments.plan.study import Cell
+from experiments.run.pipeline import all_rounds
 from fl_sim.config import Config, difference, dump, load
 from fl_sim.runs import AFTERWARDS, RunFolder, private_folder, write_atomically
 
@@ -52,7 +52,7 @@ def _trained(run: RunFolder, config: Config) -> bool:
     """Whether `run` holds all rounds of the captures that `config` asks for, and no cell is at work there."""
     if not (run.config.exists() and run.rounds.exists() and same(load(run.config), config)):
         return False
-    return len(CaptureStore(run).finished_rounds()) == config.federation.rounds
+    return all_rounds(run, config)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

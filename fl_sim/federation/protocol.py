@@ -81,5 +81,5 @@ class Channel:
             photos = self._config.dataset.photos
             return SecureAggregation(grid, nodes, section.secure_aggregation, self._like, photos)
         if section.shuffle:
-            return Shuffler(grid, nodes, self._config.seed, server_round)
+            return Shuffler(grid, nodes, taking_part, self._config.seed, server_round)
         return grid

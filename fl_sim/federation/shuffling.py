@@ -24,11 +24,14 @@ def users_by_pseudonym(seed: int, server_round: int, users: Sequence[int]) -> li
 class Shuffler(GridProxy):
     """The Grid of one round as the server sees it behind the shuffler."""
 
-    def __init__(self, inner: Grid, nodes: Mapping[int, int], seed: int, server_round: int) -> None:
+    def __init__(
+        self, inner: Grid, nodes: Mapping[int, int], users: Sequence[int], seed: int, server_round: int
+    ) -> None:
+        """`users` take part in the round; `nodes`, by user, are those of them who can be reached."""
         super().__init__(inner)
-        users = users_by_pseudonym(seed, server_round, list(nodes))
+        users = users_by_pseudonym(seed, server_round, users)
         # The addresses are the same in all rounds and say no more than the pseudonym.
-        self._address = {nodes[user]: _address(pseudonym) for pseudonym, user in enumerate(users)}
+        self._address = {nodes[user]: _address(number) for number, user in enumerate(users) if user in nodes}
         self._node = {address: node for node, address in self._address.items()}
         self._pseudonym = {_address(pseudonym): pseudonym for pseudonym in range(len(users))}
 

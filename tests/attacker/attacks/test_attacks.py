@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attacker.attack import Attacker
 from attacker.attacks import (
@@ -335,3 +337,12 @@ def test_victims_of_two_rounds_are_refused() -> None:
     mixed = [observation(attacker, 0, 1), observation(attacker, 1, 2)]
     with pytest.raises(ConfigError, match="one round"):
         user_diffusion.attack(mixed, attacker, user_diffusion.Settings(), [generator(0)] * 2, lambda d, t: None)
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=30), st.integers(1, 40))
+def test_a_whole_batch_has_as_many_images_as_asked_for_whatever_the_shares(shares: list[float], count: int) -> None:
+    share = torch.tensor(shares) / sum(shares)
+    made = whole_batch(share, count)
+    assert len(made.labels) == count
+    counts = made.labels.bincount(minlength=len(shares)) / count
+    assert (counts - share).abs().max() <= max(1, len(shares) / 2) / count

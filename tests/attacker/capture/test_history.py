@@ -106,3 +106,26 @@ def test_a_result_is_out_of_date_once_an_earlier_capture_that_it_used_is_another
     with pytest.raises(ConfigError, match="made from another capture"):
         is_done(run, config, long, job)
     assert not is_done(run, config, long, job, force=True)
+
+
+def test_sums_of_other_users_are_not_earlier_updates_of_the_same(tmp_path):
+    store, weights = CaptureStore(RunFolder(tmp_path)), {"weight": torch.zeros(1)}
+    for number, members in enumerate([(0, 1), (0, 2), (0, 1), (0, 1)], 1):
+        store.save_model(number, weights)
+        of_sum = Capture(0, 0, "accepted", "", 30, 1.0, 4, 0.1, weights, members=members)
+        store.save_round(number, [of_sum], "gradient", 0.1, weights)
+    store.wait()
+    assert store.earlier_rounds(4, 0, 3) == [3, 1]
+
+
+def test_a_damaged_capture_leaves_its_job_to_fail_alone(run):
+    bench, job = Workbench(run.root), Job("a", 4, (0, 1))
+    bench.attacks = {"a": probe(Settings(1), lambda seen, *rest: [made() for _ in seen])}
+    bench.perform(job)
+    path = run.capture(4, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not is_done(run, bench.config, bench.attacks["a"], job)
+
+
+def made():
+    return Reconstruction(torch.zeros(1, 3, 8, 8), torch.ones(1), 0.0, 0.1)

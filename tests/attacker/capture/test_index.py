@@ -58,3 +58,14 @@ def test_a_line_that_is_cut_off_is_not_there_and_a_damaged_one_is_told(tmp_path)
         file.write(b"damaged\n")
     with pytest.raises(ConfigError, match=r"index.jsonl is damaged .*rebuilds it"):
         index.finished()
+
+
+def test_what_follows_a_line_that_was_cut_off_for_good_is_read(tmp_path):
+    """A full disk cut a round off, and the next one found room again."""
+    index = Index(tmp_path / "index.jsonl")
+    index.append(1, rows(1, [4]))
+    with index.path.open("ab") as file:
+        file.write(b'{"round": 2, "us')
+    index.append(3, rows(3, [5]))
+    assert index.finished() == Index(index.path).finished() == [1, 3]
+    assert index.rows(3) == rows(3, [5])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -321,3 +322,21 @@ def test_a_node_that_leaves_the_query_unanswered_is_known_by_its_reply_and_asked
     train(answered, config, grid)
     store.wait()
     assert len(questions) == 4
+
+
+def test_a_user_that_does_not_exist_is_not_believed(tmp_path):
+    """Its update would be judged against nobody, after the training and all attacks."""
+
+    def tamper(message):
+        for metrics in message.content.metric_records.values():
+            if metrics.get("partition-id") == 2:
+                metrics["partition-id"] = 999
+        return [message]
+
+    config = tiny_config(federation={"rounds": 1})
+    plugin, store = wrapped(fed_sgd(config), config, tmp_path)
+    plugin.schema = replace(plugin.schema, users=config.dataset.users)
+    train(plugin, config, ShuffledGrid(config, tamper=tamper))
+    store.wait()
+    assert store.users(1) == [0, 1, 3]
+    assert [row["reason"] for row in store.rejected()] == ["the partition id of the node is not known"]

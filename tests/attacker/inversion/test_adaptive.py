@@ -283,3 +283,10 @@ def test_what_is_measured_by_traits_is_the_same_whoever_wrote_the_defense():
     steps = Traits(epochs=2)
     assert not attack.adapts_to(steps)
     assert load("user_diffusion", {"knowledge": "parameters", "simulated_steps": 8}).adapts_to(steps)
+
+
+def test_the_noise_in_a_mean_of_several_updates_is_that_much_fainter() -> None:
+    gradient = {"weight": torch.randn(400, generator=torch.Generator().manual_seed(0))}
+    noisy = [Traits(max_norm=1.0, scales=True, noise="gaussian", noise_size=0.5)]
+    (alone,), (of_four,) = adapt(gradient, noisy).noise, adapt(gradient, noisy, 4).noise
+    assert of_four == alone / 4

@@ -181,3 +181,10 @@ def test_the_slope_is_the_derivative_of_the_distance(name: str, distance: str) -
     found_loss, found = matching_loss_and_grad(model, images, [reps], [observed], DISTANCES[distance])
     assert float(found_loss) == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-7)
     assert float((found - grad).norm() / grad.norm()) < 1e-4
+
+
+def test_a_dummy_gradient_of_zero_has_a_finite_derivative() -> None:
+    dummy = torch.zeros(5, requires_grad=True)
+    cosine(dummy, torch.ones(5)).backward()
+    assert dummy.grad is not None
+    assert dummy.grad.isfinite().all()

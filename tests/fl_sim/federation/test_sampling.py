@@ -12,6 +12,7 @@ from experiments.plan.setup import prepare
 from experiments.run.federation import run_federation
 from fl_sim.config import ConfigError, dump
 from fl_sim.federation.sampling import participants
+from fl_sim.federation.shuffling import Shuffler, users_by_pseudonym
 from fl_sim.runs import RunFolder
 
 
@@ -48,3 +49,14 @@ def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
     assert code == 2
     assert sentence(told).startswith("federation.users_per_round is 7")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_pseudonym_is_of_the_same_user_whoever_cannot_be_reached() -> None:
+    """Who judges goes by all participants: one node that is away must not shift the others."""
+    users, seed = [0, 2, 3, 5], 1
+    behind = users_by_pseudonym(seed, 3, users)
+    for away in users:
+        nodes = {user: 100 + user for user in users if user != away}
+        shuffler = Shuffler(None, nodes, users, seed, 3)  # type: ignore[arg-type]
+        known = {shuffler._pseudonym[address]: node - 100 for address, node in shuffler._node.items()}
+        assert known == {number: user for number, user in enumerate(behind) if user != away}

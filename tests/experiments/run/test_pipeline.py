@@ -1,0 +1,42 @@
+"""A run that was stopped is taken up where it was, whatever it was doing."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from experiments.run import federation, pipeline
+from fl_sim.config import Config, parse
+from fl_sim.runs import RunFolder
+
+
+@pytest.mark.slow
+def test_a_run_stopped_while_its_last_round_was_evaluated_is_not_finished_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    settings: dict[str, Any] = {
+        "dataset": {"users": 2, "photos": 4, "image_size": 32},
+        "model": {"name": "lenet"},
+        "federation": {"engine": "inprocess", "rounds": 2},
+        "workers": {"backend": "inprocess"},
+        "threat_model": {"public_people": 0},
+        "leakage": {"gallery_size": 4, "attributes": "none"},
+        "attacks": {"inverting_gradients": {"steps": 1}},
+    }
+    config, evaluate = parse(Config, settings), federation._evaluate
+
+    def stopped(strategy: Any, users: Any, timeout: float, server_round: int, arrays: Any) -> Any:
+        if server_round == 2:
+            strategy.store.wait()
+            raise KeyboardInterrupt
+        return evaluate(strategy, users, timeout, server_round, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "_evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.complete(config, run, lambda *told: None, lambda note: None)
+    assert not pipeline.all_rounds(run, config)
+    assert not pipeline.complete(config, run, lambda *told: None, lambda note: None).problems
+    assert list(pd.read_parquet(run.rounds)["round"]) == [1, 2]
