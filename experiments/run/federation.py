@@ -74,6 +74,17 @@ def run_federation(
     engines.run(section.engine, server, client_app(lambda context: config), config.dataset.users, section.timeout)
 
 
+def forget_unfinished(config: Config, run: RunFolder) -> None:
+    """Drop the captures of rounds that will be trained again, before an attack can begin on one: it would lose it."""
+    if not run.captures.exists():  # a new run
+        return
+    with locked(run.captures):
+        store = CaptureStore(run)
+        finished = len(_finished(store, run))
+        if finished < config.federation.rounds:
+            store.forget_from(finished + 1)
+
+
 def _check(setup: Setup) -> None:
     """ConfigError for a protocol, or one of Flower's mods among the defenses, that cannot work."""
     protocol.check(setup.config)

@@ -79,10 +79,10 @@ def run(
             _begin(folder, setup, note, notes)
             if config.federation.engine == "inprocess":  # its clients use the dataset, in this process
                 _make_faces(folder, setup)
-            from experiments.run.federation import (
-                run_federation,  # Flower takes seconds to import; mistakes are told before
-            )
+            # Flower takes seconds to import; mistakes are told before
+            from experiments.run.federation import forget_unfinished, run_federation
 
+            forget_unfinished(config, folder)
             with dispatcher(folder, config, progress, follow=True, await_faces=_lacks_faces(folder, setup)) as dispatch:
                 with beside(lambda: _make_faces(folder, setup)):
                     run_federation(setup, folder, lambda done, total: progress("rounds", done, total), superlink)

@@ -1,13 +1,18 @@
 """A run that was stopped is taken up where it was, whatever it was doing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from tiny_faces import tiny_config
 
+from attacker.capture.store import CaptureStore
+from experiments.plan.setup import prepare
 from experiments.run import federation, pipeline
-from fl_sim.config import Config, parse
+from fl_sim.config import Config, dump, parse
 from fl_sim.runs import RunFolder
 
 
@@ -39,4 +44,24 @@ def test_a_run_stopped_while_its_last_round_was_evaluated_is_not_finished_withou
             pipeline.complete(config, run, lambda *told: None, lambda note: None)
     assert not pipeline.all_rounds(run, config)
     assert not pipeline.complete(config, run, lambda *told: None, lambda note: None).problems
+    assert list(pd.read_parquet(run.rounds)["round"]) == [1, 2]
+
+
+def test_no_attack_begins_on_a_round_that_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training would take its captures away while attacks read them."""
+    run, config = RunFolder(tmp_path / "run"), tiny_config(workers={"backend": "none"})
+    federation.run_federation(prepare(config), run)
+    pd.read_parquet(run.rounds).iloc[:1].to_parquet(run.rounds)  # stopped while round 2 was evaluated
+    seen: list[list[int]] = []
+
+    @contextmanager
+    def opened(*given: Any, **named: Any) -> Iterator[None]:
+        seen.append(CaptureStore(run).finished_rounds())
+        yield
+
+    monkeypatch.setattr(pipeline, "dispatcher", opened)
+    run.config.write_text(dump(config))
+    for _ in range(2):
+        pipeline.run(config, run, lambda *told: None, lambda note: None)
+    assert seen == [[1], [1, 2]]  # and a run of which nothing is left to train keeps all
     assert list(pd.read_parquet(run.rounds)["round"]) == [1, 2]
