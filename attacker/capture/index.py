@@ -101,8 +101,8 @@ class Index:
             server_round, status = row["round"], row["status"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
-                f"{self.path} is damaged ({error}); "
-                f"`fl-sim run` or `fl-sim attack {self.path.parent.parent}` rebuilds it"
+                f"{self.path} is damaged ({error}); `fl-sim run` or `fl-sim attack {self.path.parent.parent}` rebuilds "
+                "it, `fl-sim audit` that of somebody else's federation"
             ) from error
         if status == FINISHED:
             self._finished.add(server_round)

@@ -51,6 +51,7 @@ def audit(
         _check_embedder_named(embedder)
     elif with_private_photos:
         raise ConfigError("--with-private-photos shows photos of --photos; give --photos with it")
+    from attacker.capture.rebuild_index import rebuild_index
     from attacker.external import external_model
     from experiments.audit import audit as auditing
     from experiments.audit import judging, page
@@ -69,6 +70,8 @@ def audit(
         told.append(sentence)
         note(sentence)
 
+    if (rebuilt := rebuild_index(run)) is not None:
+        tell(rebuilt)
     for remark in auditing.remarks(run, rounds or []):
         tell(remark)
     captures = auditing.captured(run, rounds or [], num_examples)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from browser import PROGRAM, Browser
+from command_line import fl_sim
 from external_nets import tiny
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from clients.datasets import open_dataset
 from experiments.audit import audit, judging, page
 from experiments.audit.judging import People
 from experiments.evaluate.embedders import synthetic
-from fl_sim.config import Dataset
+from fl_sim.config import ConfigError, Dataset
 from fl_sim.runs import RunFolder
 
 PHOTOS = 4
@@ -32,14 +33,14 @@ def photos(users: int) -> dict[int, Tensor]:
     return {3 * user + 1: people.user(user).private.photos for user in range(users)}
 
 
-def federation(root: Path, users: list[int]) -> RunFolder:
+def federation(root: Path, users: list[int], num_examples: int | None = PHOTOS) -> RunFolder:
     """A folder as AuditedStrategy leaves it after one round."""
     run, network = RunFolder(root / "audit"), tiny()
     external_model.save(run, ExternalModel.of(tiny, 32))
     store, sent = CaptureStore(run), {name: value.clone() for name, value in network.state_dict().items()}
     store.save_model(1, sent)
     update = {name: value + 0.01 for name, value in sent.items()}
-    captures = [Capture(user, user, "accepted", "", PHOTOS, 1.0, 1, 0.1, update) for user in users]
+    captures = [Capture(user, user, "accepted", "", num_examples, 1.0, 1, 0.1, update) for user in users]
     store.save_round(1, captures, "weights", 0.1, sent, TRAINING)
     store.wait()
     return run
@@ -184,3 +185,21 @@ def test_a_prior_stands_beside_the_attack_that_uses_it(tmp_path: Path) -> None:
     assert audit.control(captures, external_model.open_attack("inverting_gradients", {}), 0) is None
     assert audit.control(captures, alone, 0) is None
     assert json.loads(captures.run.audit.read_text())["image_size"] == 32
+
+
+@pytest.mark.parametrize("photos_told", [PHOTOS, None])
+def test_an_audit_rebuilds_a_damaged_index(photos_told: int | None, tmp_path: Path) -> None:
+    """What it lists is as before; users who did not tell how many photos they have still have not."""
+    run = federation(tmp_path, [0, 1], photos_told)
+    index = run.captures / "index.jsonl"
+    lines = index.read_bytes().splitlines()
+    index.write_bytes(b"\n".join([b'{"round": 2, "user": 0, "no{}', lines[0], b"damaged", lines[-1], b""]))
+    with pytest.raises(ConfigError, match="fl-sim audit"):
+        CaptureStore(run).finished_rounds()
+    command = ["audit", run.root, "--attack", "inverting_gradients", "-o", "steps=1", "--num-examples", PHOTOS]
+    code, told = fl_sim(*command)
+    assert code == 0, told
+    assert "had 2 damaged lines; it was rebuilt from the captures" in told
+    store = CaptureStore(run)
+    assert [(row["user"], row["num_examples"]) for row in store.replies(1)] == [(0, photos_told), (1, photos_told)]
+    assert len(list(run.reconstructions.rglob("user-*.safetensors"))) == 2
