@@ -13,7 +13,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from attacker.capture.capturing import CapturingStrategy
-from attacker.capture.reply_checks import ParsedReply, ReplySchema, check_origin, claimed_examples, read_update
+from attacker.capture.reply_checks import (
+    InvalidReply,
+    ParsedReply,
+    ReplySchema,
+    check_origin,
+    claimed_examples,
+    read_update,
+)
 from attacker.capture.store import Capture, CaptureStore
 from attacker.observation import LocalTraining
 from fl_sim.federation.replies import claimed_partition
@@ -117,21 +124,19 @@ class MaliciousServer(CapturingStrategy):
     def _ask_partitions(self, grid: Grid, nodes: Sequence[int]) -> None:
         questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
         for answer in grid.send_and_receive(questions, timeout=self.timeout) if questions else []:
-            user = self._claimed(answer)
+            user = claimed_partition(answer)
             if user is not None:
                 self._users[answer.metadata.src_node_id] = user
 
     def _user_of(self, reply: Message) -> int | None:
-        return self._users.get(reply.metadata.src_node_id, self._claimed(reply))
-
-    def _claimed(self, message: Message) -> int | None:
-        """The user that `message` says it is of; None where there is no such user."""
-        user, users = claimed_partition(message), self.schema.users
-        return None if user is None or (users is not None and user >= users) else user
+        return self._users.get(reply.metadata.src_node_id, claimed_partition(reply))
 
     def _num_examples(self, reply: Message) -> int | None:
         return claimed_examples(reply)
 
     def _parse(self, reply: Message, user: int) -> ParsedReply:
+        users = self.schema.users
+        if users is not None and user >= users:
+            raise InvalidReply(f"the node says that it is user {user}, but there are only {users} users, from 0")
         check_origin(reply, user, self._round, asked=reply.metadata.src_node_id in self._requests)
         return read_update(reply, self.schema, self._sent, self._record)

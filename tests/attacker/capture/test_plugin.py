@@ -339,4 +339,5 @@ def test_a_user_that_does_not_exist_is_not_believed(tmp_path):
     train(plugin, config, ShuffledGrid(config, tamper=tamper))
     store.wait()
     assert store.users(1) == [0, 1, 3]
-    assert [row["reason"] for row in store.rejected()] == ["the partition id of the node is not known"]
+    said = "the node says that it is user 999, but there are only 4 users, from 0"
+    assert [row["reason"] for row in store.rejected()] == [said]
