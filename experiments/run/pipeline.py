@@ -24,6 +24,7 @@ from experiments.run import leakage
 from experiments.run.beside import beside
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
+from experiments.run.trained import all_rounds
 from experiments.show.answer import Answer, answer, keep, kept, made_of
 from experiments.show.report import write_report
 from experiments.show.report.run_data import read
@@ -121,12 +122,6 @@ def complete(config: Config, folder: RunFolder, progress: Progress, note: Callab
     if trained and difference(_saved(folder), config, except_for=AFTERWARDS) is None:
         return attack(folder, config, False, progress, note)
     return run(config, folder, progress, note)
-
-
-def all_rounds(folder: RunFolder, config: Config) -> bool:
-    """Whether all rounds of `config` are captured, and evaluated: one that was stopped between the two is not done."""
-    evaluated = len(pd.read_parquet(folder.rounds)) if folder.rounds.exists() else 0
-    return len(CaptureStore(folder).finished_rounds()) == evaluated == config.federation.rounds
 
 
 def finished(config: Config, folder: RunFolder) -> bool:

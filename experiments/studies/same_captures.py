@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from experiments.plan.study import Cell
-from experiments.run.pipeline import all_rounds
+from experiments.run.trained import all_rounds
 from fl_sim.config import Config, difference, dump, load
 from fl_sim.runs import AFTERWARDS, RunFolder, private_folder, write_atomically
 

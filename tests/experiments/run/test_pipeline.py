@@ -12,7 +12,8 @@ from tiny_faces import tiny_config
 from attacker.capture.store import CaptureStore
 from experiments.plan.setup import prepare
 from experiments.run import federation, pipeline
-from fl_sim.config import Config, dump, parse
+from experiments.run.trained import all_rounds
+from fl_sim.config import Config, ConfigError, dump, parse
 from fl_sim.runs import RunFolder
 
 
@@ -42,7 +43,7 @@ def test_a_run_stopped_while_its_last_round_was_evaluated_is_not_finished_withou
         patch.setattr(federation, "_evaluate", stopped)
         with pytest.raises(KeyboardInterrupt):
             pipeline.complete(config, run, lambda *told: None, lambda note: None)
-    assert not pipeline.all_rounds(run, config)
+    assert not all_rounds(run, config)
     assert not pipeline.complete(config, run, lambda *told: None, lambda note: None).problems
     assert list(pd.read_parquet(run.rounds)["round"]) == [1, 2]
 
@@ -65,3 +66,22 @@ def test_no_attack_begins_on_a_round_that_is_trained_again(tmp_path: Path, monke
         pipeline.run(config, run, lambda *told: None, lambda note: None)
     assert seen == [[1], [1, 2]]  # and a run of which nothing is left to train keeps all
     assert list(pd.read_parquet(run.rounds)["round"]) == [1, 2]
+
+
+def test_a_run_whose_rounds_cannot_be_read_is_taken_up_which_says_what_to_do(tmp_path: Path) -> None:
+    """A sweep that asks who has trained must not end of it."""
+    run, config = RunFolder(tmp_path / "run"), tiny_config(workers={"backend": "none"})
+    federation.run_federation(prepare(config), run)
+    run.config.write_text(dump(config))
+    assert all_rounds(run, config)
+    whole = run.rounds.read_bytes()
+    run.rounds.write_bytes(b"PAR1")
+    assert not all_rounds(run, config)
+    with pytest.raises(ConfigError, match=r"rounds.parquet is damaged .* remove it"):
+        pipeline.complete(config, run, lambda *told: None, lambda note: None)
+    run.rounds.write_bytes(whole)
+    index = run.captures / "index.jsonl"
+    index.write_bytes(b"damaged\n" + index.read_bytes())
+    assert not all_rounds(run, config)
+    pipeline.complete(config, run, lambda *told: None, lambda note: None)
+    assert all_rounds(run, config)  # rebuilt

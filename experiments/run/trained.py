@@ -1,0 +1,19 @@
+"""Whether a run has all rounds that its config asks for."""
+
+import pandas as pd
+
+from attacker.capture.store import CaptureStore
+from fl_sim.config import Config, ConfigError
+from fl_sim.runs import RunFolder
+
+
+def all_rounds(folder: RunFolder, config: Config) -> bool:
+    """Whether all rounds of `config` are captured, and evaluated: one that was stopped between the two is not done.
+
+    Nor is what cannot be read: training, which takes it up, rebuilds it or says what is damaged.
+    """
+    try:
+        captured, evaluated = len(CaptureStore(folder).finished_rounds()), len(pd.read_parquet(folder.rounds))
+    except (OSError, ValueError, ConfigError):  # pyarrow's errors are ValueErrors
+        return False
+    return captured == evaluated == config.federation.rounds
