@@ -15,6 +15,7 @@ from fl_sim.runs import write_atomically
 
 Row = dict[str, Any]
 FINISHED = "finished"  # the status of a round's end mark
+LONGEST = 1 << 20  # bytes of a line, by far
 
 
 class Index:
@@ -44,9 +45,9 @@ class Index:
 
     def append(self, server_round: int, rows: list[Row]) -> None:
         """A round that is on disk: its lines and its end mark, all of them or, in a crash, the first few."""
-        self._drop_cut_off()
         rows = [*rows, {"round": server_round, "status": FINISHED}]
         self.path.touch(mode=0o600)  # for its owner alone, as all files of a run
+        self._drop_cut_off()
         with self.path.open("ab") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
             file.flush()
@@ -54,13 +55,12 @@ class Index:
 
     def _drop_cut_off(self) -> None:
         """Take away a last line that a full disk or a crash has cut off: what follows it could not be read."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
+        with self.path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, size - LONGEST))
+            whole = file.read().rfind(b"\n") + 1
+            if start + whole < size and (whole or not start):
+                file.truncate(start + whole)
 
     def forget_from(self, server_round: int) -> None:
         """Drop the lines of `server_round` and later ones."""

@@ -24,7 +24,7 @@ from experiments.run import leakage
 from experiments.run.beside import beside
 from experiments.run.dispatching import Dispatch, Progress, dispatcher, planned_jobs
 from experiments.run.preflight import preflight
-from experiments.run.trained import all_rounds
+from experiments.run.trained import all_rounds, evaluated_rounds
 from experiments.show.answer import Answer, answer, keep, kept, made_of
 from experiments.show.report import write_report
 from experiments.show.report.run_data import read
@@ -133,7 +133,9 @@ def finished(config: Config, folder: RunFolder) -> bool:
         return False
     saved = _saved(folder)
     same = difference(saved, attackers.planned(config), except_for=("workers",)) is None
-    return not folder.failed.exists() and same and saved.workers.attack_rounds == config.workers.attack_rounds
+    trained = evaluated_rounds(folder) == config.federation.rounds  # fl-sim attack reports on a stopped run, too
+    whole = trained and not folder.failed.exists()
+    return whole and same and saved.workers.attack_rounds == config.workers.attack_rounds
 
 
 def threat_model(setup: Setup) -> dict[str, Any]:

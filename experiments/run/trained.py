@@ -13,7 +13,15 @@ def all_rounds(folder: RunFolder, config: Config) -> bool:
     Nor is what cannot be read: training, which takes it up, rebuilds it or says what is damaged.
     """
     try:
-        captured, evaluated = len(CaptureStore(folder).finished_rounds()), len(pd.read_parquet(folder.rounds))
-    except (OSError, ValueError, ConfigError):  # pyarrow's errors are ValueErrors
+        captured = len(CaptureStore(folder).finished_rounds())
+    except (OSError, ConfigError):
         return False
-    return captured == evaluated == config.federation.rounds
+    return captured == evaluated_rounds(folder) == config.federation.rounds
+
+
+def evaluated_rounds(folder: RunFolder) -> int:
+    """Of how many rounds the accuracy is known: rounds that are over; 0 too where they cannot be read."""
+    try:
+        return len(pd.read_parquet(folder.rounds))
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        return 0

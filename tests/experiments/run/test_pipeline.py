@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from fake_run import fake_run
 from tiny_faces import tiny_config
 
 from attacker.capture.store import CaptureStore
 from experiments.plan.setup import prepare
 from experiments.run import federation, pipeline
 from experiments.run.trained import all_rounds
-from fl_sim.config import Config, ConfigError, dump, parse
+from fl_sim.config import Config, ConfigError, dump, load, parse
 from fl_sim.runs import RunFolder
 
 
@@ -85,3 +86,14 @@ def test_a_run_whose_rounds_cannot_be_read_is_taken_up_which_says_what_to_do(tmp
     assert not all_rounds(run, config)
     pipeline.complete(config, run, lambda *told: None, lambda note: None)
     assert all_rounds(run, config)  # rebuilt
+
+
+def test_a_report_on_a_stopped_run_does_not_make_it_finished(tmp_path: Path) -> None:
+    """`fl-sim attack` reports on the rounds that there are; the others are still to be trained."""
+    run = fake_run(tmp_path / "made", rounds=2)
+    run.report.write_text("done")
+    config = load(run.config)
+    run.config.write_text(dump(pipeline.attackers.planned(config)))
+    assert pipeline.finished(config, run)
+    pd.read_parquet(run.rounds).iloc[:1].to_parquet(run.rounds)
+    assert not pipeline.finished(config, run)
