@@ -116,7 +116,8 @@ class Watch:
         if not self.run.rounds.exists():
             return pd.DataFrame()
         try:
-            return pd.read_parquet(self.run.rounds)
+            with self.run.rounds.open("rb") as file:  # by its path it is opened twice: it may be replaced meanwhile
+                return pd.read_parquet(file)
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise ConfigError(f"{self.run.rounds} is damaged ({error}); remove it and give fl-sim run again") from error
 

@@ -116,7 +116,8 @@ def _labels(run: RunFolder, attacks: Mapping[str, Mapping[str, Any]]) -> tuple[l
 def _table(run: RunFolder, name: str, otherwise: str, missing: list[str]) -> pd.DataFrame | None:
     path = getattr(run, name)
     try:
-        table = pd.read_parquet(path)
+        with path.open("rb") as file:  # by its path it is opened twice: a run at work may replace it meanwhile
+            table = pd.read_parquet(file)
     except FileNotFoundError:
         missing.append(otherwise)
         return None
