@@ -77,7 +77,10 @@ def _row(root: Path, config: Config, rounds: pd.DataFrame) -> dict[str, Any]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+    if not path.is_file():
+        return pd.DataFrame()
+    with path.open("rb") as file:  # by its path it is opened twice: a run at work may replace it meanwhile
+        return pd.read_parquet(file)
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
