@@ -49,8 +49,8 @@ class Adaptation:
     bias_share: float = 0.0  # part in [0, 1] of an attack's step that counts as the defense's doing, as noise would
 
 
-def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits], members: int = 0) -> Adaptation:
-    """How to match `gradient`, that came through `defenses`, of which so much is known."""
+def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits], users: int = 1) -> Adaptation:
+    """How to match `gradient`, the mean of so many `users`' updates, that came through `defenses` as far as known."""
     tensors = [value.detach().reshape(-1) for value in gradient.values()]
     masked = any(defense.zeroes != "none" for defense in defenses)
     kept = torch.cat([tensor != 0 for tensor in tensors]) if masked else None
@@ -58,7 +58,7 @@ def adapt(gradient: Mapping[str, Tensor], defenses: Sequence[Traits], members: i
         kept = None  # noise after the mask hides it, and an update of zeros says nothing
     noise: tuple[float, ...] = ()
     if any(defense.noise != "none" or defense.levels for defense in defenses):
-        noise = tuple(_noise(tensors, defenses, max(members, 1)))
+        noise = tuple(_noise(tensors, defenses, users))
     scaled = any(defense.scales for defense in defenses)
     return Adaptation(noise, kept, _transform(tensors, defenses), scaled, _bias_share(defenses, kept))
 

@@ -184,5 +184,5 @@ def matching_problem(
 
 def _observed(observation: Observation, layer_norm_power: float, attacker: Attacker) -> ObservedGradient:
     gradient = {name: value.to(attacker.device) for name, value in observation.gradient.items()}
-    adaptation = adapt(gradient, observation.defenses, len(observation.members))
+    adaptation = adapt(gradient, observation.defenses, max(len(observation.members), 1))
     return observed_gradient(gradient, layer_norm_power, adaptation)

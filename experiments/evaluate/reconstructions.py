@@ -42,16 +42,16 @@ class Reconstructions:
 
 
 def find_reconstructions(
-    run: RunFolder, captured: Mapping[int, Sequence[int]], failed: Mapping[str, Mapping[str, Any]] | None = None
+    run: RunFolder, captured: Mapping[int, Sequence[int]], begun: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Reconstructions:
     """What attacks made of the accepted captures of `run`, by round in `captured`; no image is read.
 
-    `failed`: tables, by label, of attacks that may have left nothing: they are measured too, as having no answer.
+    `begun`: tables, by label, of attacks that may have left nothing: they are measured too, as having no answer.
     """
     folder = run.reconstructions
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     left = {label: table for label in labels if (table := _settings(run, label, captured)) is not None}
-    settings: dict[str, Mapping[str, Any]] = {**(failed or {}), **left}
+    settings: dict[str, Mapping[str, Any]] = {**(begun or {}), **left}
     priors = {label: table for label, table in settings.items() if str(table.get("name", label)) == "prior_only"}
     kept = {(label, number): _kept(run, label, number, captured[number]) for label in settings for number in captured}
     return Reconstructions(run, settings, priors, kept)

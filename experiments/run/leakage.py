@@ -5,7 +5,6 @@ The same run gives the same table, whatever the engine, the workers and the orde
 only the column `seconds` is a measured time.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -83,7 +82,7 @@ def _scorer(
     users = {user for by_user in captures.values() for user in by_user}
     return Scorer(
         models,
-        find_reconstructions(run, captured, _failed(run, config)),
+        find_reconstructions(run, captured, _begun(run, config)),
         captures,
         planned,
         _inferred(store, config, models, dataset, [number for number in captured if number in planned]),
@@ -93,13 +92,15 @@ def _scorer(
     )
 
 
-def _failed(run: RunFolder, config: Config) -> dict[str, dict[str, Any]]:
-    """The attacks of which a job failed: one that left nothing has found nothing out, which is no "nothing leaks"."""
-    try:
-        labels = {str(job["label"]) for job in json.loads(run.failed.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, KeyError, TypeError):
+def _begun(run: RunFolder, config: Config) -> dict[str, dict[str, Any]]:
+    """The tables of the planned attacks, where any has begun: one that left nothing has found nothing out.
+
+    It failed, or was stopped before its turn. Without its rows the verdict would be that of the others alone, who may
+    not know the defense.
+    """
+    if not run.reconstructions.is_dir():
         return {}
-    tables = {label: {"name": label, **table} for label, table in config.attacks.items() if label in labels}
+    tables = {label: {"name": label, **table} for label, table in config.attacks.items()}
     return {label: table for label, table in tables.items() if table["name"] != "prior_only"}
 
 

@@ -50,9 +50,7 @@ def lend(cell: Cell, cells: Sequence[Cell], folder: Path) -> None:
 
 def _trained(run: RunFolder, config: Config) -> bool:
     """Whether `run` holds all rounds of the captures that `config` asks for, and no cell is at work there."""
-    if not (run.config.exists() and run.rounds.exists() and same(load(run.config), config)):
-        return False
-    return all_rounds(run, config)
+    return run.config.exists() and same(load(run.config), config) and all_rounds(run, config)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

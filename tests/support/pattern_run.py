@@ -58,7 +58,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Config:
         monkeypatch.setattr(module, "open_dataset", lambda dataset, seed: Patterns())
     monkeypatch.setattr(evaluator.embedders, "open_embedder", lambda settings: embed)
     monkeypatch.setattr(evaluator.attributes, "open_classifier", lambda settings: classify)
-    return Config(name="r", leakage=Leakage(gallery_size=20))
+    return Config(name="r", leakage=Leakage(gallery_size=20), attacks={})  # a test plans none but what it leaves
 
 
 def reconstruction(picture: Tensor) -> Reconstruction:
