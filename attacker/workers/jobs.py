@@ -52,11 +52,11 @@ def batches(label: str, server_round: int, users: Sequence[int], size: int) -> l
     return [Job(label, server_round, tuple(ordered[at : at + size])) for at in range(0, len(ordered), size)]
 
 
-def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: bool = False) -> bool:
+def is_done(run: RunFolder, config: Config, attack: Attack, job: Job) -> bool:
     """Whether every user of the job has a reconstruction by this very attack from this very capture.
 
     A job with a user missing is redone as a whole, because the composition of a batch shows in the last
-    bits of the result. Raises ConfigError for a reconstruction made otherwise, unless `force`.
+    bits of the result. Raises ConfigError for a reconstruction made otherwise.
     """
     done = True
     for user in job.users:
@@ -71,11 +71,8 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
             wanted = recipe(run, config, attack, job.server_round, user)
         except (DamagedFile, OSError):  # of the capture: the job fails alone, and says so
             return False
-        if stored == wanted:
-            continue
-        if not force:
+        if stored != wanted:
             raise ConfigError(_stale(job, user, stored, wanted))
-        done = False
     return done
 
 
