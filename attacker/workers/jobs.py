@@ -78,7 +78,7 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job) -> bool:
 
 def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
     """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
-    table = {
+    table: dict[str, Any] = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
         "knowledge": attack.knowledge,
@@ -87,6 +87,8 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in _captured(run, attack, server_round, user)],
     }
+    if traits.asked(config):
+        table["defenses"].append({"name": f"dp_{config.protocol.differential_privacy}"})
     plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths to text, tuples to lists
     return plain
 
@@ -234,6 +236,7 @@ class Workbench:
         store = CaptureStore(self.run)
         rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
         known = () if attack.knowledge == "none" else attack.known_traits(self.defenses)
+        known += traits.asked(self.config)
         rate = self.config.federation.learning_rate
         now, *before = [
             dataclasses.replace(seen, defenses=known, local=local_training(seen.local, known, rate))
