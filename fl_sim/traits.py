@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fl_sim.config import Config
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -59,6 +61,19 @@ class Traits:
 
 OFF = Traits(keeps_norm=True, hides_nothing=True)
 """Of a defense whose settings let every update pass unchanged."""
+
+
+def asked(config: Config) -> tuple[Traits, ...]:
+    """What the server itself asks users to do to their updates, after all defenses of their own: any attacker knows it.
+
+    The bound is on changes of the weights; adaptive, it is another in each round.
+    """
+    section = config.protocol
+    if not section.differential_privacy.startswith("client_"):
+        return ()
+    fixed = section.differential_privacy == "client_fixed"
+    bound = section.clipping_norm / config.federation.learning_rate if fixed else None
+    return (Traits(max_norm=bound, keeps_norm=True, scales=True),)
 
 
 def dump(traits: Traits | None) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@
 
 It is a process of its own, with its own Ray connection. Without --follow it attacks the rounds that
 are there; with it, until all rounds of the config are. With
---await-faces no job begins before the run folder holds the face space. Jobs whose results exist are not done again.
+--await-faces no job begins before the run folder holds the face space. Jobs whose results exist are not done again;
+with --force all are, once.
 One JSON object a line on stdout, and in the run's log:
 
     {"event": "start", "backend", "workers"}                      the pool is up (absent if nothing is to do)
@@ -72,7 +73,7 @@ class Dispatcher:
         }
 
     def look(self) -> None:
-        """Find newly finished rounds and what is to be done there. ConfigError for results made otherwise."""
+        """Find newly finished rounds and what is to do there. ConfigError for results made otherwise, unless forced."""
         if self.await_faces and not self.run.faces.exists():
             return
         index = self.run.captures / "index.jsonl"
@@ -86,7 +87,11 @@ class Dispatcher:
             wanted = server_round in (self.config.workers.attack_rounds or [server_round])
             labels = self.attacks if wanted else []
             jobs = [job for label in labels for job in batches(label, server_round, users, victims)]
-            todo = [job for job in jobs if not is_done(self.run, self.config, self.attacks[job.label], job, self.force)]
+            # Forced jobs are not asked about: a recipe does not tell that a prior was trained anew under its old name.
+            # Each round is seen once, so what was forced is not taken for undone again.
+            todo = [
+                job for job in jobs if self.force or not is_done(self.run, self.config, self.attacks[job.label], job)
+            ]
             self.seen.add(server_round)
             self.waiting += todo
             skipped = len(jobs) - len(todo)
@@ -155,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--follow", action="store_true", help="wait for the rounds that are still to come")
     parser.add_argument("--await-faces", action="store_true", help="wait for faces.safetensors before any job")
-    parser.add_argument("--force", action="store_true", help="replace results made with other settings")
+    parser.add_argument("--force", action="store_true", help="attack all anew and replace results that there are")
     parser.add_argument("--parent", type=int, help="end when this process, the one that started us, is gone")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)

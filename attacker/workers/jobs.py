@@ -52,11 +52,11 @@ def batches(label: str, server_round: int, users: Sequence[int], size: int) -> l
     return [Job(label, server_round, tuple(ordered[at : at + size])) for at in range(0, len(ordered), size)]
 
 
-def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: bool = False) -> bool:
+def is_done(run: RunFolder, config: Config, attack: Attack, job: Job) -> bool:
     """Whether every user of the job has a reconstruction by this very attack from this very capture.
 
     A job with a user missing is redone as a whole, because the composition of a batch shows in the last
-    bits of the result. Raises ConfigError for a reconstruction made otherwise, unless `force`.
+    bits of the result. Raises ConfigError for a reconstruction made otherwise.
     """
     done = True
     for user in job.users:
@@ -71,17 +71,14 @@ def is_done(run: RunFolder, config: Config, attack: Attack, job: Job, force: boo
             wanted = recipe(run, config, attack, job.server_round, user)
         except (DamagedFile, OSError):  # of the capture: the job fails alone, and says so
             return False
-        if stored == wanted:
-            continue
-        if not force:
+        if stored != wanted:
             raise ConfigError(_stale(job, user, stored, wanted))
-        done = False
     return done
 
 
 def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, user: int) -> dict[str, Any]:
     """All that decides the reconstruction of one user, as JSON; it is stored with the result."""
-    table = {
+    table: dict[str, Any] = {
         "name": attack.name,
         **dataclasses.asdict(attack.settings),
         "knowledge": attack.knowledge,
@@ -90,6 +87,8 @@ def recipe(run: RunFolder, config: Config, attack: Attack, server_round: int, us
         "victims_per_job": config.workers.victims_per_job,
         "capture": [_digest(path) for path in _captured(run, attack, server_round, user)],
     }
+    if traits.asked(config):
+        table["defenses"].append({"name": f"dp_{config.protocol.differential_privacy}"})
     plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths to text, tuples to lists
     return plain
 
@@ -237,6 +236,7 @@ class Workbench:
         store = CaptureStore(self.run)
         rounds = [server_round, *store.earlier_rounds(server_round, user, attack.needs.rounds - 1)]
         known = () if attack.knowledge == "none" else attack.known_traits(self.defenses)
+        known += traits.asked(self.config)
         rate = self.config.federation.learning_rate
         now, *before = [
             dataclasses.replace(seen, defenses=known, local=local_training(seen.local, known, rate))

@@ -39,9 +39,12 @@ class CapturedUpdates:
     updates: tuple[tuple[int, int], ...]  # (round, user), one or more
     num_examples: int | None = None  # photos of each user who did not tell
 
-    def observation(self, server_round: int, user: int) -> Observation:
-        """What is known of one update."""
-        return CaptureStore(self.run).observation(server_round, user, self.num_examples)
+    def observation(self, server_round: int, user: int, rounds: int = 1) -> Observation:
+        """What is known of one update, with those of the user before it: up to `rounds` in all, as far as captured."""
+        store = CaptureStore(self.run)
+        numbers = [server_round, *store.earlier_rounds(server_round, user, rounds - 1)]
+        now, *before = [store.observation(number, user, self.num_examples) for number in numbers]
+        return dataclasses.replace(now, history=tuple(before))
 
 
 def captured(run: RunFolder, rounds: Sequence[int], num_examples: int | None = None) -> CapturedUpdates:
@@ -109,7 +112,7 @@ def reconstruct(
     for done, (server_round, user) in enumerate(captures.updates, 1):
         before = read_attack_table(run, attack.label, server_round, user)
         if before is None:
-            seen = captures.observation(server_round, user)
+            seen = captures.observation(server_round, user, attack.needs.rounds)
             batch_norm = "eval" if mode is None else mode.batch_norm
             made = external_model.invert(model, attack, [seen], seed, lambda step, steps: None, batch_norm)[0]
             write_reconstruction(run, attack.label, server_round, user, made, table)

@@ -68,7 +68,7 @@ def observation(user: Victim, attack: Attack) -> Observation:
     """What `attack` would see of that user, as the threat model grants it."""
     granted, rate = user.setup.config.threat_model, user.setup.config.federation.learning_rate
     declared = [traits.parse(one) for one in attackers.declared(user.setup.defenses)]
-    known = attack.known_traits(declared)
+    known = attack.known_traits(declared) + traits.asked(user.setup.config)
     told, statistics = attackers.told_local_training(user.setup.config), None
     if granted.batch_norm_statistics:
         with torch.no_grad():

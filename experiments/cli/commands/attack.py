@@ -18,7 +18,7 @@ def attack(
         str | None, typer.Option(help="Attack workers: ray, local or inprocess.", metavar="BACKEND")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace results that the same label has with other settings.")
+        bool, typer.Option("--force", help="Attack all anew and replace results, whatever settings or prior made them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -72,6 +72,11 @@ def invert(
         model, image_size, loss, _scale(mean, "mean"), _scale(std, "std"), str(Path.cwd())
     )
     chosen = external_model.open_attack(attack, read(None, override or []))
+    if chosen.needs.rounds > 1:
+        raise ConfigError(
+            f"attack {chosen.name!r} fuses {chosen.needs.rounds} rounds of a user, but here is one update; set "
+            "rounds = 1, or capture the federation with AuditedStrategy and give fl-sim audit"
+        )
     if (warning := acquaintance.shipped_prior(chosen.needs.prior)) is not None:
         note(warning)
     observation, assumed = inversion.observe(external, files)

@@ -119,8 +119,22 @@ def test_a_changed_attack_is_refused_under_the_same_label_unless_forced(tmp_path
     run.config.write_text(run.config.read_text().replace("seconds = 0.0", "seconds = 0.001"))
     with pytest.raises(ConfigError, match=r"attack 'a' already has .* seconds = 0.0, now it is 0.001; .* --force"):
         run_here(run)
-    assert count(run_here(run, force=True), "done") == 2  # the two batches of `a`; `b` stays
+    assert count(run_here(run, force=True), "done") == 4
     assert count(run_here(run), "done") == 0
+
+
+@pytest.mark.usefixtures("plugins")
+def test_force_does_every_job_anew_and_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for server_round in (1, 2):
+        capture(run, server_round)
+    run_here(run)
+    before, times = results(run), {path: path.stat().st_mtime_ns for path in run.reconstructions.rglob("*.safetensors")}
+    events = run_here(run, follow=True, force=True)  # nothing of their recipes has changed
+    assert count(events, "done") == 2 * 4
+    assert [event["skipped"] for event in events if event["event"] == "round"] == [0, 0]
+    assert results(run) == before
+    assert all(path.stat().st_mtime_ns > made for path, made in times.items())
 
 
 @pytest.mark.usefixtures("plugins")

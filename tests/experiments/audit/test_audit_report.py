@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +13,11 @@ from command_line import fl_sim
 from external_nets import tiny
 from torch import Tensor
 
+from attacker.attack import Attack, Needs
 from attacker.capture.store import Capture, CaptureStore, write_reconstruction
 from attacker.external import external_model
 from attacker.external.external_model import ExternalModel
-from attacker.observation import LocalTraining, Reconstruction
+from attacker.observation import LocalTraining, Observation, Reconstruction
 from clients.datasets import open_dataset
 from experiments.audit import audit, judging, page
 from experiments.audit.judging import People
@@ -185,6 +187,31 @@ def test_a_prior_stands_beside_the_attack_that_uses_it(tmp_path: Path) -> None:
     assert audit.control(captures, external_model.open_attack("inverting_gradients", {}), 0) is None
     assert audit.control(captures, alone, 0) is None
     assert json.loads(captures.run.audit.read_text())["image_size"] == 32
+
+
+@dataclass(frozen=True)
+class Rounds:
+    rounds: int
+
+
+@pytest.mark.parametrize(("rounds", "told"), [(1, [[], [], []]), (2, [[], [1], [2]]), (9, [[], [1], [2, 1]])])
+def test_an_attack_on_several_rounds_is_told_of_the_users_earlier_ones(
+    rounds: int, told: list[list[int]], tmp_path: Path
+) -> None:
+    run = federation(tmp_path, [0])
+    store, sent = CaptureStore(run), dict(tiny().state_dict())
+    for number in (2, 3):
+        store.save_round(number, [Capture(0, 0, "accepted", "", 4, 1.0, 1, 0.1, sent)], "weights", 0.1, sent, TRAINING)
+    store.wait()
+    handed: list[Observation] = []
+
+    def attack(observations: list[Observation], *rest: object) -> list[Reconstruction]:
+        handed.extend(observations)
+        return [Reconstruction(torch.zeros(1, 3, 32, 32), torch.ones(1), 0.0, 0.0)]
+
+    probe = Attack("a", "probe", Rounds(rounds), attack, Needs(rounds=rounds))
+    audit.reconstruct(audit.captured(run, []), ExternalModel.of(tiny, 32), probe, 0, lambda done, total: None)
+    assert [[one.server_round for one in seen.history] for seen in handed] == told
 
 
 @pytest.mark.parametrize("photos_told", [PHOTOS, None])

@@ -104,6 +104,17 @@ def test_the_picture_is_of_the_user_and_of_nobody_else(invert, people, update, m
     assert max(likeness[:1] + likeness[2:]) < likeness[1] - 0.1
 
 
+def test_an_attack_on_several_rounds_is_refused(invert):
+    code, _, err = invert("--attack", "user_diffusion", "-o", "rounds=3", "--num-examples", 20)
+    assert code == 2
+    assert "fuses 3 rounds of a user, but here is one update; set rounds = 1" in " ".join(err.split())
+
+
+def test_an_attack_that_matches_nothing_is_not_said_to_explain_nothing():
+    assert inversion.unexplained(float("nan")) is None
+    assert "matching loss 0.9" in inversion.unexplained(0.9)
+
+
 def test_draws_are_written_with_what_they_are_of(invert, tmp_path):
     options = ["--attack", "elsewhere.noisy_draws", "-o", "draws=3", "-o", "steps=2", "--num-examples", 20, "--json"]
     code, out, err = invert(*options)

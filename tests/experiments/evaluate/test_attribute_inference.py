@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from external_nets import tied
 from tiny_faces import TinyFaces, tiny_config
 from torch.nn import functional as F
 
 from attacker.capture.store import Capture, CaptureStore
+from attacker.inversion.labels import recover_proportions
+from attacker.observation import LocalTraining
 from clients.local_training import local_gradient
 from clients.user import Faces
 from experiments.evaluate import attribute_inference
@@ -23,6 +26,7 @@ from experiments.evaluate.attribute_inference import (
 from experiments.evaluate.gallery import Gallery
 from fl_sim.config import ConfigError, Leakage
 from fl_sim.initial_model import initial_model
+from fl_sim.modules import state
 from fl_sim.runs import RunFolder
 from fl_sim.seeds import generator
 
@@ -135,19 +139,45 @@ def embed(photos):
     return F.normalize(torch.stack([photos.mean((1, 2, 3)), 1 - photos.mean((1, 2, 3))], 1), dim=1)
 
 
-def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
-    config = tiny_config(dataset={"users": 8})
-    dataset, model = DarkFaces(8, 4, 0, 32), initial_model(config, 2)[0]
-    store = CaptureStore(RunFolder(tmp_path))
-    weights = model.state_dict()
+def captured(folder, dataset, model, steps=1):
+    """The updates of eight users, three of whose four photos have label 0, as sums over so many equal `steps`."""
+    store, weights = CaptureStore(RunFolder(folder)), state(model)
     store.save_model(1, weights)
     captures = []
     for user in range(8):
         faces = dataset.person("user", user)
         faces = Faces(faces.photos, torch.tensor([0, 0, 0, 1]), {})
-        captures.append(Capture(user, user, "accepted", "", 4, 0.0, 8, 0.1, local_gradient(model, faces)))
-    store.save_round(1, captures, "gradient", 0.1, weights)
+        update = {name: steps * value for name, value in local_gradient(model, faces).items()}
+        captures.append(Capture(user, user, "accepted", "", 4, 0.0, 8, 0.1, update))
+    store.save_round(1, captures, "gradient", 0.1, weights, LocalTraining(steps, 0, 0.1))
     store.wait()
+    return store
+
+
+def test_labels_are_read_off_the_mean_of_local_steps(tmp_path, monkeypatch):
+    read = []
+
+    def recover(*given):
+        read.append(recover_proportions(*given))
+        return read[-1]
+
+    monkeypatch.setattr(attribute_inference, "recover_proportions", recover)
+    dataset, model = DarkFaces(8, 4, 0, 32), initial_model(tiny_config(dataset={"users": 8}), 2)[0]
+    for steps in (1, 8):
+        predictions(captured(tmp_path / str(steps), dataset, model, steps), model, dataset, 4, embed, [], [1])
+    torch.testing.assert_close(read[8:], read[:8])
+    assert torch.stack(read[:8]).mean(0)[0] > 0.6
+
+
+def test_a_model_with_tied_weights_is_simulated(tmp_path):
+    dataset, model = DarkFaces(8, 4, 0, 32), tied()
+    said = predictions(captured(tmp_path, dataset, model), model, dataset, 4, embed, ["bright"], [1])
+    assert len(said) == 8
+
+
+def test_it_reads_users_off_their_updates_and_never_meets_one(tmp_path):
+    dataset, model = DarkFaces(8, 4, 0, 32), initial_model(tiny_config(dataset={"users": 8}), 2)[0]
+    store = captured(tmp_path, dataset, model)
     said = predictions(store, model, dataset, 40, embed, ["bright", "unknown"], [1])
     assert set(said) == {(1, user) for user in range(8)}
     assert [said[1, user].attributes for user in range(8)] == [{"bright": user % 2} for user in range(8)]
