@@ -195,7 +195,7 @@ class CaptureStore:
         return [row for row in self._index.all_rows() if row["status"] in {"rejected", "error"}]
 
     def parameters(self, server_round: int) -> Update:
-        """The global model, parameters and buffers, at the start of `server_round`; FileNotFoundError if there is none."""
+        """The global model at the start of `server_round`, with its buffers; FileNotFoundError if there is none."""
         return _decode(self.run.global_model(server_round))[0]
 
     def sent_model(self, server_round: int) -> Path:
